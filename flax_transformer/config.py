@@ -1,0 +1,384 @@
+"""What a run is: one frozen dataclass per subject, checked when it is made. Standard library only.
+
+Every field carries a comment, which is also its ``--help`` text. A wrong value fails at construction with a
+:class:`~flax_transformer.errors.UserError` that names the field, what was expected and what came.
+"""
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from flax_transformer.errors import UserError
+
+Architecture = Literal["seq2seq", "classifier"]
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
+Positions = Literal["sinusoidal", "learned", "rope", "none"]
+Pooling = Literal["mean", "first", "max"]
+Initialization = Literal["torch", "paper"]
+AttentionBackend = Literal["auto", "xla", "cudnn", "flash"]
+FloatDtype = Literal["bfloat16", "float32", "float64"]
+Config = TypeVar("Config")
+
+
+def _check(owner: object, name: str, expected: str, holds: bool) -> None:
+    if not holds:
+        raise UserError(f"{type(owner).__name__}.{name}: expected {expected}, got {getattr(owner, name)!r}")
+
+
+def _check_choices(owner: Any) -> None:
+    """Every ``Literal`` field holds one of its choices: the command line checks this itself, a config file does not."""
+    for name, annotation in typing.get_type_hints(type(owner)).items():
+        if typing.get_origin(annotation) is Literal:
+            choices = typing.get_args(annotation)
+            _check(owner, name, "one of " + ", ".join(map(str, choices)), getattr(owner, name) in choices)
+
+
+def _check_positive(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        _check(owner, name, "a whole number of at least 1", isinstance(value, int) and value >= 1)
+
+
+def _check_rate(owner: object, *names: str) -> None:
+    for name in names:
+        _check(owner, name, "a number in [0, 1)", 0 <= getattr(owner, name) < 1)
+
+
+def _check_finite(owner: object, *names: str, at_least: float = 0.0) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        _check(owner, name, f"a finite number of at least {at_least:g}", math.isfinite(value) and value >= at_least)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape and variant of the model. One config decides both twins."""
+
+    # seq2seq: encoder, decoder and output projection; classifier: encoder, pooling and head
+    architecture: Architecture = "seq2seq"
+    # width of the residual stream
+    d_model: int = 256
+    # attention heads; must divide d_model
+    num_heads: int = 4
+    # inner width of the feed-forward sublayer
+    d_ff: int = 1024
+    num_encoder_layers: int = 3
+    # ignored by the classifier
+    num_decoder_layers: int = 3
+    # drop rate on embeddings, on each sublayer's output, and inside the feed-forward sublayer
+    dropout: float = 0.1
+    # drop rate on attention weights
+    attention_dropout: float = 0.0
+    # True: pre-LN, the norm stands before each sublayer; False: post-LN, as in the 2017 paper
+    norm_first: bool = True
+    norm_eps: float = 1e-5
+    # a LayerNorm after the last layer of each stack; pre-LN models want one
+    final_norm: bool = True
+    activation: Activation = "gelu"
+    # sinusoidal and learned are added to the embeddings; rope turns queries and keys of self-attention
+    positions: Positions = "sinusoidal"
+    # multiply embeddings by sqrt(d_model), as in section 3.4 of the paper
+    scale_embeddings: bool = True
+    # one table serves the source, the target and the output projection (section 3.4 of the paper)
+    tie_embeddings: bool = True
+    # biases in linear layers and norms
+    bias: bool = True
+    # torch: as torch.nn's own layers; paper: Xavier uniform matrices, N(0, 1/d_model) embeddings
+    initialization: Initialization = "paper"
+    # longest sequence, and rows of a learned position table
+    max_length: int = 512
+    # a training run takes both from its tokenizer
+    source_vocab_size: int = 8000
+    target_vocab_size: int = 8000
+    pad_id: int = 0
+    bos_id: int = 1
+    eos_id: int = 2
+    # of the classifier; a training run takes it from its data
+    num_classes: int = 2
+    # how the classifier sums up the real tokens of a text
+    pooling: Pooling = "mean"
+    # auto takes the fastest kernel that can serve the request; the others are taken or refused
+    attention_backend: AttentionBackend = "auto"
+    # of matrix products; softmax, norms, residuals and losses stay in at least float32
+    dtype: FloatDtype = "float32"
+    param_dtype: Literal["float32", "float64"] = "float32"
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        _check_positive(self, "d_model", "num_heads", "d_ff", "num_encoder_layers", "max_length", "num_classes")
+        _check_positive(self, "source_vocab_size", "target_vocab_size")
+        if self.architecture == "seq2seq":
+            _check_positive(self, "num_decoder_layers")
+        _check(self, "num_heads", f"a divisor of d_model={self.d_model}", self.d_model % self.num_heads == 0)
+        if self.positions == "rope":
+            _check(self, "num_heads", "an even d_model / num_heads for rope", self.head_dim % 2 == 0)
+        _check_rate(self, "dropout", "attention_dropout")
+        _check_finite(self, "norm_eps")
+        for name in ("pad_id", "bos_id", "eos_id"):
+            vocabulary = min(self.source_vocab_size, self.target_vocab_size)
+            _check(self, name, f"an id below the vocabulary size {vocabulary}", 0 <= getattr(self, name) < vocabulary)
+        if self.architecture == "seq2seq" and self.tie_embeddings:
+            expected = f"source_vocab_size={self.source_vocab_size}, since tie_embeddings shares one table"
+            _check(self, "target_vocab_size", expected, self.source_vocab_size == self.target_vocab_size)
+
+    @property
+    def head_dim(self) -> int:
+        return self.d_model // self.num_heads
+
+
+@dataclass(frozen=True)
+class ManifestsData:
+    """Freight manifests in free text -> JSON; generated, nothing to download."""
+
+    task: ClassVar[str] = "manifests"
+    architecture: ClassVar[Architecture] = "seq2seq"
+    train_size: int = 20_000
+    validation_size: int = 500
+    test_size: int = 1_000
+    # most line items in one manifest
+    max_items: int = 3
+    # chance that a word is mistyped or abbreviated
+    noise: float = 0.03
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "train_size", "validation_size", "test_size", "max_items")
+        _check_rate(self, "noise")
+
+
+@dataclass(frozen=True)
+class ImdbData:
+    """IMDb reviews -> sentiment (Maas et al., ACL 2011)."""
+
+    task: ClassVar[str] = "imdb"
+    architecture: ClassVar[Architecture] = "classifier"
+    # a CSV with columns split, label, text (plain or .gz); without it the hub's stanfordnlp/imdb
+    path: str | None = None
+    # assignment: 15,000 train, 10,000 validation, the rest test, duplicates removed; official: 25,000 and 25,000
+    split: Literal["assignment", "official"] = "assignment"
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+
+
+@dataclass(frozen=True)
+class Multi30kData:
+    """Image captions, German <-> English (Elliott et al., 2016)."""
+
+    task: ClassVar[str] = "multi30k"
+    architecture: ClassVar[Architecture] = "seq2seq"
+    # a folder of train, val and test_2016_flickr files, .de and .en (plain or .gz); without it the hub's bentrevett/multi30k
+    path: str | None = None
+    direction: Literal["de-en", "en-de"] = "en-de"
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+
+
+@dataclass(frozen=True)
+class SnipsData:
+    """Spoken commands -> JSON frame of intent and slots (Coucke et al., 2018)."""
+
+    task: ClassVar[str] = "snips"
+    architecture: ClassVar[Architecture] = "seq2seq"
+    # a folder with train.jsonl and test.jsonl (plain or .gz), rows {"text", "target": {"intent", "slots"}}
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class ClassificationData:
+    """Your own labelled texts."""
+
+    task: ClassVar[str] = "classification"
+    architecture: ClassVar[Architecture] = "classifier"
+    # .csv, .tsv, .jsonl or .parquet (text formats also as .gz)
+    path: str | None = None
+    # without them, a tenth of the training file each is set aside
+    validation_path: str | None = None
+    test_path: str | None = None
+    text_column: str = "text"
+    label_column: str = "label"
+
+
+@dataclass(frozen=True)
+class Seq2SeqData:
+    """Your own pairs of texts."""
+
+    task: ClassVar[str] = "seq2seq"
+    architecture: ClassVar[Architecture] = "seq2seq"
+    # .csv, .tsv, .jsonl or .parquet (text formats also as .gz)
+    path: str | None = None
+    # without them, a tenth of the training file each is set aside
+    validation_path: str | None = None
+    test_path: str | None = None
+    source_column: str = "source"
+    target_column: str = "target"
+
+
+DataConfig = ManifestsData | ImdbData | Multi30kData | SnipsData | ClassificationData | Seq2SeqData
+DATA_CONFIGS: dict[str, type[DataConfig]] = {kind.task: kind for kind in typing.get_args(DataConfig)}
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """How text becomes token ids."""
+
+    # learned on the training split: byte-level BPE, or WordPiece
+    kind: Literal["bpe", "wordpiece"] = "bpe"
+    # most entries; source and target share one vocabulary
+    vocab_size: int = 8_000
+    lowercase: bool = False
+    # an existing tokenizer.json to use instead of learning one
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        _check(self, "vocab_size", "a whole number of at least 300", self.vocab_size >= 300)
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """How examples become batches of few shapes."""
+
+    # rows of a batch
+    size: int = 64
+    # longest source, in tokens; longer texts are cut for classification and refused for generation
+    max_source_length: int = 256
+    # longest target, in tokens, with its begin and end tokens
+    max_target_length: int = 256
+    # groups of like length, each padded to its own longest: the number of shapes that are compiled
+    buckets: int = 6
+    # chance that a source token is replaced by the unknown token in training
+    word_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "size", "max_source_length", "max_target_length", "buckets")
+        _check_rate(self, "word_dropout")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam or AdamW with torch's semantics and defaults, clipping and a schedule."""
+
+    # adam: weight_decay is an L2 term in the gradient; adamw: decoupled (Loshchilov & Hutter, 2019)
+    name: Literal["adam", "adamw"] = "adamw"
+    # the peak of the schedule
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    # of matrices only: never of norms and biases
+    weight_decay: float = 0.01
+    # largest global norm of the gradient; 0 turns clipping off
+    clip_norm: float = 1.0
+    # after the warm-up; inverse_sqrt is Noam's, section 5.3 of the paper
+    schedule: Literal["constant", "inverse_sqrt", "cosine", "linear"] = "cosine"
+    # steps in which the learning rate rises from 0 to its peak
+    warmup_steps: int = 100
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        _check_finite(self, "learning_rate", "weight_decay", "eps", "clip_norm")
+        _check_rate(self, "beta1", "beta2")
+        _check(self, "warmup_steps", "a whole number of at least 0", self.warmup_steps >= 0)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole training run."""
+
+    data: DataConfig = field(default_factory=ManifestsData)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    # passes over the training split
+    epochs: int = 1
+    # share of the target probability spread over all tokens or classes (Szegedy et al., 2016)
+    label_smoothing: float = 0.0
+    # parts a batch is cut into, one after the other, to save memory; the step is the same
+    accumulation: int = 1
+    # evaluations on the validation split in each epoch
+    evaluations_per_epoch: int = 1
+    # steps between two lines of metrics
+    log_every: int = 20
+    # data order, initial weights and dropout all follow from it
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "epochs", "accumulation", "evaluations_per_epoch", "log_every")
+        _check_rate(self, "label_smoothing")
+        _check(self, "seed", "a whole number in [0, 2**31)", 0 <= self.seed < 2**31)
+        expected = f"a divisor of batch.size={self.batch.size}"
+        _check(self, "accumulation", expected, self.batch.size % self.accumulation == 0)
+        longest = max(self.batch.max_source_length, self._target_length)
+        if self.model.max_length < longest:
+            raise UserError(f"model.max_length: expected at least the batch's {longest} tokens, got {self.model.max_length}")
+        if self.model.architecture != self.data.architecture:
+            raise UserError(
+                f"model.architecture: the task {self.data.task!r} needs {self.data.architecture!r}, "
+                f"got {self.model.architecture!r}"
+            )
+
+    @property
+    def _target_length(self) -> int:
+        return self.batch.max_target_length if self.data.architecture == "seq2seq" else 0
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The config as plain JSON values; a :class:`TrainConfig` also names its task."""
+    values = dataclasses.asdict(config)
+    if isinstance(config, TrainConfig):
+        values["data"] = {"task": config.data.task, **values["data"]}
+    return values
+
+
+def from_dict(kind: type[Config], values: dict[str, Any], where: str = "config") -> Config:
+    """The inverse of :func:`to_dict`; unknown keys are an error, missing ones take their default."""
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: expected a JSON object, got {type(values).__name__}")
+    hints = typing.get_type_hints(kind)
+    known = {f.name for f in dataclasses.fields(kind)}
+    arguments = {}
+    for name, value in values.items():
+        if name not in known:
+            raise UserError(f"{where}: unknown key {name!r}; expected some of {', '.join(sorted(known))}")
+        arguments[name] = _read_value(hints[name], value, f"{where}.{name}")
+    return kind(**arguments)
+
+
+def _read_value(annotation: Any, value: Any, where: str) -> Any:
+    if annotation == DataConfig:
+        if not isinstance(value, dict) or value.get("task") not in DATA_CONFIGS:
+            raise UserError(f"{where}.task: expected one of {', '.join(DATA_CONFIGS)}, got {value!r}")
+        rest = {name: entry for name, entry in value.items() if name != "task"}
+        return from_dict(DATA_CONFIGS[value["task"]], rest, where)
+    if dataclasses.is_dataclass(annotation):
+        return from_dict(typing.cast(type, annotation), value, where)
+    if typing.get_origin(annotation) is Literal:
+        return value
+    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    accepted = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+        names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in accepted)
+        raise UserError(f"{where}: expected {names}, got {value!r}")
+    return value
+
+
+def save_config(config: Any, path: Path) -> None:
+    path.write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")
+
+
+def load_config(kind: type[Config], path: Path) -> Config:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: expected a config file, but it cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: expected JSON, got something else ({error})") from error
+    return from_dict(kind, values, str(path))
