@@ -1,0 +1,1 @@
+"""Throughput, memory and scaling against peers; results/ holds dated records."""
