@@ -1,0 +1,1 @@
+"""Datasets, tokenizers and batches. Plain numpy: used by both frameworks, loads neither."""

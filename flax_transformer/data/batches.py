@@ -1,0 +1,298 @@
+"""Token ids -> padded batches of few shapes, in an order that is a function of (seed, epoch).
+
+A batch is a NamedTuple of arrays and thus already a pytree. Rows are right-padded; a row of length 0 is filler that
+completes the last batch of a bucket, and losses and metrics leave it out.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int, Int32
+
+from flax_transformer.config import BatchConfig
+from flax_transformer.data.examples import Examples
+from flax_transformer.data.tokenizer import Tokenizer
+from flax_transformer.errors import UserError
+
+_LENGTH_MULTIPLE = 8  # accelerators like whole tiles
+_FILLER = -1  # in place of an example's index
+# Streams of random numbers that must not share draws.
+_ORDER, _WORD_DROPOUT = 0, 1
+
+
+class Seq2SeqBatch(NamedTuple):
+    """``target`` holds the begin token, the text and the end token; its length counts all of them."""
+
+    source: Int32[np.ndarray, "batch source"]
+    source_lengths: Int32[np.ndarray, " batch"]
+    target: Int32[np.ndarray, "batch target"]
+    target_lengths: Int32[np.ndarray, " batch"]
+
+    @property
+    def source_mask(self) -> Bool[np.ndarray, "batch source"]:
+        """True = real token."""
+        return np.arange(self.source.shape[1]) < self.source_lengths[:, None]
+
+    @property
+    def target_mask(self) -> Bool[np.ndarray, "batch target"]:
+        """True = real token."""
+        return np.arange(self.target.shape[1]) < self.target_lengths[:, None]
+
+
+class ClassifierBatch(NamedTuple):
+    source: Int32[np.ndarray, "batch source"]
+    source_lengths: Int32[np.ndarray, " batch"]
+    labels: Int32[np.ndarray, " batch"]
+
+    @property
+    def source_mask(self) -> Bool[np.ndarray, "batch source"]:
+        """True = real token."""
+        return np.arange(self.source.shape[1]) < self.source_lengths[:, None]
+
+
+Batch = Seq2SeqBatch | ClassifierBatch
+
+
+class Sequences:
+    """Token sequences of many lengths, end to end in one array."""
+
+    def __init__(self, rows: Sequence[Sequence[int]]):
+        self.lengths = np.array([len(row) for row in rows], np.int64)
+        self._starts = np.cumsum(self.lengths) - self.lengths
+        self._tokens = np.fromiter((token for row in rows for token in row), np.int32, int(self.lengths.sum()))
+
+    def padded(
+        self, indices: Int[np.ndarray, " batch"], width: int, pad_id: int
+    ) -> tuple[Int32[np.ndarray, "batch width"], Int32[np.ndarray, " batch"]]:
+        """Rows and their lengths; an index of -1 gives a row of padding with length 0."""
+        lengths = np.where(indices == _FILLER, 0, self.lengths[indices])
+        columns = np.arange(width)
+        real = columns < lengths[:, None]
+        rows = np.full(real.shape, pad_id, np.int32)
+        rows[real] = self._tokens[(self._starts[indices][:, None] + columns)[real]]
+        return rows, lengths.astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A split as token ids. ``targets`` are sequences (seq2seq) or class ids.
+
+    ``truncated`` counts the examples that were cut, ``dropped`` those that were left out.
+    """
+
+    sources: Sequences
+    targets: Sequences | Int32[np.ndarray, " examples"]
+    pad_id: int
+    unk_id: int
+    truncated: int = 0
+    dropped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.sources.lengths)
+
+    def batch(self, indices: Int[np.ndarray, " batch"], shape: "Shape") -> Batch:
+        """The examples of these indices (-1 = filler), padded to ``shape``."""
+        source, source_lengths = self.sources.padded(indices, shape.source, self.pad_id)
+        if isinstance(self.targets, Sequences):
+            target, target_lengths = self.targets.padded(indices, shape.target, self.pad_id)
+            return Seq2SeqBatch(source, source_lengths, target, target_lengths)
+        return ClassifierBatch(source, source_lengths, np.where(indices == _FILLER, 0, self.targets[indices]))
+
+
+def encode_examples(examples: Examples, tokenizer: Tokenizer, config: BatchConfig, *, training: bool) -> Encoded:
+    """Tokenize a split and hold it to the longest lengths of ``config``. A text without tokens is one unknown token.
+
+    Classification cuts long texts. Of seq2seq, training leaves long pairs out; evaluation cuts long targets, which
+    only the loss sees, and refuses long sources.
+
+    Raises :class:`UserError` for a source that is too long to generate from, or where no example is left.
+    """
+    if len(examples) == 0:
+        raise UserError("expected at least one example, got none")
+    sources = [ids or [tokenizer.unk_id] for ids in tokenizer.encode(examples.sources)]
+    if not isinstance(examples.targets[0], str):
+        labels = np.array(examples.targets, np.int32)
+        longest = config.max_source_length
+        truncated = sum(len(ids) > longest for ids in sources)
+        sources = Sequences([ids[:longest] for ids in sources])
+        return Encoded(sources, labels, tokenizer.pad_id, tokenizer.unk_id, truncated=truncated)
+
+    texts = tokenizer.encode([str(text) for text in examples.targets])
+    targets = [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in texts]
+    if training:
+        return _without_long_pairs(sources, targets, tokenizer, config)
+    _refuse_long_sources(sources, config)
+    longest = config.max_target_length
+    truncated = sum(len(ids) > longest for ids in targets)
+    targets = Sequences([ids[:longest] for ids in targets])
+    return Encoded(Sequences(sources), targets, tokenizer.pad_id, tokenizer.unk_id, truncated=truncated)
+
+
+def _without_long_pairs(
+    sources: list[list[int]], targets: list[list[int]], tokenizer: Tokenizer, config: BatchConfig
+) -> Encoded:
+    kept = [
+        (source, target)
+        for source, target in zip(sources, targets, strict=True)
+        if len(source) <= config.max_source_length and len(target) <= config.max_target_length
+    ]
+    if not kept:
+        raise UserError(
+            f"all {len(sources)} training pairs are longer than batch.max_source_length={config.max_source_length} or "
+            f"batch.max_target_length={config.max_target_length} tokens; raise these"
+        )
+    kept_sources, kept_targets = (Sequences(side) for side in zip(*kept, strict=True))
+    dropped = len(sources) - len(kept)
+    return Encoded(kept_sources, kept_targets, tokenizer.pad_id, tokenizer.unk_id, dropped=dropped)
+
+
+def _refuse_long_sources(sources: list[list[int]], config: BatchConfig) -> None:
+    lengths = [len(ids) for ids in sources]
+    longest = max(lengths)
+    if longest > config.max_source_length:
+        raise UserError(
+            f"text {lengths.index(longest) + 1} has {longest} tokens, expected at most batch.max_source_length="
+            f"{config.max_source_length}; shorten it, or train with a larger maximum"
+        )
+
+
+class Shape(NamedTuple):
+    """Padded lengths; ``target`` is 0 for classification."""
+
+    source: int
+    target: int
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Examples of like length, which share one padded shape."""
+
+    shape: Shape
+    indices: Int[np.ndarray, " examples"]
+
+
+def make_buckets(encoded: Encoded, config: BatchConfig) -> list[Bucket]:
+    """Cut the examples, in order of length, into at most ``config.buckets`` buckets of the least padded work.
+
+    The work of a bucket is its number of batches times the tokens of a padded row; the cuts that minimise the sum
+    are found exactly, by dynamic programming over the distinct rounded lengths.
+    """
+    source = encoded.sources.lengths
+    target = encoded.targets.lengths if isinstance(encoded.targets, Sequences) else np.zeros_like(source)
+    order = np.lexsort((target, source + target))
+    starts = np.append(np.flatnonzero(np.diff(_round_up(source + target)[order], prepend=-1)), len(order))
+    source_widths, target_widths = _source_widths(source[order], config), _target_widths(target[order], config)
+    cuts = _cheapest_cuts(source_widths, target_widths, starts, config)
+    return [
+        Bucket(Shape(int(source_widths[low:high].max()), int(target_widths[low:high].max())), order[low:high])
+        for low, high in itertools.pairwise(cuts)
+    ]
+
+
+def _source_widths(lengths: Int[np.ndarray, " n"], config: BatchConfig) -> Int[np.ndarray, " n"]:
+    return np.minimum(_round_up(lengths), config.max_source_length)
+
+
+def _target_widths(lengths: Int[np.ndarray, " n"], config: BatchConfig) -> Int[np.ndarray, " n"]:
+    """One more than a multiple: the decoder reads all but the last token and is scored on all but the first."""
+    widths = np.minimum(_round_up(lengths - 1) + 1, config.max_target_length)
+    return np.where(lengths == 0, 0, widths)
+
+
+def _round_up(lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    return -(-lengths // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
+
+
+def _cheapest_cuts(
+    source_widths: Int[np.ndarray, " n"],
+    target_widths: Int[np.ndarray, " n"],
+    starts: Int[np.ndarray, " groups_and_end"],
+    config: BatchConfig,
+) -> Int[np.ndarray, " cuts"]:
+    """Positions 0 = c0 < c1 < ... = n, out of ``starts``, between which the buckets lie."""
+    groups = len(starts) - 1
+    widest_source = np.maximum.reduceat(source_widths, starts[:-1])
+    widest_target = np.maximum.reduceat(target_widths, starts[:-1])
+    work = np.full((groups + 1, groups + 1), np.inf)  # work[i, j]: of one bucket that holds the groups i .. j-1
+    np.fill_diagonal(work, 0)  # an empty bucket is free, so fewer buckets than allowed can be best
+    for i in range(groups):
+        batches = -(-(starts[i + 1 :] - starts[i]) // config.size)
+        row = np.maximum.accumulate(widest_source[i:]) + np.maximum.accumulate(widest_target[i:])
+        work[i, i + 1 :] = batches * config.size * row + 1  # + 1: of two equal plans, the one of fewer shapes
+
+    best = np.full(groups + 1, np.inf)  # best[j]: the least work of the groups 0 .. j-1 in the buckets so far
+    best[0] = 0
+    choices = []  # for each bucket and j, the group at which the bucket that ends before j starts
+    for _ in range(config.buckets):
+        totals = best[:, None] + work
+        choices.append(totals.argmin(axis=0))
+        best = totals.min(axis=0)
+
+    cuts = [groups]
+    for choice in reversed(choices):
+        cuts.append(choice[cuts[-1]])
+    return starts[np.unique(cuts)]
+
+
+class TrainingBatches(Sequence[Batch]):
+    """The batches of a whole run, by step: ``batches[step]`` for ``step`` in ``range(len(batches))``.
+
+    Each epoch holds every example exactly once, in ``steps_per_epoch`` batches of ``config.size`` rows. Its order
+    follows from (seed, epoch) alone and word dropout from (seed, step), so a resumed run sees what the uninterrupted
+    one would have seen.
+    """
+
+    def __init__(self, encoded: Encoded, config: BatchConfig, *, epochs: int, seed: int):
+        self.buckets = make_buckets(encoded, config)
+        self.steps_per_epoch = sum(-(-len(bucket.indices) // config.size) for bucket in self.buckets)
+        self._encoded, self._config, self._epochs, self._seed = encoded, config, epochs, seed
+        self._current: tuple[int, list[tuple[Shape, np.ndarray]]] = (-1, [])
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch * self._epochs
+
+    def __getitem__(self, step: int) -> Batch:
+        if not 0 <= step < len(self):
+            raise IndexError(f"expected a step in [0, {len(self)}), got {step}")
+        epoch, position = divmod(step, self.steps_per_epoch)
+        shape, indices = self._epoch_plan(epoch)[position]
+        return self._drop_words(self._encoded.batch(indices, shape), step)
+
+    def _epoch_plan(self, epoch: int) -> list[tuple[Shape, np.ndarray]]:
+        """Shape and indices of each batch of an epoch. The current epoch's is kept."""
+        current, plan = self._current
+        if current != epoch:
+            plan = self._shuffled(np.random.default_rng((self._seed, _ORDER, epoch)))
+            self._current = (epoch, plan)
+        return plan
+
+    def _shuffled(self, rng: np.random.Generator) -> list[tuple[Shape, np.ndarray]]:
+        plan = [
+            (bucket.shape, indices)
+            for bucket in self.buckets
+            for indices in _chunks(rng.permutation(bucket.indices), self._config.size)
+        ]
+        return [plan[i] for i in rng.permutation(len(plan))]
+
+    def _drop_words(self, batch: Batch, step: int) -> Batch:
+        if self._config.word_dropout == 0:
+            return batch
+        rng = np.random.default_rng((self._seed, _WORD_DROPOUT, step))
+        dropped = (rng.random(batch.source.shape) < self._config.word_dropout) & batch.source_mask
+        return batch._replace(source=np.where(dropped, np.int32(self._encoded.unk_id), batch.source))
+
+
+def evaluation_batches(encoded: Encoded, config: BatchConfig) -> Iterator[tuple[Int[np.ndarray, " batch"], Batch]]:
+    """Every example once, in order of length, with the index of each row (-1 for filler)."""
+    for bucket in make_buckets(encoded, config):
+        for indices in _chunks(bucket.indices, config.size):
+            yield indices, encoded.batch(indices, bucket.shape)
+
+
+def _chunks(indices: Int[np.ndarray, " n"], size: int) -> Int[np.ndarray, "chunks size"]:
+    """Rows of ``size`` indices, the last one completed with filler."""
+    chunks = -(-len(indices) // size)
+    return np.pad(indices, (0, chunks * size - len(indices)), constant_values=_FILLER).reshape(chunks, size)

@@ -1,0 +1,39 @@
+"""What every dataset is turned into: source texts with target texts or class ids."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flax_transformer.config import Architecture
+
+
+@dataclass(frozen=True)
+class Examples:
+    """``targets[i]`` belongs to ``sources[i]``: a text (seq2seq) or a class id (classifier).
+
+    Raises ``ValueError`` where the two differ in number.
+    """
+
+    sources: Sequence[str]
+    targets: Sequence[str] | Sequence[int]
+
+    def __post_init__(self) -> None:
+        if len(self.sources) != len(self.targets):
+            raise ValueError(f"expected a target for each source, got {len(self.sources)} and {len(self.targets)}")
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    @classmethod
+    def unanswered(cls, sources: Sequence[str], architecture: Architecture) -> "Examples":
+        """Texts to predict for: their targets are empty texts, or class 0."""
+        return cls(sources, [""] * len(sources) if architecture == "seq2seq" else [0] * len(sources))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A dataset. ``classes`` names the class ids in order; it is empty for seq2seq."""
+
+    train: Examples
+    validation: Examples
+    test: Examples
+    classes: tuple[str, ...] = ()

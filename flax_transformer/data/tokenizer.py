@@ -1,0 +1,141 @@
+"""Text <-> token ids, through the ``tokenizers`` library: byte-level BPE, WordPiece, or an existing tokenizer.json."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from flax_transformer.config import TokenizerConfig
+from flax_transformer.errors import UserError
+
+PAD, BOS, EOS, UNK = "[PAD]", "[BOS]", "[EOS]", "[UNK]"
+SPECIAL_TOKENS = [PAD, BOS, EOS, UNK]
+# How tokenizers made elsewhere call the same four tokens.
+_NAMES = {
+    "pad": (PAD, "<pad>", "<|pad|>"),
+    "bos": (BOS, "<s>", "<bos>", "[CLS]", "<|startoftext|>"),
+    "eos": (EOS, "</s>", "<eos>", "[SEP]", "<|endoftext|>"),
+    "unk": (UNK, "<unk>", "<|unk|>"),
+}
+_CHUNK = 4096  # texts encoded at a time: an Encoding holds far more than its ids
+
+
+class Tokenizer:
+    """Text to ids and back. No special token is ever added, nor read from a text: a typed "[EOS]" is plain text.
+
+    Raises :class:`UserError` where the padding, begin, end or unknown token is missing.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer):
+        self._backend = backend
+        backend.no_padding()
+        backend.no_truncation()
+        backend.encode_special_tokens = True  # special tokens are encoded as the text they look like
+        self.pad_id, self.bos_id, self.eos_id, self.unk_id = (_special_id(backend, role) for role in _NAMES)
+        self.vocab_size = max(backend.get_vocab().values()) + 1
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without special tokens."""
+        ids = []
+        for start in range(0, len(texts), _CHUNK):
+            chunk = list(texts[start : start + _CHUNK])
+            ids += [encoding.ids for encoding in self._backend.encode_batch_fast(chunk, add_special_tokens=False)]
+        return ids
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """The texts, without special tokens. Byte-level BPE gives back exactly what was encoded."""
+        return self._backend.decode_batch([list(row) for row in ids], skip_special_tokens=True)
+
+    def save(self, path: Path) -> None:
+        """Write the ``tokenizers`` library's own JSON."""
+        path.write_text(self._backend.to_str(pretty=True) + "\n", encoding="utf-8")
+
+
+def train_tokenizer(config: TokenizerConfig, texts: Sequence[str]) -> Tokenizer:
+    """Learn a tokenizer of at most ``config.vocab_size`` entries, or load ``config.path`` where it is given.
+
+    The same texts give the same tokenizer, in every process.
+
+    Raises :class:`UserError` as :func:`load_tokenizer` does.
+    """
+    if config.path is not None:
+        return load_tokenizer(Path(config.path))
+    return Tokenizer((_train_byte_level_bpe if config.kind == "bpe" else _train_word_piece)(config, texts))
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Raises :class:`UserError` where ``path`` cannot be read, is no tokenizer.json or lacks a special token."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: expected a tokenizer.json, but it cannot be read ({error})") from error
+    try:
+        backend = tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises bare Exception
+        raise UserError(f"{path}: expected a tokenizer.json of the tokenizers library ({error})") from error
+    try:
+        return Tokenizer(backend)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _train_byte_level_bpe(config: TokenizerConfig, texts: Sequence[str]) -> tokenizers.Tokenizer:
+    """Every byte is in the alphabet, so no text is unknown; each digit stands alone, so numbers are copied by digit."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    if config.lowercase:
+        backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        min_frequency=2,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return backend
+
+
+def _train_word_piece(config: TokenizerConfig, texts: Sequence[str]) -> tokenizers.Tokenizer:
+    """As BERT: words and punctuation marks are split into pieces; spacing is not kept.
+
+    The trainer numbers the inner characters ("##a") in an order that changes from process to process, and breaks ties
+    between merges by these numbers. So a first pass collects them and the second is given them in sorted order.
+    """
+    alphabet = _word_piece_vocabulary(config, texts, vocab_size=1, first=SPECIAL_TOKENS)
+    inner = sorted(token for token in alphabet if token.startswith("##") and len(token) == 3)
+    vocabulary = _word_piece_vocabulary(config, texts, vocab_size=config.vocab_size, first=SPECIAL_TOKENS + inner)
+    backend = _word_piece(config, vocabulary)
+    backend.add_special_tokens(SPECIAL_TOKENS)
+    backend.decoder = decoders.WordPiece()
+    return backend
+
+
+def _word_piece_vocabulary(
+    config: TokenizerConfig, texts: Sequence[str], *, vocab_size: int, first: list[str]
+) -> dict[str, int]:
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, min_frequency=2, special_tokens=first, show_progress=False
+    )
+    backend = _word_piece(config, {})
+    backend.train_from_iterator(texts, trainer)
+    return backend.get_vocab()
+
+
+def _word_piece(config: TokenizerConfig, vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=UNK))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=config.lowercase)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return backend
+
+
+def _special_id(backend: tokenizers.Tokenizer, role: str) -> int:
+    for name in _NAMES[role]:
+        token_id = backend.token_to_id(name)
+        if token_id is not None:
+            return token_id
+    raise UserError(f"expected a {role} token, one of {', '.join(_NAMES[role])}, but the vocabulary has none of them")

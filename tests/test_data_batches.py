@@ -1,0 +1,216 @@
+"""Batches: every example once, few shapes, an order that follows from the seed, filler, and lengths out of bounds."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flax_transformer.config import BatchConfig, TokenizerConfig
+from flax_transformer.data.batches import (
+    Encoded,
+    Seq2SeqBatch,
+    Sequences,
+    TrainingBatches,
+    encode_examples,
+    evaluation_batches,
+    make_buckets,
+)
+from flax_transformer.data.examples import Examples
+from flax_transformer.data.tokenizer import train_tokenizer
+from flax_transformer.errors import UserError
+
+TOKENIZER = train_tokenizer(TokenizerConfig(vocab_size=300), ["ab"])
+PAD, BOS, EOS, UNK = TOKENIZER.pad_id, TOKENIZER.bos_id, TOKENIZER.eos_id, TOKENIZER.unk_id
+CONFIG = BatchConfig(size=4, max_source_length=64, max_target_length=64, buckets=3)
+
+
+def encoded_of(lengths):
+    """Example i is made of the token 10 + i, so that it can be recognised in a batch."""
+    sources = Sequences([[10 + i] * length for i, (length, _) in enumerate(lengths)])
+    if lengths[0][1] is None:
+        return Encoded(sources, np.arange(len(lengths), dtype=np.int32), PAD, UNK)
+    targets = Sequences([[BOS, *[10 + i] * length, EOS] for i, (_, length) in enumerate(lengths)])
+    return Encoded(sources, targets, PAD, UNK)
+
+
+pairs = st.lists(st.tuples(st.integers(1, 64), st.integers(0, 62)), min_size=1, max_size=50)
+texts = st.lists(st.tuples(st.integers(1, 64), st.none()), min_size=1, max_size=50)
+configs = st.builds(
+    BatchConfig,
+    size=st.integers(1, 9),
+    buckets=st.integers(1, 7),
+    max_source_length=st.integers(64, 70),
+    max_target_length=st.integers(64, 70),
+)
+
+
+def check_rows(batch, indices, lengths, config):
+    """Each real row is the example of its index, right-padded; each filler row is empty."""
+    assert batch.source.dtype == batch.source_lengths.dtype == np.int32
+    assert batch.source.shape[0] == config.size
+    assert batch.source.shape[1] <= config.max_source_length
+    assert (batch.source_mask == (batch.source != PAD)).all()
+    for row, index in enumerate(indices):
+        source_length, target_length = lengths[index] if index >= 0 else (0, 0)
+        assert batch.source_lengths[row] == source_length
+        assert (batch.source[row, :source_length] == 10 + index).all()
+        if isinstance(batch, Seq2SeqBatch):
+            real = [BOS, *[10 + index] * target_length, EOS] if index >= 0 else []
+            assert batch.target_lengths[row] == len(real)
+            assert batch.target[row, : len(real)].tolist() == real
+            assert batch.target.shape[1] <= config.max_target_length
+            assert batch.target.dtype == np.int32
+        else:
+            assert batch.labels[row] == max(index, 0)
+
+
+def indices_of(batch):
+    return np.where(batch.source_lengths > 0, batch.source[:, 0] - 10, -1)
+
+
+@settings(deadline=None)
+@given(pairs | texts, configs, st.integers(0, 3))
+def test_every_epoch_holds_every_example_once_in_few_shapes(lengths, config, seed):
+    batches = TrainingBatches(encoded_of(lengths), config, epochs=2, seed=seed)
+    assert len(batches) == 2 * batches.steps_per_epoch
+    shapes = set()
+    for epoch in range(2):
+        seen = []
+        for step in range(batches.steps_per_epoch):
+            batch = batches[epoch * batches.steps_per_epoch + step]
+            indices = indices_of(batch)
+            check_rows(batch, indices, lengths, config)
+            seen += indices[indices >= 0].tolist()
+            shapes.add(tuple(array.shape for array in batch))
+        assert sorted(seen) == list(range(len(lengths)))
+    assert len(shapes) <= config.buckets
+
+
+@settings(deadline=None)
+@given(pairs | texts, configs)
+def test_evaluation_holds_every_example_once_in_order_of_length(lengths, config):
+    seen = []
+    for indices, batch in evaluation_batches(encoded_of(lengths), config):
+        assert (indices == indices_of(batch)).all()
+        check_rows(batch, indices, lengths, config)
+        seen += indices[indices >= 0].tolist()
+    assert sorted(seen) == list(range(len(lengths)))
+    sizes = [sum(length or 0 for length in lengths[i]) for i in seen]
+    assert sizes == sorted(sizes)
+
+
+def padded_tokens(buckets, size):
+    return sum(-(-len(bucket.indices) // size) * size * sum(bucket.shape) for bucket in buckets)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.integers(1, 40), st.none()), min_size=1, max_size=30), st.integers(1, 4))
+def test_no_other_cuts_need_less_padding(lengths, size):
+    config = dataclasses.replace(CONFIG, size=size)
+    widths = sorted(-(-length // 8) * 8 for length, _ in lengths)
+    levels = sorted(set(widths))
+
+    def work(tops):
+        edges = [0, *(np.searchsorted(widths, top, "right") for top in tops)]
+        return sum(-(-(b - a) // size) * size * top for a, b, top in zip(edges[:-1], edges[1:], tops, strict=True))
+
+    choices = itertools.chain.from_iterable(itertools.combinations(levels[:-1], n) for n in range(config.buckets))
+    best = min(work([*tops, levels[-1]]) for tops in choices)
+    assert padded_tokens(make_buckets(encoded_of(lengths), config), size) == best
+
+
+def test_lengths_are_rounded_up_but_never_over_the_maximum():
+    config = dataclasses.replace(CONFIG, buckets=1, max_source_length=20, max_target_length=30)
+    for length, target, shape in [(9, 14, (16, 17)), (16, 15, (16, 17)), (17, 16, (20, 25)), (20, 28, (20, 30))]:
+        (bucket,) = make_buckets(encoded_of([(length, target)]), config)
+        assert bucket.shape == shape  # a target of n text tokens has n + 2
+
+
+def run_of(lengths, config, **arguments):
+    batches = TrainingBatches(encoded_of(lengths), config, **arguments)
+    return [indices_of(batch).tolist() for batch in batches]
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    lengths = [(n % 60 + 1, n % 31) for n in range(100)]
+    run = run_of(lengths, CONFIG, epochs=2, seed=1)
+    assert run == run_of(lengths, CONFIG, epochs=2, seed=1)
+    assert run == run_of(lengths, CONFIG, epochs=5, seed=1)[: len(run)]
+    assert run[: len(run) // 2] != run[len(run) // 2 :]
+    assert run != run_of(lengths, CONFIG, epochs=2, seed=2)
+
+
+def test_a_step_can_be_asked_for_at_any_time():
+    config = dataclasses.replace(CONFIG, word_dropout=0.3)
+    lengths = [(n % 60 + 1, n % 31) for n in range(40)]
+    forwards = list(TrainingBatches(encoded_of(lengths), config, epochs=3, seed=1))
+    batches = TrainingBatches(encoded_of(lengths), config, epochs=3, seed=1)
+    for step in reversed(range(len(batches))):
+        for one, other in zip(forwards[step], batches[step], strict=True):
+            np.testing.assert_array_equal(one, other)
+    for step in (-1, len(batches)):
+        with pytest.raises(IndexError):
+            batches[step]
+
+
+def test_word_dropout_replaces_its_share_of_source_tokens_in_training_only():
+    config = dataclasses.replace(CONFIG, word_dropout=0.2)
+    encoded = encoded_of([(60, 20)] * 400)
+    batches = list(TrainingBatches(encoded, config, epochs=1, seed=0))
+    source = np.concatenate([batch.source for batch in batches])
+    assert abs((source == UNK).sum() / (60 * 400) - 0.2) < 0.01
+    assert ((source == PAD) == ~np.concatenate([batch.source_mask for batch in batches])).all()
+    assert not any((batch.target == UNK).any() for batch in batches)
+    assert not any((batch.source == UNK).any() for _, batch in evaluation_batches(encoded, config))
+
+
+def test_examples_are_encoded_with_begin_and_end():
+    encoded = encode_examples(Examples(["ab", ""], ["b", ""]), TOKENIZER, CONFIG, training=False)
+    ((indices, batch),) = evaluation_batches(encoded, CONFIG)
+    assert indices.tolist() == [1, 0, -1, -1]
+    (a, b), (b_alone,) = TOKENIZER.encode(["ab", "b"])
+    assert b == b_alone
+    assert batch.source[:2, :3].tolist() == [
+        [UNK, PAD, PAD],
+        [a, b, PAD],
+    ]  # a text without tokens is one unknown token, not filler
+    assert batch.target[:2, :3].tolist() == [[BOS, EOS, PAD], [BOS, b, EOS]]
+    assert batch.target_lengths.tolist() == [2, 3, 0, 0]
+
+
+def test_long_texts_are_cut_for_classification_and_counted():
+    encoded = encode_examples(Examples(["b" * 65, "b" * 64], [1, 0]), TOKENIZER, CONFIG, training=True)
+    assert (encoded.truncated, encoded.dropped) == (1, 0)
+    assert encoded.sources.lengths.tolist() == [64, 64]
+
+
+def test_long_pairs_are_left_out_of_training_and_counted():
+    pairs = Examples(["b" * 65, "b", "b" * 64], ["b", "b" * 63, "b" * 62])
+    encoded = encode_examples(pairs, TOKENIZER, CONFIG, training=True)
+    assert (len(encoded), encoded.dropped, encoded.truncated) == (1, 2, 0)
+    assert encoded.sources.lengths.tolist() == encoded.targets.lengths.tolist() == [64]
+    with pytest.raises(UserError, match="all 1 training pairs are longer"):
+        encode_examples(Examples(["b" * 65], ["b"]), TOKENIZER, CONFIG, training=True)
+
+
+def test_a_long_source_is_refused_for_generation_and_a_long_target_is_cut_for_the_loss():
+    with pytest.raises(UserError, match=r"text 2 has 70 tokens, expected at most batch.max_source_length=64"):
+        encode_examples(Examples.unanswered(["b", "b" * 70], "seq2seq"), TOKENIZER, CONFIG, training=False)
+    encoded = encode_examples(Examples(["b"], ["b" * 70]), TOKENIZER, CONFIG, training=False)
+    assert encoded.truncated == 1
+    assert encoded.targets.lengths.tolist() == [64]
+
+
+def test_no_examples_are_a_users_mistake_and_uneven_ones_a_programmers():
+    with pytest.raises(UserError, match="at least one example"):
+        encode_examples(Examples([], []), TOKENIZER, CONFIG, training=False)
+    with pytest.raises(ValueError, match="2 and 1"):
+        Examples(["a", "b"], [0])
+
+
+def test_unanswered_texts_have_placeholder_targets():
+    assert Examples.unanswered(["a"], "seq2seq").targets == [""]
+    assert Examples.unanswered(["a"], "classifier").targets == [0]
