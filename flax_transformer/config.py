@@ -288,6 +288,17 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class GenerationConfig:
+    """How tokens are chosen, one after the other."""
+
+    # most tokens to generate, the end token included
+    max_new_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "max_new_tokens")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A whole training run."""
 
@@ -317,7 +328,9 @@ class TrainConfig:
         _check(self, "accumulation", expected, self.batch.size % self.accumulation == 0)
         longest = max(self.batch.max_source_length, self._target_length)
         if self.model.max_length < longest:
-            raise UserError(f"model.max_length: expected at least the batch's {longest} tokens, got {self.model.max_length}")
+            raise UserError(
+                f"model.max_length: expected at least the batch's {longest} tokens, got {self.model.max_length}"
+            )
         if self.model.architecture != self.data.architecture:
             raise UserError(
                 f"model.architecture: the task {self.data.task!r} needs {self.data.architecture!r}, "

@@ -1,0 +1,12 @@
+"""The PyTorch twin of flax_transformer: what it is proved against, and what a PyTorch shop deploys."""
+
+import os
+from pathlib import Path
+
+from torch_reference.models import Classifier, Seq2Seq
+from torch_reference.weights import load_export
+
+
+def load(directory: str | os.PathLike[str]) -> Classifier | Seq2Seq:
+    """The PyTorch model of an export folder (config.json, model.safetensors), in evaluation mode."""
+    return load_export(Path(directory))

@@ -1,0 +1,158 @@
+"""Encoder and decoder layers and stacks (Vaswani et al., 2017, section 3.1), post-LN or pre-LN."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from flax_transformer.attention import KeyValue, MultiHeadAttention
+from flax_transformer.config import ModelConfig
+from flax_transformer.dropout import Dropout
+from flax_transformer.linear import Linear, layer_norm
+from flax_transformer.masks import AttentionMask
+from flax_transformer.taps import tap
+
+Sequences = Float[Array, "batch length d_model"]
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "silu": jax.nn.silu,
+}
+
+
+class FeedForward(nnx.Module):
+    """``W_2 dropout(activation(W_1 x))``, at each position alike (section 3.3)."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.activation = config.activation
+        self.expand = Linear(config.d_model, config.d_ff, config, rngs=rngs)
+        self.contract = Linear(config.d_ff, config.d_model, config, rngs=rngs)
+        self.dropout = Dropout(config.dropout)
+
+    def __call__(self, x: Sequences, rngs: nnx.Rngs | None) -> Sequences:
+        hidden = tap(self, "hidden", ACTIVATIONS[self.activation](self.expand(x)))
+        return self.contract(self.dropout(hidden, rngs))
+
+
+class Residual(nnx.Module):
+    """A sublayer's surroundings: ``norm(x + dropout(f(x)))`` in post-LN, ``x + dropout(f(norm(x)))`` in pre-LN."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.norm_first = config.norm_first
+        self.norm = layer_norm(config, rngs=rngs)
+        self.dropout = Dropout(config.dropout)
+
+    def __call__(self, x: Sequences, sublayer: Callable[[Array], Array], rngs: nnx.Rngs | None) -> Sequences:
+        if self.norm_first:
+            added = sublayer(self.norm(x))
+            return tap(self, "output", x + self.dropout(added, rngs).astype(x.dtype))
+        added = sublayer(x)
+        return tap(self, "output", self.norm(x + self.dropout(added, rngs).astype(x.dtype)))
+
+
+class EncoderLayer(nnx.Module):
+    """Self-attention, then feed-forward, each within its :class:`Residual`."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.self_attention = MultiHeadAttention(config, is_self_attention=True, rngs=rngs)
+        self.self_attention_residual = Residual(config, rngs=rngs)
+        self.feed_forward = FeedForward(config, rngs=rngs)
+        self.feed_forward_residual = Residual(config, rngs=rngs)
+
+    def __call__(self, x: Sequences, mask: AttentionMask, rngs: nnx.Rngs | None) -> Sequences:
+        def attend(x: Array) -> Array:
+            return self.self_attention(x, self.self_attention.project(x), mask, rngs=rngs)
+
+        x = self.self_attention_residual(x, attend, rngs)
+        return self.feed_forward_residual(x, lambda x: self.feed_forward(x, rngs), rngs)
+
+
+class DecoderLayer(nnx.Module):
+    """Causal self-attention, attention to the memory, then feed-forward, each within its :class:`Residual`."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.self_attention = MultiHeadAttention(config, is_self_attention=True, rngs=rngs)
+        self.self_attention_residual = Residual(config, rngs=rngs)
+        self.cross_attention = MultiHeadAttention(config, is_self_attention=False, rngs=rngs)
+        self.cross_attention_residual = Residual(config, rngs=rngs)
+        self.feed_forward = FeedForward(config, rngs=rngs)
+        self.feed_forward_residual = Residual(config, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Sequences,
+        memory: KeyValue,
+        mask: AttentionMask,
+        memory_mask: AttentionMask,
+        rngs: nnx.Rngs | None,
+        cache: KeyValue | None = None,
+    ) -> tuple[Sequences, KeyValue]:
+        """One layer over the whole target, or over its next tokens given a cache of the earlier ones.
+
+        Returns:
+            The output, and the keys and values of self-attention with those of ``x`` written in.
+        """
+        written: KeyValue
+
+        def attend(x: Array) -> Array:
+            nonlocal written
+            written = self.self_attention.project(x, mask.query_offset)
+            if cache is not None:
+                written = write_cache(cache, written, mask.query_offset)
+            return self.self_attention(x, written, mask, rngs=rngs)
+
+        x = self.self_attention_residual(x, attend, rngs)
+        x = self.cross_attention_residual(x, lambda x: self.cross_attention(x, memory, memory_mask, rngs=rngs), rngs)
+        x = self.feed_forward_residual(x, lambda x: self.feed_forward(x, rngs), rngs)
+        return x, written
+
+
+def write_cache(cache: KeyValue, new: KeyValue, offset: Array | int) -> KeyValue:
+    """The cache with ``new`` written at ``offset``; the caller sees to it that it fits."""
+    return jax.tree.map(lambda old, entry: jax.lax.dynamic_update_slice_in_dim(old, entry, offset, axis=1), cache, new)
+
+
+class Encoder(nnx.Module):
+    """A stack of encoder layers, and a last norm if the config asks for one."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.layers = nnx.List([EncoderLayer(config, rngs=rngs) for _ in range(config.num_encoder_layers)])
+        self.norm = layer_norm(config, rngs=rngs) if config.final_norm else None
+
+    def __call__(self, x: Sequences, mask: AttentionMask, rngs: nnx.Rngs | None = None) -> Sequences:
+        for layer in self.layers:
+            x = layer(x, mask, rngs)
+        return x if self.norm is None else self.norm(x)
+
+
+class Decoder(nnx.Module):
+    """A stack of decoder layers, and a last norm if the config asks for one."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.layers = nnx.List([DecoderLayer(config, rngs=rngs) for _ in range(config.num_decoder_layers)])
+        self.norm = layer_norm(config, rngs=rngs) if config.final_norm else None
+
+    def project_memory(self, memory: Sequences) -> list[KeyValue]:
+        """Each layer's keys and values of the memory: computed once for a source, whatever the number of new tokens."""
+        return [layer.cross_attention.project(memory) for layer in self.layers]
+
+    def __call__(
+        self,
+        x: Sequences,
+        memory: Sequence[KeyValue],
+        mask: AttentionMask,
+        memory_mask: AttentionMask,
+        rngs: nnx.Rngs | None = None,
+        cache: Sequence[KeyValue] | None = None,
+    ) -> tuple[Sequences, list[KeyValue]]:
+        """The whole target, or its next tokens given each layer's cache. Returns the output and the written caches."""
+        caches = cache or [None] * len(self.layers)
+        written = []
+        for layer, layer_memory, layer_cache in zip(self.layers, memory, caches, strict=True):
+            x, layer_written = layer(x, layer_memory, mask, memory_mask, rngs, layer_cache)
+            written.append(layer_written)
+        return (x if self.norm is None else self.norm(x)), written

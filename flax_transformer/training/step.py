@@ -1,0 +1,128 @@
+"""The training step: model -> loss -> gradients -> optimizer, one jitted function whose state is donated."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from flax_transformer.config import TrainConfig
+from flax_transformer.data.batches import ClassifierBatch, Seq2SeqBatch
+from flax_transformer.losses import classification_loss, seq2seq_loss, shift_target
+from flax_transformer.models import Classifier, Seq2Seq, create_model
+from flax_transformer.optim import create_optimizer, schedule
+
+Batch = Seq2SeqBatch | ClassifierBatch
+Metrics = dict[str, Array]
+
+
+class TrainState(NamedTuple):
+    """All that a step changes."""
+
+    params: nnx.State
+    opt_state: Any
+    step: Int[Array, ""]
+
+
+def batch_loss(
+    model: Classifier | Seq2Seq, batch: Batch, label_smoothing: float = 0.0, rngs: nnx.Rngs | None = None
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """Summed loss of a batch, and the number of tokens or rows it is a sum over."""
+    if isinstance(batch, ClassifierBatch):
+        logits = model(batch.source, batch.source_lengths, rngs=rngs)
+        return classification_loss(logits, batch.labels, batch.source_lengths, label_smoothing)
+    decoder_input, labels, lengths = shift_target(batch.target, batch.target_lengths)
+    logits = model(batch.source, batch.source_lengths, decoder_input, lengths, rngs=rngs)
+    return seq2seq_loss(logits, labels, lengths, label_smoothing)
+
+
+def count_tokens(batch: Batch) -> Int[Array, ""]:
+    """Real tokens that a step reads, of source and target."""
+    tokens = batch.source_lengths.sum()
+    return tokens if isinstance(batch, ClassifierBatch) else tokens + batch.target_lengths.sum()
+
+
+class TrainStep:
+    """Compiled once for each shape of batch: ``state, metrics = step(state, batch)``.
+
+    The metrics stay on the device: whoever reads one waits for its step.
+
+    Args:
+        config: the run, with the vocabulary of its tokenizer filled in.
+        total_steps: length of the schedule.
+    """
+
+    def __init__(self, config: TrainConfig, total_steps: int) -> None:
+        self.config = config
+        self.optimizer = create_optimizer(config.optimizer, total_steps)
+        self.learning_rate = schedule(config.optimizer, total_steps)
+        self.graph = nnx.graphdef(nnx.eval_shape(lambda: create_model(config.model, config.seed)))
+        self._step = jax.jit(self._apply, donate_argnums=0)
+
+    def init(self) -> TrainState:
+        """Fresh weights and optimizer state, a function of the config's seed."""
+
+        @jax.jit
+        def create() -> TrainState:
+            params = nnx.state(create_model(self.config.model, self.config.seed), nnx.Param)
+            return TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32))
+
+        return create()
+
+    def model(self, state: TrainState) -> Classifier | Seq2Seq:
+        """The model with the state's weights, for evaluation and export."""
+        return nnx.merge(self.graph, state.params)
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """One optimizer step. ``state`` is donated: its arrays are gone afterwards.
+
+        Returns:
+            The new state, and ``loss`` (mean per real token or row), ``tokens``, ``grad_norm`` and ``learning_rate``.
+        """
+        return self._step(state, batch)
+
+    def _apply(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(self.config.seed), state.step)
+        loss_sum, count, gradients = self._gradients(state.params, batch, key)
+        count = jnp.maximum(count, 1)
+        gradients = jax.tree.map(lambda gradient: gradient / count, gradients)
+        updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
+        metrics = {
+            "loss": loss_sum / count,
+            "tokens": count_tokens(batch),
+            "grad_norm": optax.tree.norm(gradients),
+            "learning_rate": self.learning_rate(state.step),
+        }
+        return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), metrics
+
+    def _gradients(self, params: nnx.State, batch: Batch, key: PRNGKeyArray) -> tuple[Array, Array, nnx.State]:
+        """Summed loss, its count, and the gradient of the sum: part by part, the parts add up to the whole batch."""
+
+        def loss(params: nnx.State, part: Batch, key: PRNGKeyArray) -> tuple[Array, Array]:
+            model = nnx.merge(self.graph, params)
+            return batch_loss(model, part, self.config.label_smoothing, nnx.Rngs(dropout=key))
+
+        def gradient(part: Batch, key: PRNGKeyArray) -> tuple[Array, Array, nnx.State]:
+            (loss_sum, count), gradients = jax.value_and_grad(loss, has_aux=True)(params, part, key)
+            return loss_sum, count, gradients
+
+        parts = self.config.accumulation
+        if parts == 1:
+            return gradient(batch, key)
+
+        def add(total: Any, part: tuple[Batch, PRNGKeyArray]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, gradient(*part)), None
+
+        split = jax.tree.map(lambda rows: rows.reshape(parts, -1, *rows.shape[1:]), batch)
+        like_one_part = jax.eval_shape(gradient, jax.tree.map(lambda rows: rows[0], split), key)
+        zero = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), like_one_part)
+        total, _ = jax.lax.scan(add, zero, (split, jax.random.split(key, parts)))
+        return total
+
+
+@nnx.jit
+def evaluate_loss(model: Classifier | Seq2Seq, batch: Batch) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """Summed loss without dropout and smoothing, and the number of tokens or rows it is a sum over."""
+    return batch_loss(model, batch)

@@ -1,0 +1,139 @@
+"""The bridge: weights between NNX, with kernels as (in, out), and PyTorch's names and layouts; numpy and safetensors only.
+
+The twins have the same module tree, so a key differs in its last part alone, and a kernel is its weight transposed.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax import nnx
+
+from flax_transformer.config import ModelConfig, load_config, save_config
+from flax_transformer.errors import UserError
+from flax_transformer.models import Classifier, Seq2Seq, create_model
+
+Weights = dict[str, np.ndarray]
+CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One kind of weight: the modules that have it, its name on each side, and whether its two axes change places."""
+
+    modules: str
+    flax_name: str
+    torch_name: str
+    transposed: bool = False
+
+
+_LINEAR = r"(?:query|key|value|output|expand|contract|head|projection)"
+# Every key of either side matches exactly one rule.
+RULES = (
+    Rule(rf"(?:.+\.)?{_LINEAR}", "kernel", "weight", transposed=True),
+    Rule(rf"(?:.+\.)?{_LINEAR}", "bias", "bias"),
+    Rule(r".+\.norm", "scale", "weight"),
+    Rule(r".+\.norm", "bias", "bias"),
+    Rule(r"(?:source|target)_table", "embedding", "weight"),
+    Rule(r"(?:source|target)_embedding\.positions", "table", "table"),
+)
+
+
+def _match(key: str, side: str) -> tuple[str, Rule]:
+    module, _, name = key.rpartition(".")
+    fitting = [rule for rule in RULES if getattr(rule, f"{side}_name") == name and re.fullmatch(rule.modules, module)]
+    if len(fitting) != 1:
+        raise UserError(f"weights: expected a key that exactly one rule knows, got {key!r}, which {len(fitting)} know")
+    return module, fitting[0]
+
+
+def to_torch(weights: Mapping[str, np.ndarray]) -> Weights:
+    """NNX names and layouts -> PyTorch's."""
+    converted = {}
+    for key, array in weights.items():
+        module, rule = _match(key, "flax")
+        converted[f"{module}.{rule.torch_name}"] = np.ascontiguousarray(array.T) if rule.transposed else array
+    return converted
+
+
+def from_torch(weights: Mapping[str, np.ndarray]) -> Weights:
+    """PyTorch's names and layouts -> NNX; the inverse of :func:`to_torch`."""
+    converted = {}
+    for key, array in weights.items():
+        module, rule = _match(key, "torch")
+        converted[f"{module}.{rule.flax_name}"] = np.ascontiguousarray(array.T) if rule.transposed else array
+    return converted
+
+
+def get_weights(model: nnx.Module) -> Weights:
+    """The model's parameters on the host, by dotted NNX path."""
+    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    return {".".join(map(str, path)): np.asarray(jax.device_get(param[...])) for path, param in flat}
+
+
+def set_weights(model: nnx.Module, weights: Mapping[str, np.ndarray]) -> None:
+    """Put weights into the model, in place; each is cast to the dtype that the model keeps it in.
+
+    Raises:
+        UserError: a key is missing, unknown, or its array has another shape than the model's.
+    """
+    params = {".".join(map(str, path)): param for path, param in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+    check_weights({key: param.shape for key, param in params.items()}, weights)
+    for key, param in params.items():
+        param[...] = jnp.asarray(weights[key], param.dtype)
+
+
+def check_weights(expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, np.ndarray]) -> None:
+    """Every expected key is there with its shape, and no other.
+
+    Raises:
+        UserError: names the first key that is not as expected.
+    """
+    for key in sorted(expected.keys() - weights.keys()):
+        raise UserError(f"weights: expected {key!r} of shape {expected[key]}, but it is missing")
+    for key in sorted(weights.keys() - expected.keys()):
+        raise UserError(f"weights: {key!r} is not part of this model; is config.json the one of these weights?")
+    for key, shape in expected.items():
+        if weights[key].shape != shape:
+            raise UserError(f"weights: expected {key!r} of shape {shape}, got {weights[key].shape}")
+
+
+def save_export(directory: Path, model: Classifier | Seq2Seq) -> None:
+    """Write ``config.json`` and ``model.safetensors``, which both twins load; makes the folder if need be."""
+    directory.mkdir(parents=True, exist_ok=True)
+    save_config(model.config, directory / CONFIG_FILE)
+    safetensors.numpy.save_file(to_torch(get_weights(model)), directory / WEIGHTS_FILE)
+
+
+def load_export(directory: Path) -> Classifier | Seq2Seq:
+    """The model of an export, whichever twin wrote it.
+
+    Raises:
+        UserError: a file is missing or damaged, or config and weights do not belong together.
+    """
+    config = load_config(ModelConfig, directory / CONFIG_FILE)
+    model = create_model(config, seed=0)
+    set_weights(model, from_torch(read_weights(directory / WEIGHTS_FILE)))
+    return model
+
+
+def read_weights(path: Path) -> Weights:
+    """The tensors of a safetensors file.
+
+    Raises:
+        UserError: it is missing, or not a whole safetensors file.
+    """
+    try:
+        return safetensors.numpy.load_file(path)
+    except OSError as error:
+        raise UserError(f"{path}: expected a safetensors file, but it cannot be read ({error.strerror})") from error
+    except safetensors.SafetensorError as error:
+        raise UserError(
+            f"{path}: expected a whole safetensors file, got a damaged one ({error}); export again"
+        ) from error
