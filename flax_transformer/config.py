@@ -67,8 +67,9 @@ class ModelConfig:
     num_heads: int = 4
     # inner width of the feed-forward sublayer
     d_ff: int = 1024
+    # layers of the encoder
     num_encoder_layers: int = 3
-    # ignored by the classifier
+    # layers of the decoder; ignored by the classifier
     num_decoder_layers: int = 3
     # drop rate on embeddings, on each sublayer's output, and inside the feed-forward sublayer
     dropout: float = 0.1
@@ -76,9 +77,11 @@ class ModelConfig:
     attention_dropout: float = 0.0
     # True: pre-LN, the norm stands before each sublayer; False: post-LN, as in the 2017 paper
     norm_first: bool = True
+    # added to the variance in each norm, against division by zero
     norm_eps: float = 1e-5
     # a LayerNorm after the last layer of each stack; pre-LN models want one
     final_norm: bool = True
+    # of the feed-forward sublayer; gelu is the exact one (erf), gelu_tanh its approximation
     activation: Activation = "gelu"
     # sinusoidal and learned are added to the embeddings; rope turns queries and keys of self-attention
     positions: Positions = "sinusoidal"
@@ -106,6 +109,7 @@ class ModelConfig:
     attention_backend: AttentionBackend = "auto"
     # of matrix products; softmax, norms, residuals and losses stay in at least float32
     dtype: FloatDtype = "float32"
+    # of the weights and the optimizer's state; float64 needs JAX_ENABLE_X64=1
     param_dtype: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
@@ -137,8 +141,11 @@ class ManifestsData:
 
     task: ClassVar[str] = "manifests"
     architecture: ClassVar[Architecture] = "seq2seq"
+    # manifests to train on
     train_size: int = 20_000
+    # manifests by which the best checkpoint is chosen
     validation_size: int = 500
+    # manifests that the final score is taken on
     test_size: int = 1_000
     # most line items in one manifest
     max_items: int = 3
@@ -171,8 +178,10 @@ class Multi30kData:
 
     task: ClassVar[str] = "multi30k"
     architecture: ClassVar[Architecture] = "seq2seq"
-    # a folder of train, val and test_2016_flickr files, .de and .en (plain or .gz); without it the hub's bentrevett/multi30k
+    # a folder of train, val and test_2016_flickr files, .de and .en (plain or .gz); without it the hub's
+    # bentrevett/multi30k
     path: str | None = None
+    # from which language to which
     direction: Literal["de-en", "en-de"] = "en-de"
 
     def __post_init__(self) -> None:
@@ -197,10 +206,13 @@ class ClassificationData:
     architecture: ClassVar[Architecture] = "classifier"
     # .csv, .tsv, .jsonl or .parquet (text formats also as .gz)
     path: str | None = None
-    # without them, a tenth of the training file each is set aside
+    # a tenth of the training file is set aside if not given
     validation_path: str | None = None
+    # a tenth of the training file is set aside if not given
     test_path: str | None = None
+    # name of the column with the texts
     text_column: str = "text"
+    # name of the column with the classes
     label_column: str = "label"
 
 
@@ -212,10 +224,13 @@ class Seq2SeqData:
     architecture: ClassVar[Architecture] = "seq2seq"
     # .csv, .tsv, .jsonl or .parquet (text formats also as .gz)
     path: str | None = None
-    # without them, a tenth of the training file each is set aside
+    # a tenth of the training file is set aside if not given
     validation_path: str | None = None
+    # a tenth of the training file is set aside if not given
     test_path: str | None = None
+    # name of the column with the texts to read
     source_column: str = "source"
+    # name of the column with the texts to write
     target_column: str = "target"
 
 
@@ -231,6 +246,7 @@ class TokenizerConfig:
     kind: Literal["bpe", "wordpiece"] = "bpe"
     # most entries; source and target share one vocabulary
     vocab_size: int = 8_000
+    # take upper case for lower case
     lowercase: bool = False
     # an existing tokenizer.json to use instead of learning one
     path: str | None = None
@@ -268,8 +284,11 @@ class OptimizerConfig:
     name: Literal["adam", "adamw"] = "adamw"
     # the peak of the schedule
     learning_rate: float = 1e-3
+    # decay of the running mean of the gradient
     beta1: float = 0.9
+    # decay of the running mean of its square
     beta2: float = 0.999
+    # added to the root of that mean, against division by zero
     eps: float = 1e-8
     # of matrices only: never of norms and biases
     weight_decay: float = 0.01
