@@ -1,9 +1,9 @@
 """Dropout, with its random masks drawn by the fastest generator of each platform.
 
-On CPU ``jax.random`` lowers to a rolled loop with many passes over memory, which made dropout a third of a training step.
-There the same cipher, Threefry-2x32 with all 20 rounds (Salmon et al., SC 2011), is written out so that XLA fuses it,
-together with the comparison, into one kernel. The choice is made while lowering, so a step compiled on a CPU machine for a
-TPU holds the TPU's generator.
+On CPU ``jax.random`` lowers to a rolled loop with many passes over memory, which made dropout a third of a training
+step. There the same cipher, Threefry-2x32 with all 20 rounds (Salmon et al., SC 2011), is written out so that XLA
+fuses it, together with the comparison, into one kernel. The choice is made while lowering, so a step compiled on a CPU
+machine for a TPU holds the TPU's generator.
 """
 
 import math

@@ -15,8 +15,8 @@ def cross_entropy(
 ) -> tuple[Float[Array, ""], Int[Array, ""]]:
     """``sum_i -[(1 - e) log p_i[y_i] + e/V sum_v log p_i[v]]`` over the real entries, and their number.
 
-    The ratio of the two is torch.nn.CrossEntropyLoss with ``ignore_index`` on all other entries: smoothing spreads e over
-    all V classes, the true one included (Szegedy et al., 2016, section 7), and the mean is over real entries only.
+    The ratio of the two is torch.nn.CrossEntropyLoss with ``ignore_index`` on all other entries: smoothing spreads e
+    over all V classes, the true one included (Szegedy et al., 2016, section 7), and the mean is over real entries.
     """
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
     of_labels = jnp.take_along_axis(log_probabilities, labels[..., None], axis=-1)[..., 0]

@@ -45,7 +45,7 @@ class AttentionMask:
     dense: Bool[Array, "..."] | None = None
 
     def materialize(self, query_length: int, key_length: int) -> Bool[Array, "#batch #heads #queries #keys"] | None:
-        """The whole mask, broadcastable to (batch, heads, queries, keys); None if every query may attend to every key."""
+        """The whole mask, broadcastable to (batch, heads, queries, keys); None where nothing is masked."""
         parts = []
         if self.key_lengths is not None:
             parts.append(padding_mask(self.key_lengths, key_length)[:, None, None, :])

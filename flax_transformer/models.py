@@ -22,7 +22,7 @@ Offset = int | Int[Array, ""]
 def pool(
     x: Float[Array, "batch length d_model"], lengths: Int[Array, " batch"], pooling: Pooling
 ) -> Float[Array, "batch d_model"]:
-    """Sum up the real tokens of each row: their mean or maximum, or the first of them. A row without any gives zeros."""
+    """Sum up the real tokens of each row: their mean or maximum, or the first. A row without any gives zeros."""
     real = padding_mask(lengths, x.shape[1])[:, :, None]
     match pooling:
         case "mean":
@@ -35,7 +35,7 @@ def pool(
 
 
 class Embedding(nnx.Module):
-    """``dropout(scale * table[id] + position)`` (section 3.4 of the paper); the table comes from outside, to be shared."""
+    """``dropout(scale * table[id] + position)`` (section 3.4); the table comes from outside, to be shared."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.scale = config.d_model**0.5 if config.scale_embeddings else 1.0
@@ -132,10 +132,7 @@ class Seq2Seq(nnx.Module):
         x = self.target_embedding(table, target, rngs, offset)
         mask = AttentionMask(target_lengths, causal=True, query_offset=offset)
         x, written = self.decoder(x, memory, mask, AttentionMask(source_lengths), rngs, cache)
-        if self.config.tie_embeddings:
-            logits = tied_projection(x, table, self.config)
-        else:
-            logits = self.projection(x)
+        logits = tied_projection(x, table, self.config) if self.config.tie_embeddings else self.projection(x)
         return tap(self, "logits", logits), written
 
     def empty_cache(self, batch: int, length: int) -> list[KeyValue]:

@@ -1,8 +1,8 @@
 """Named taps: look at, or replace, an intermediate of a model without changing the model. Loads neither framework.
 
-A module calls ``x = tap(self, "weights", x)``. With no tape active, as in all training, that is ``x`` itself, decided while
-tracing, so a compiled step holds nothing of it. Under a tape the value is recorded as ``<module path>.weights``, with the
-same dotted path in both twins, or replaced by the value that the tape holds under that name.
+A module calls ``x = tap(self, "weights", x)``. With no tape active, as in all training, that is ``x`` itself, decided
+while tracing, so a compiled step holds nothing of it. Under a tape the value is recorded as ``<module path>.weights``,
+with the same dotted path in both twins, or replaced by the value that the tape holds under that name.
 """
 
 import contextlib

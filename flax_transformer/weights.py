@@ -1,4 +1,4 @@
-"""The bridge: weights between NNX, with kernels as (in, out), and PyTorch's names and layouts; numpy and safetensors only.
+"""The bridge of weights between NNX and PyTorch, each with its own names and layouts; numpy and safetensors only.
 
 The twins have the same module tree, so a key differs in its last part alone, and a kernel is its weight transposed.
 """

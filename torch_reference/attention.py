@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from flax_transformer.config import AttentionBackend, ModelConfig
 from flax_transformer.errors import UserError
@@ -65,7 +65,7 @@ def fused_attention(
     """torch's own scaled_dot_product_attention, whichever kernel it picks: what one deploys."""
     allowed = mask.materialize(query.shape[1], key.shape[1], query.device)
     by_head = (x.transpose(1, 2) for x in (query, key, value))
-    return F.scaled_dot_product_attention(*by_head, attn_mask=allowed, dropout_p=drop_rate).transpose(1, 2)
+    return functional.scaled_dot_product_attention(*by_head, attn_mask=allowed, dropout_p=drop_rate).transpose(1, 2)
 
 
 def choose_backend(backend: AttentionBackend) -> AttentionBackend:

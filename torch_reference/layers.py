@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from flax_transformer.config import ModelConfig
 from flax_transformer.taps import tap
@@ -17,10 +16,10 @@ from torch_reference.masks import AttentionMask
 Sequences = Float[Tensor, "batch length d_model"]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "gelu": lambda x: F.gelu(x, approximate="none"),
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "silu": F.silu,
+    "relu": functional.relu,
+    "gelu": lambda x: functional.gelu(x, approximate="none"),
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "silu": functional.silu,
 }
 
 

@@ -44,7 +44,7 @@ class AttentionMask:
     def materialize(
         self, query_length: int, key_length: int, device: torch.device | None = None
     ) -> Bool[Tensor, "#batch #heads #queries #keys"] | None:
-        """The whole mask, broadcastable to (batch, heads, queries, keys); None if every query may attend to every key."""
+        """The whole mask, broadcastable to (batch, heads, queries, keys); None where nothing is masked."""
         parts = []
         if self.key_lengths is not None:
             parts.append(padding_mask(self.key_lengths, key_length)[:, None, None, :])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from flax_transformer.config import ModelConfig, Pooling
 from flax_transformer.taps import tap
@@ -20,7 +20,7 @@ from torch_reference.positions import PositionalEncoding
 def pool(
     x: Float[Tensor, "batch length d_model"], lengths: Int[Tensor, " batch"], pooling: Pooling
 ) -> Float[Tensor, "batch d_model"]:
-    """Sum up the real tokens of each row: their mean or maximum, or the first of them. A row without any gives zeros."""
+    """Sum up the real tokens of each row: their mean or maximum, or the first. A row without any gives zeros."""
     real = padding_mask(lengths, x.shape[1])[:, :, None]
     match pooling:
         case "mean":
@@ -33,7 +33,7 @@ def pool(
 
 
 class Embedding(nn.Module):
-    """``dropout(scale * table[id] + position)`` (section 3.4 of the paper); the table comes from outside, to be shared."""
+    """``dropout(scale * table[id] + position)`` (section 3.4); the table comes from outside, to be shared."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -127,10 +127,7 @@ class Seq2Seq(nn.Module):
         x = self.target_embedding(table, target, offset)
         mask = AttentionMask(target_lengths, causal=True, query_offset=offset)
         x, written = self.decoder(x, memory, mask, AttentionMask(source_lengths), cache)
-        if self.config.tie_embeddings:
-            logits = tied_projection(x, table, self.config)
-        else:
-            logits = self.projection(x)
+        logits = tied_projection(x, table, self.config) if self.config.tie_embeddings else self.projection(x)
         return tap(self, "logits", logits), written
 
     def empty_cache(self, batch: int, length: int) -> list[KeyValue]:
@@ -149,7 +146,7 @@ def tied_projection(
 ) -> Float[Tensor, "batch target vocab"]:
     """``x @ table^T`` in the compute dtype (section 3.4 of the paper)."""
     dtype = compute_dtype(config)
-    return F.linear(x.to(dtype), table.weight.to(dtype))
+    return functional.linear(x.to(dtype), table.weight.to(dtype))
 
 
 def create_model(config: ModelConfig, seed: int) -> Classifier | Seq2Seq:
