@@ -1,6 +1,6 @@
 """What every dataset is turned into: source texts with target texts or class ids."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from flax_transformer.config import Architecture
@@ -22,6 +22,12 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.sources)
+
+    def take(self, indices: Iterable[int]) -> "Examples":
+        """The examples of these indices, in their order."""
+        chosen = list(indices)
+        targets: list = [self.targets[i] for i in chosen]
+        return Examples([self.sources[i] for i in chosen], targets)
 
     @classmethod
     def unanswered(cls, sources: Sequence[str], architecture: Architecture) -> "Examples":

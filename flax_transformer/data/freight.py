@@ -137,5 +137,7 @@ def check_digit(code: str) -> int:
 
 def is_container_number(text: str) -> bool:
     """Four letters, six digits and the check digit that they call for."""
-    well_formed = len(text) == 11 and text.isascii() and text[:4].isalpha() and text[:4].isupper() and text[4:].isdigit()
+    well_formed = (
+        len(text) == 11 and text.isascii() and text[:4].isalpha() and text[:4].isupper() and text[4:].isdigit()
+    )
     return well_formed and check_digit(text[:10]) == int(text[10])

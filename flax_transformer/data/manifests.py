@@ -5,16 +5,18 @@ goods are quoted as they are written. In dates of digits only, the day precedes 
 """
 
 import datetime
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 
 from flax_transformer.config import ManifestsData
 from flax_transformer.data import freight
 from flax_transformer.data.examples import Examples, Splits
+from flax_transformer.data.scoring import mean, parse_json
 
 T = TypeVar("T")
 
@@ -24,18 +26,14 @@ class Hazard(TypedDict):
     imo: str
 
 
-Item = TypedDict(
-    "Item",
-    {
-        "container": str,
-        "packages": int,
-        "kind": str,
-        "goods": str,
-        "weight": int | float,
-        "unit": str,
-        "hazard": Hazard | None,
-    },
-)
+class Item(TypedDict):
+    container: str
+    packages: int
+    kind: str
+    goods: str
+    weight: int | float
+    unit: str
+    hazard: Hazard | None
 
 
 class Manifest(TypedDict):
@@ -69,8 +67,8 @@ def unseen(pairs: Iterator[tuple[str, str]], seen: set[str]) -> Iterator[tuple[s
 
 
 def _take(size: int, pairs: Iterator[tuple[str, str]]) -> Examples:
-    sources, targets = zip(*(pair for _, pair in zip(range(size), pairs)), strict=True)
-    return Examples(sources, targets)
+    taken = list(itertools.islice(pairs, size))
+    return Examples([source for source, _ in taken], [target for _, target in taken])
 
 
 def _stream(config: ManifestsData, rng: np.random.Generator) -> Iterator[tuple[str, str]]:
@@ -129,7 +127,12 @@ def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
 
 _WORD = re.compile(r"(?<![{'\w])[A-Za-z]{4,}(?![}'\w])")  # outside of a template's {slots}
 _DATES = ("%Y-%m-%d", "%d %b %Y", "%d-%b-%y", "%d/%m/%y", "%d.%m.%Y", "%B {th} %Y", "%b %d, %Y", "%d%b%y", "{th} %B %Y")
-_CONTAINERS = ("{owner}{serial}{check}", "{owner} {serial}{check}", "{owner} {serial}-{check}", "{owner}-{serial}-{check}")
+_CONTAINERS = (
+    "{owner}{serial}{check}",
+    "{owner} {serial}{check}",
+    "{owner} {serial}-{check}",
+    "{owner}-{serial}-{check}",
+)
 _NUMBERS = ("{}", "{:,}")
 _HAZARDS = ("UN{un} class {imo}", "UN {un} cl. {imo}", "IMO {imo}, UN{un}", "DG {imo} UN {un}", "IMO {imo} / UN {un}")
 _LABELS = {
@@ -248,7 +251,9 @@ class Clerk:
         if item["hazard"] is not None:
             goods += " " + self._hazard.format(**item["hazard"])
         return [
-            self._container.format(owner=item["container"][:4], serial=item["container"][4:10], check=item["container"][10]),
+            self._container.format(
+                owner=item["container"][:4], serial=item["container"][4:10], check=item["container"][10]
+            ),
             f"{item['packages']} {self._mistype(self._pick(freight.PACKAGES[item['kind']]))}",
             goods,
             self._number.format(item["weight"]) + self._pick((" ", "")) + self._pick(freight.UNITS[item["unit"]]),
@@ -283,3 +288,33 @@ _TITLES = (
     ("Goods", "Description", "Commodity", "Cargo"),
     ("Weight", "GW", "Gross wt", "Wt"),
 )
+
+
+def score_manifests(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float | str]:
+    """Shares of outputs that are right as a whole and that parse, and of right values of each field.
+
+    Line items are compared by place; a missing item has all its fields wrong, a surplus one only fails the whole.
+    """
+    predicted, expected = [parse_json(text) for text in predictions], [json.loads(text) for text in references]
+    pairs = list(zip(predicted, expected, strict=True))
+    right: dict[str, list[bool]] = {}
+    for one, other in pairs:
+        fields = _fields(one)
+        for (name, place), value in _fields(other).items():
+            right.setdefault(name, []).append((name, place) in fields and fields[name, place] == value)
+    return {
+        "exact_match": mean(one == other for one, other in pairs),
+        "field_accuracy": mean(itertools.chain.from_iterable(right.values())),
+        "parsed": mean(one is not None for one in predicted),
+        **{f"field/{name}": mean(outcomes) for name, outcomes in right.items()},
+    }
+
+
+def _fields(manifest: dict[str, Any] | None) -> dict[tuple[str, int], Any]:
+    """Values by field and place of the item, of whatever a model may have written."""
+    fields = {(name, 0): value for name, value in (manifest or {}).items() if name != "items"}
+    items = (manifest or {}).get("items")
+    for place, item in enumerate(items if isinstance(items, list) else []):
+        if isinstance(item, dict):
+            fields |= {(f"items.{name}", place): value for name, value in item.items()}
+    return fields

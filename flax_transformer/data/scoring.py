@@ -1,0 +1,34 @@
+"""What the scores of several tasks share."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+
+def parse_json(text: str) -> dict[str, Any] | None:
+    """The JSON object that ``text`` spells, or None."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):  # the latter from "[[[[..."
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def mean(outcomes: Iterable[bool]) -> float:
+    """The share of outcomes that are true."""
+    values = list(outcomes)
+    return sum(values) / len(values)
+
+
+def score_translations(predictions: list[str], references: list[str]) -> dict[str, float | str]:
+    """sacreBLEU (Post, 2018), with its signature; also of lower-cased text, which older papers report, and chrF."""
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+
+    bleu, lowercase, chrf = BLEU(), BLEU(lowercase=True), CHRF()
+    return {
+        "bleu": bleu.corpus_score(predictions, [references]).score,
+        "bleu_lowercase": lowercase.corpus_score(predictions, [references]).score,
+        "chrf": chrf.corpus_score(predictions, [references]).score,
+        "bleu_signature": str(bleu.get_signature()),
+    }
