@@ -142,14 +142,14 @@ class ManifestsData:
     task: ClassVar[str] = "manifests"
     architecture: ClassVar[Architecture] = "seq2seq"
     # manifests to train on
-    train_size: int = 20_000
+    train_size: int = 40_000
     # manifests by which the best checkpoint is chosen
     validation_size: int = 500
     # manifests that the final score is taken on
     test_size: int = 1_000
     # most line items in one manifest
-    max_items: int = 3
-    # chance that a word is mistyped or abbreviated
+    max_items: int = 2
+    # chance that a word is mistyped
     noise: float = 0.03
 
     def __post_init__(self) -> None:

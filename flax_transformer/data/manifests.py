@@ -94,7 +94,7 @@ def draw_manifest(rng: np.random.Generator, max_items: int, upper_case: bool) ->
         "etd": day.isoformat(),
         "shipper": case(_draw_party(rng)),
         "consignee": case(_draw_party(rng)),
-        "items": [_draw_item(rng, case) for _ in range(1 + int(rng.integers(max_items)))],
+        "items": [_draw_item(rng, case) for _ in range(min(int(rng.geometric(0.6)), max_items))],
     }
 
 
@@ -148,8 +148,7 @@ _CLOSERS = ("", "", "\nRgds", "\nThanks & regards", "\nPls confirm.", "\nBest re
 _ROUTES = (
     "Pls book with {carrier} from {pol} to {pod}, {sails} {etd}.",
     "We need space on {carrier} ex {pol} to {pod}, {sails} {etd}.",
-    "{carrier} {pol}/{pod}, {sails} {etd}.",
-    "Kindly arrange shipment {pol} - {pod} via {carrier}, {sails} {etd}.",
+    "Kindly arrange shipment with {carrier}, POL {pol}, POD {pod}, {sails} {etd}.",
     "{sails} {etd} with {carrier}, loading {pol}, discharging {pod}.",
 )
 _PARTIES = (
@@ -208,7 +207,7 @@ class Clerk:
         header = self._header(manifest)
         parts = [
             header["carrier"],
-            header["pol"] + self._pick(("-", "/", " TO ")) + header["pod"],
+            self._pick(("{pol} TO {pod}", "EX {pol} TO {pod}", "POL {pol} POD {pod}", "{pol}-{pod}")).format(**header),
             self._pick(("ETD ", "ETS ", "SAILING ", "")) + header["etd"],
             self._pick(("SHPR ", "SHIPPER ", "SHPR: ")) + header["shipper"],
             self._pick(("CNEE ", "CONSIGNEE ", "CNEE: ")) + header["consignee"],
@@ -217,11 +216,11 @@ class Clerk:
         return self._pick((" // ", "\n", " / ")).join(parts).upper()
 
     def _write_table(self, manifest: Manifest) -> str:
-        """A line for the voyage, one for the parties, and a row for each item."""
+        """A line for the voyage, one for the parties, and a row under titles for each item."""
         header = self._header(manifest)
         bar = self._pick((" | ", "\t", "; "))
-        voyage = [header[name] for name in ("carrier", "pol", "pod", "etd")]
-        parties = [self._pick(_LABELS[name]) + " " + header[name] for name in ("shipper", "consignee")]
+        voyage = [header["carrier"], *(f"{self._pick(_LABELS[name])} {header[name]}" for name in ("pol", "pod", "etd"))]
+        parties = [f"{self._pick(_LABELS[name])} {header[name]}" for name in ("shipper", "consignee")]
         titles = [self._mistype(self._pick(titles)) for titles in _TITLES]
         rows = [bar.join(self._cells(item)) for item in manifest["items"]]
         return self._pick(_OPENERS) + "\n".join([bar.join(voyage), bar.join(parties), bar.join(titles), *rows])
