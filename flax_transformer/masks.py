@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Int
 
 def padding_mask(lengths: Int[Array, " batch"], max_length: int) -> Bool[Array, "batch {max_length}"]:
     """True at the real tokens of right-padded rows."""
-    return jnp.arange(max_length) < lengths[:, None]
+    return jnp.arange(max_length)[None] < lengths[:, None]
 
 
 def causal_mask(
@@ -23,7 +23,7 @@ def causal_mask(
 ) -> Bool[Array, "{query_length} {key_length}"]:
     """True where the key stands at or before the query; the first query stands at ``query_offset``."""
     query_positions = query_offset + jnp.arange(query_length)
-    return jnp.arange(key_length) <= query_positions[:, None]
+    return jnp.arange(key_length)[None] <= query_positions[:, None]
 
 
 @jax.tree_util.register_dataclass

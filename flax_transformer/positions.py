@@ -48,7 +48,7 @@ def rotate(
     """
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     table = jnp.asarray(rotary_table(max_length, x.shape[-1]), dtype)
-    cos, sin = jnp.take(table, offset + jnp.arange(x.shape[1]), axis=1)[:, :, None]  # (length, 1, half)
+    cos, sin = jnp.take(table, offset + jnp.arange(x.shape[1]), axis=1)[:, None, :, None]  # (1, length, 1, half)
     first, second = jnp.split(x.astype(dtype), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
@@ -70,7 +70,8 @@ class PositionalEncoding(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch length d_model"], offset: int | Int[Array, ""] = 0
     ) -> Float[Array, "batch length d_model"]:
-        check_length(x.shape[1], self.config.max_length)
+        known_offset = offset if isinstance(offset, int) else 0
+        check_length(known_offset + x.shape[1], self.config.max_length)
         positions = offset + jnp.arange(x.shape[1])
         match self.config.positions:
             case "sinusoidal":
@@ -79,4 +80,4 @@ class PositionalEncoding(nnx.Module):
                 table = self.table[...].astype(x.dtype)
             case "rope" | "none":
                 return x
-        return x + jnp.take(table, positions, axis=0)
+        return x + jnp.take(table, positions, axis=0)[None]
