@@ -14,7 +14,7 @@ from flax_transformer.config import AttentionBackend, ModelConfig
 from flax_transformer.dropout import Dropout
 from flax_transformer.errors import UserError
 from flax_transformer.linear import TORCH_PACKED_PROJECTION, Linear
-from flax_transformer.masks import AttentionMask
+from flax_transformer.masks import AttentionMask, padding_mask
 from flax_transformer.positions import rotate
 from flax_transformer.taps import tap
 
@@ -24,10 +24,13 @@ Heads = Float[Array, "batch heads length head_dim"]
 
 
 class KeyValue(NamedTuple):
-    """Projected keys and values: of the memory, or of the tokens decoded so far."""
+    """Projected keys and values: of the memory, or of the tokens decoded so far.
 
-    key: Float[Array, "batch keys heads head_dim"]
-    value: Float[Array, "batch keys heads head_dim"]
+    Heads come first, as matrix products read them: otherwise each new token would transpose the whole of both again.
+    """
+
+    key: Float[Array, "batch heads keys head_dim"]
+    value: Float[Array, "batch heads keys head_dim"]
 
 
 def attention_weights(
@@ -92,7 +95,7 @@ def flash_attention(query: Array, key: Array, value: Array, mask: AttentionMask)
     def kernel(mask: AttentionMask) -> Array:
         segments = None
         if mask.key_lengths is not None:
-            real_keys = jnp.arange(key.shape[1]) < mask.key_lengths[:, None]
+            real_keys = padding_mask(mask.key_lengths, key.shape[1])
             segments = pallas.SegmentIds(jnp.ones(query.shape[:2], jnp.int32), real_keys.astype(jnp.int32))
         by_head = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
         scale = query.shape[-1] ** -0.5
@@ -191,8 +194,9 @@ class MultiHeadAttention(nnx.Module):
 
     def project(self, memory: Float[Array, "batch keys d_model"], offset: int | Int[Array, ""] = 0) -> KeyValue:
         """Keys and values of a sequence whose first token stands at ``offset``."""
-        key = self._rotate(self._split_heads(self.key(memory)), offset)
-        return KeyValue(tap(self, "key", key), tap(self, "value", self._split_heads(self.value(memory))))
+        key = tap(self, "key", self._rotate(self._split_heads(self.key(memory)), offset))
+        value = tap(self, "value", self._split_heads(self.value(memory)))
+        return KeyValue(jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2))
 
     def __call__(
         self,
@@ -203,17 +207,18 @@ class MultiHeadAttention(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch queries d_model"]:
         query = tap(self, "query", self._rotate(self._split_heads(self.query(x)), mask.query_offset))
+        key, value = jnp.swapaxes(memory.key, 1, 2), jnp.swapaxes(memory.value, 1, 2)
         drops_weights = rngs is not None and self.config.attention_dropout > 0
-        match choose_backend(self.config.attention_backend, query, memory.key, mask, drops_weights):
+        match choose_backend(self.config.attention_backend, query, key, mask, drops_weights):
             case "cudnn":
-                heads = cudnn_attention(query, memory.key, memory.value, mask)
+                heads = cudnn_attention(query, key, value, mask)
             case "flash":
-                heads = flash_attention(query, memory.key, memory.value, mask)
+                heads = flash_attention(query, key, value, mask)
             case _:
                 heads = plain_attention(
                     query,
-                    memory.key,
-                    memory.value,
+                    key,
+                    value,
                     mask,
                     lambda weights: self.dropout(tap(self, "weights", weights), rngs),
                 )

@@ -112,7 +112,7 @@ class DecoderLayer(nnx.Module):
 
 def write_cache(cache: KeyValue, new: KeyValue, offset: Array | int) -> KeyValue:
     """The cache with ``new`` written at ``offset``; the caller sees to it that it fits."""
-    return jax.tree.map(lambda old, entry: jax.lax.dynamic_update_slice_in_dim(old, entry, offset, axis=1), cache, new)
+    return jax.tree.map(lambda old, entry: jax.lax.dynamic_update_slice_in_dim(old, entry, offset, axis=2), cache, new)
 
 
 class Encoder(nnx.Module):

@@ -137,7 +137,7 @@ class Seq2Seq(nnx.Module):
 
     def empty_cache(self, batch: int, length: int) -> list[KeyValue]:
         """Room for ``length`` decoded tokens in each decoder layer."""
-        shape = (batch, length, self.config.num_heads, self.config.head_dim)
+        shape = (batch, self.config.num_heads, length, self.config.head_dim)
         empty = jnp.zeros(shape, jnp.dtype(self.config.dtype))
         return [KeyValue(empty, empty) for _ in self.decoder.layers]
 

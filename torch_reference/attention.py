@@ -18,10 +18,13 @@ from torch_reference.positions import rotate
 
 
 class KeyValue(NamedTuple):
-    """Projected keys and values: of the memory, or of the tokens decoded so far."""
+    """Projected keys and values: of the memory, or of the tokens decoded so far.
 
-    key: Float[Tensor, "batch keys heads head_dim"]
-    value: Float[Tensor, "batch keys heads head_dim"]
+    Heads come first, as matrix products read them: otherwise each new token would transpose the whole of both again.
+    """
+
+    key: Float[Tensor, "batch heads keys head_dim"]
+    value: Float[Tensor, "batch heads keys head_dim"]
 
 
 def attention_weights(
@@ -114,19 +117,21 @@ class MultiHeadAttention(nn.Module):
 
     def project(self, memory: Float[Tensor, "batch keys d_model"], offset: int = 0) -> KeyValue:
         """Keys and values of a sequence whose first token stands at ``offset``."""
-        key = self._rotate(self._split_heads(self.key(memory)), offset)
-        return KeyValue(tap(self, "key", key), tap(self, "value", self._split_heads(self.value(memory))))
+        key = tap(self, "key", self._rotate(self._split_heads(self.key(memory)), offset))
+        value = tap(self, "value", self._split_heads(self.value(memory)))
+        return KeyValue(key.transpose(1, 2), value.transpose(1, 2))
 
     def forward(
         self, x: Float[Tensor, "batch queries d_model"], memory: KeyValue, mask: AttentionMask
     ) -> Float[Tensor, "batch queries d_model"]:
         query = tap(self, "query", self._rotate(self._split_heads(self.query(x)), mask.query_offset))
+        key, value = memory.key.transpose(1, 2), memory.value.transpose(1, 2)
         if self.backend == "auto":
             drop_rate = self.config.attention_dropout if self.training else 0.0
-            heads = fused_attention(query, memory.key, memory.value, mask, drop_rate)
+            heads = fused_attention(query, key, value, mask, drop_rate)
         else:
             heads = plain_attention(
-                query, memory.key, memory.value, mask, lambda weights: self.dropout(tap(self, "weights", weights))
+                query, key, value, mask, lambda weights: self.dropout(tap(self, "weights", weights))
             )
         heads = tap(self, "heads", heads)
         return self.output(heads.reshape(*x.shape[:2], self.config.d_model))

@@ -116,7 +116,7 @@ class DecoderLayer(nn.Module):
 def write_cache(cache: KeyValue, new: KeyValue, offset: int) -> KeyValue:
     """The cache with ``new`` written at ``offset``, in place; the caller sees to it that it fits."""
     for old, entry in zip(cache, new, strict=True):
-        old[:, offset : offset + entry.shape[1]] = entry
+        old[:, :, offset : offset + entry.shape[2]] = entry
     return cache
 
 

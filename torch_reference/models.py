@@ -132,7 +132,7 @@ class Seq2Seq(nn.Module):
 
     def empty_cache(self, batch: int, length: int) -> list[KeyValue]:
         """Room for ``length`` decoded tokens in each decoder layer."""
-        shape = (batch, length, self.config.num_heads, self.config.head_dim)
+        shape = (batch, self.config.num_heads, length, self.config.head_dim)
         weight = self.source_table.weight
 
         def empty() -> Tensor:
