@@ -14,6 +14,15 @@ from collections.abc import Iterator
 
 import jax
 import pytest
+from jaxtyping import install_import_hook
+
+# The dimensions named on every signature of the twins are checked while these tests run.
+_LAYER_MODULES = ["attention", "dropout", "layers", "linear", "masks", "models", "positions"]
+_MODULES = [*_LAYER_MODULES, "generate", "losses", "optim", "weights"]
+_TWINS = [f"{package}.{module}" for package in ("flax_transformer", "torch_reference") for module in _MODULES]
+install_import_hook(_TWINS, "beartype.beartype")
+# Arrays of different rank combine only where the code says how.
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 if importlib.util.find_spec("torch") is None:
     collect_ignore_glob = ["test_*.py"]

@@ -1,0 +1,108 @@
+"""Pairs of twins with equal weights, and the ceilings that their figures are held against."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+
+from flax_transformer import weights as bridge
+from flax_transformer.config import ModelConfig
+from parity import tolerances
+from parity.measure import Arrays, scaled_ulp
+
+# In scaled ULP (parity.measure): what two sound implementations of a small model stay below.
+OPERATION = tolerances.OPERATION.small
+STACK = tolerances.STACK.small
+LOSS = tolerances.LOSS.small
+BFLOAT16 = tolerances.BFLOAT16.small
+GRADIENT = {dtype: ceiling.small for dtype, ceiling in tolerances.GRADIENT.items()}
+
+# Sizes that differ from each other, most of them primes, so that no swapped axis can pass.
+ROWS, SOURCE, TARGET = 5, 11, 7
+SMALL = ModelConfig(
+    d_model=12,
+    num_heads=3,
+    d_ff=29,
+    num_encoder_layers=2,
+    num_decoder_layers=1,
+    dropout=0.0,
+    max_length=17,
+    source_vocab_size=37,
+    target_vocab_size=37,
+    num_classes=13,
+    attention_backend="xla",
+)
+# Full, of one token, empty, and two in between.
+SOURCE_LENGTHS = np.array([11, 1, 0, 4, 8], np.int32)
+TARGET_LENGTHS = np.array([7, 3, 0, 1, 5], np.int32)
+
+
+def small(dtype: str = "float32", **changes: Any) -> ModelConfig:
+    """The small config with changes, its parameters and products in ``dtype``."""
+    return dataclasses.replace(SMALL, **{"dtype": dtype, "param_dtype": dtype, **changes})
+
+
+def twin_modules(
+    flax_module: Callable[..., nnx.Module], torch_module: Callable[..., torch.nn.Module], *arguments: Any, **named: Any
+) -> tuple[Any, Any]:
+    """Both modules, made from equal arguments, with equal weights that none of them could have started with."""
+    torch_twin = torch_module(*arguments, **named)
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for parameter in torch_twin.parameters():
+            parameter += torch.tensor(0.1 * rng.standard_normal(parameter.shape))
+    abstract = nnx.eval_shape(lambda: flax_module(*arguments, **named, rngs=nnx.Rngs(0)))
+    return with_weights(abstract, torch_weights(torch_twin)), torch_twin.eval()
+
+
+def with_weights(like: nnx.Module, weights: Arrays) -> Any:
+    """A module of the same structure with these weights, given in PyTorch's names and layouts."""
+    # The bridge knows weights by the modules they stand in, so a norm that is a root of its own needs a parent.
+    weights = bridge.from_torch({f"root.{name}": weight for name, weight in weights.items()})
+    graph, params, rest = nnx.split(like, nnx.Param, ...)
+    filled = [
+        (path, param.replace(jnp.asarray(weights.pop(".".join(["root", *map(str, path)])), param.dtype)))
+        for path, param in nnx.to_flat_state(params)
+    ]
+    assert not weights, f"the twin has no place for {sorted(weights)}"
+    return nnx.merge(graph, nnx.from_flat_state(filled), rest)
+
+
+def torch_weights(module: torch.nn.Module) -> dict[str, np.ndarray]:
+    return {name: to_numpy(tensor) for name, tensor in module.state_dict().items()}
+
+
+def torch_gradients(module: torch.nn.Module) -> dict[str, np.ndarray]:
+    return {name: to_numpy(p.grad) for name, p in module.named_parameters() if p.grad is not None}
+
+
+def flax_gradients(gradients: nnx.State) -> dict[str, np.ndarray]:
+    """In PyTorch's names and layouts."""
+    flat = {".".join(["root", *map(str, path)]): np.asarray(g[...]) for path, g in nnx.to_flat_state(gradients)}
+    return {name.removeprefix("root."): g for name, g in bridge.to_torch(flat).items()}
+
+
+def to_torch(array: np.ndarray, requires_grad: bool = False) -> torch.Tensor:
+    return torch.tensor(array, requires_grad=requires_grad)
+
+
+def to_numpy(array: jax.Array | torch.Tensor) -> np.ndarray:
+    return array.detach().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
+
+
+def ulps(a: jax.Array | torch.Tensor | np.ndarray, b: jax.Array | torch.Tensor | np.ndarray) -> float:
+    """Scaled ULP between two arrays of one dtype; ``b`` gives the scale."""
+    a, b = (x if isinstance(x, np.ndarray) else to_numpy(x) for x in (a, b))
+    assert a.dtype == b.dtype
+    return scaled_ulp(a, b, str(b.dtype))
+
+
+def same_bits(a: jax.Array | torch.Tensor | np.ndarray, b: jax.Array | torch.Tensor | np.ndarray) -> bool:
+    """Equal dtype, shape and bits, so that 0.0 and -0.0 differ."""
+    a, b = (x if isinstance(x, np.ndarray) else to_numpy(x) for x in (a, b))
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
