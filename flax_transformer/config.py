@@ -142,7 +142,7 @@ class ManifestsData:
     task: ClassVar[str] = "manifests"
     architecture: ClassVar[Architecture] = "seq2seq"
     # manifests to train on
-    train_size: int = 40_000
+    train_size: int = 32_000
     # manifests by which the best checkpoint is chosen
     validation_size: int = 500
     # manifests that the final score is taken on
@@ -246,7 +246,7 @@ class TokenizerConfig:
     kind: Literal["bpe", "wordpiece"] = "bpe"
     # most entries; source and target share one vocabulary
     vocab_size: int = 8_000
-    # take upper case for lower case
+    # fold upper case to lower case
     lowercase: bool = False
     # an existing tokenizer.json to use instead of learning one
     path: str | None = None

@@ -24,7 +24,6 @@ _SMALL = ModelConfig(
 # Task -> preset -> config. The preset called "default" is what `train_flax.py TASK` runs.
 PRESETS: dict[str, dict[str, TrainConfig]] = {
     "manifests": {
-        # Half as many steps would do for 90% exact match; see docs/RESULTS.md.
         "default": TrainConfig(
             data=ManifestsData(),
             tokenizer=TokenizerConfig(vocab_size=2_000),
