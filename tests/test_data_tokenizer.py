@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flax_transformer.config import TokenizerConfig
@@ -14,6 +14,7 @@ TEXTS = ["Booked 40 bags, 1250 kg, ETD 2026-03-14.", "booked 12 drums from Łód
 BPE = train_tokenizer(TokenizerConfig(vocab_size=400), TEXTS)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(), max_size=4))
 def test_byte_level_bpe_gives_back_exactly_what_it_encoded(texts):
     assert BPE.decode(BPE.encode(texts)) == texts

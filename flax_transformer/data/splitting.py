@@ -19,8 +19,9 @@ def set_aside(texts: Sequence[str], sizes: Sequence[int], seed: int) -> list[Int
 
     Raises :class:`UserError` where nothing would be left for the rest.
     """
-    _, text_of = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
-    distinct = int(text_of.max()) + 1
+    numbers: dict[str, int] = {}
+    text_of = np.array([numbers.setdefault(text, len(numbers)) for text in texts])
+    distinct = len(numbers)
     if distinct <= sum(sizes):
         raise UserError(f"expected more than {sum(sizes)} distinct texts to split, got {distinct}")
     part_of = np.full(distinct, len(sizes))
