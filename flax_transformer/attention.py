@@ -128,6 +128,8 @@ def refusal(
         return f"needs head_dim to be a multiple of 8 up to 128, got {query.shape[-1]}"
     if backend == "flash" and query.dtype not in (jnp.bfloat16, jnp.float32):
         return f"needs bfloat16 or float32, got {query.dtype}"
+    if backend == "flash" and query.shape[-1] > 128 and query.shape[-1] % 128:
+        return f"needs head_dim to be at most 128 or a multiple of it, got {query.shape[-1]}"
     if backend == "flash" and (query.shape[1] % 128 or key.shape[1] % 128):
         return f"needs lengths that are multiples of 128, got {query.shape[1]} queries and {key.shape[1]} keys"
     return None
