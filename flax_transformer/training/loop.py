@@ -1,0 +1,194 @@
+"""Training from start to end: data -> tokenizer -> steps, evaluations and checkpoints -> the score of the best one."""
+
+import json
+import signal
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+
+from flax_transformer.config import TrainConfig, to_dict
+from flax_transformer.data.batches import Encoded, TrainingBatches, encode_examples
+from flax_transformer.data.examples import Examples
+from flax_transformer.data.tasks import load_splits
+from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
+from flax_transformer.training.checkpoint import check_same_config
+from flax_transformer.training.evaluate import Evaluator, Predictions
+from flax_transformer.training.input import prefetch
+from flax_transformer.training.report import Report
+from flax_transformer.training.run import Run, require_new
+from flax_transformer.training.step import TrainStep
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run has come to: the best checkpoint's scores on the test split, and its predictions there."""
+
+    run: Run
+    scores: dict[str, float | str]
+    examples: Examples
+    predictions: Predictions
+
+
+class Stopped(Exception):  # noqa: N818, it is no error
+    """A signal asked the run to stop. Everything up to ``step`` is saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number, self.step = number, 0
+
+
+def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Result:
+    """Train to the end, score the best checkpoint on the test split and write results.json.
+
+    SIGINT and SIGTERM, where this is the main thread, finish the step and save. The same call with ``resume`` then goes
+    on, and ends with the very parameters of an uninterrupted run.
+
+    Args:
+        config: vocabulary sizes, special ids and the number of classes of its model are taken from the data.
+        folder: of the run, see :class:`flax_transformer.training.run.Run`.
+        resume: go on with the run in ``folder`` from its newest checkpoint.
+
+    Raises:
+        UserError: bad input; or ``folder`` exists without ``resume``, or holds a run of another config.
+        Stopped: a signal came.
+    """
+    saved = Run.load(folder) if resume else None
+    if saved is None:
+        require_new(folder)
+    splits = load_splits(config.data, config.seed)
+    tokenizer = train_tokenizer(config.tokenizer, _texts(splits.train)) if saved is None else saved.tokenizer
+    run = Run(folder, with_vocabulary(config, tokenizer, splits.classes), tokenizer, splits.classes)
+    if saved is not None:
+        check_same_config(to_dict(saved.config), to_dict(run.config), folder / "config.json")
+    # All splits are encoded before anything is written, so that bad input leaves nothing behind.
+    encoded = encode_examples(splits.train, tokenizer, run.config.batch, training=True)
+    validation, test = (Evaluator(split, tokenizer, run.config) for split in (splits.validation, splits.test))
+    if saved is None:
+        run.save()
+
+    _fit(run, encoded, validation)
+    return _score_best(run, test)
+
+
+def with_vocabulary(config: TrainConfig, tokenizer: Tokenizer, classes: tuple[str, ...]) -> TrainConfig:
+    """The config with what its model must know of the tokenizer and the classes."""
+    model = replace(
+        config.model,
+        source_vocab_size=tokenizer.vocab_size,
+        target_vocab_size=tokenizer.vocab_size,
+        pad_id=tokenizer.pad_id,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        num_classes=len(classes) or config.model.num_classes,
+    )
+    return replace(config, model=model)
+
+
+def _texts(examples: Examples) -> list[str]:
+    """Source and target share one vocabulary."""
+    return [*examples.sources, *(target for target in examples.targets if isinstance(target, str))]
+
+
+def _fit(run: Run, encoded: Encoded, validation: Evaluator) -> None:
+    """Take the steps that are left. Between evaluations only the reading of older metrics waits for the device."""
+    config = run.config
+    batches = TrainingBatches(encoded, config.batch, epochs=config.epochs, seed=config.seed)
+    train_step = TrainStep(config, len(batches))
+    with run.checkpoints() as checkpoints:
+        step = checkpoints.newest_step or 0
+        state = checkpoints.restore(step, jax.eval_shape(train_step.init)) if step else train_step.init()
+        feed = prefetch(batches, step)
+        report = Report(
+            run.folder,
+            step=step,
+            total_steps=len(batches),
+            steps_per_epoch=batches.steps_per_epoch,
+            log_every=config.log_every,
+        )
+        with report, _Signals() as signals:
+            report.say(_description(run, encoded, state.params, len(batches), step))
+            try:
+                while True:
+                    due = _is_evaluation_step(step, batches.steps_per_epoch, config.evaluations_per_epoch)
+                    if due and checkpoints.scores(step) is None:
+                        report.read_pending()
+                        _, scores = validation.evaluate(train_step.model(state), signals.check)
+                        report.evaluation("validation", scores)
+                        checkpoints.save(step, state, scores)
+                    if step == len(batches):
+                        break
+                    state, metrics = train_step(state, next(feed))
+                    step += 1
+                    report.train_step(metrics)
+                    signals.check()
+            except Stopped as stopped:
+                report.read_pending()
+                checkpoints.save(step, state)
+                stopped.step = step
+                raise
+
+
+def _is_evaluation_step(step: int, steps_per_epoch: int, per_epoch: int) -> bool:
+    """Whether another ``1 / per_epoch`` of an epoch ends with this step."""
+    return step > 0 and step * per_epoch // steps_per_epoch > (step - 1) * per_epoch // steps_per_epoch
+
+
+def _description(run: Run, encoded: Encoded, params: Any, total_steps: int, step: int) -> str:
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    device = jax.devices()[0]
+    sizes = f"{len(encoded):,} training examples, {count:,} parameters, {total_steps:,} steps"
+    lines = [f"{run.config.data.task}: {sizes} on {jax.device_count()} x {device.device_kind} ({device.platform})"]
+    if encoded.truncated:
+        lines.append(f"{encoded.truncated:,} texts are cut to {run.config.batch.max_source_length} tokens")
+    if encoded.dropped:
+        lines.append(f"{encoded.dropped:,} pairs are left out, being longer than the longest of the batch")
+    if step:
+        lines.append(f"going on after step {step:,}")
+    return "\n".join(lines)
+
+
+def _score_best(run: Run, test: Evaluator) -> Result:
+    with run.checkpoints() as checkpoints:
+        step = checkpoints.best_step
+        validation = None if step is None else checkpoints.scores(step)
+    predictions, scores = test.evaluate(run.best_model())
+    results = {
+        "step": step,
+        "validation": validation,
+        "test": scores,
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+    }
+    text = json.dumps(results, indent=2) + "\n"
+    (run.folder / "results.json").write_text(text, encoding="utf-8")
+    return Result(run, scores, test.examples, predictions)
+
+
+class _Signals:
+    """Takes note of SIGINT and SIGTERM instead of obeying at once; a second one is obeyed."""
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Signals":
+        if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
+            self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._received = number
+        self.__exit__()
+
+    def check(self) -> None:
+        """Raises :class:`Stopped` where a signal came."""
+        if self._received is not None:
+            raise Stopped(self._received)

@@ -1,0 +1,107 @@
+"""Checkpoints: which are kept, that they give back the very bits, and what they refuse."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from flax_transformer.config import ModelConfig, TrainConfig
+from flax_transformer.errors import UserError
+from flax_transformer.training.checkpoint import Checkpoints
+from flax_transformer.training.step import TrainState
+
+CONFIG = TrainConfig()
+
+
+@pytest.fixture
+def state() -> TrainState:
+    params = nnx.state(nnx.Linear(3, 5, rngs=nnx.Rngs(0)), nnx.Param)
+    return TrainState(params, optax.adam(1e-3).init(params), jnp.zeros((), jnp.int32))
+
+
+@jax.jit
+def zeros(state: TrainState) -> TrainState:
+    return jax.tree.map(jnp.zeros_like, state)
+
+
+def assert_same_bits(actual: object, expected: object):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+def test_restored_state_is_the_saved_one_though_its_arrays_were_donated(tmp_path: Path, state: TrainState):
+    add_one = jax.jit(lambda state: jax.tree.map(lambda array: array + 1, state), donate_argnums=0)
+    state = add_one(state)
+    expected = jax.tree.map(lambda array: np.array(array, copy=True), state)
+    with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+        checkpoints.save(1, state, {"bleu": 1.0})
+        for _ in range(5):  # the save is still being written when these reuse its memory
+            state = add_one(state)
+    with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+        restored = checkpoints.restore(1, zeros(state))
+        params = checkpoints.restore_params(1, zeros(state).params)
+    assert_same_bits(restored, expected)
+    assert_same_bits(params, expected.params)
+    with pytest.raises(AssertionError):
+        assert_same_bits(state, expected)  # what came later differs
+
+
+def test_best_and_newest_are_kept(tmp_path: Path, state: TrainState):
+    with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+        assert checkpoints.newest_step is None
+        assert checkpoints.best_step is None
+        for step, bleu in enumerate([3.0, 9.0, 5.0, 7.0], start=1):
+            checkpoints.save(step, state, {"bleu": bleu, "signature": "no number"})
+        checkpoints.save(5, state)
+        assert checkpoints.best_step == 2
+        assert checkpoints.newest_step == 5
+    assert {path.name for path in tmp_path.iterdir()} == {"2", "5"}
+    with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+        assert checkpoints.best_step == 2
+        assert checkpoints.scores(2) == {"bleu": 9.0}
+        assert checkpoints.scores(5) is None
+        assert checkpoints.scores(4) is None
+
+
+def test_without_scores_the_newest_is_the_best(tmp_path: Path, state: TrainState):
+    with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+        checkpoints.save(3, state)
+        assert checkpoints.best_step == 3
+
+
+def test_scores_are_added_to_a_step_that_was_saved_without(tmp_path: Path, state: TrainState):
+    with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+        checkpoints.save(3, state)
+        checkpoints.save(3, state, {"bleu": 4.0})
+        checkpoints.save(3, state)  # nothing to add
+    with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+        assert checkpoints.scores(3) == {"bleu": 4.0}
+
+
+def test_another_config_is_refused_by_the_keys_that_differ(tmp_path: Path, state: TrainState):
+    with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+        checkpoints.save(3, state)
+    other = replace(CONFIG, seed=7, model=ModelConfig(norm_first=False))
+    with Checkpoints(tmp_path, other, "bleu") as checkpoints, pytest.raises(UserError) as error:
+        checkpoints.restore(3, state)
+    assert "model.norm_first is True there and False here, seed is 0 there and 7 here" in str(error.value)
+    assert "d_model" not in str(error.value)
+
+
+@pytest.mark.parametrize("damaged", ["params/_METADATA", "_CHECKPOINT_METADATA"])
+def test_a_damaged_checkpoint_is_named_in_one_line(tmp_path: Path, state: TrainState, damaged: str):
+    with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+        checkpoints.save(3, state)
+    (tmp_path / "3" / damaged).write_bytes(b"not what it was")
+    with (
+        Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints,
+        pytest.raises(UserError, match="cannot be read") as error,
+    ):
+        checkpoints.restore(3, state)
+    assert str(tmp_path / "3") in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,99 @@
+"""The import rules of the house, held by importing every module in a fresh interpreter."""
+
+import ast
+import graphlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Imports every module below the package named first and prints, for each module, the watched names it has loaded.
+IMPORT_ALL = """
+import importlib, json, pkgutil, sys
+package, watched = sys.argv[1], sys.argv[2].split(",")
+names = [package] + [m.name for m in pkgutil.walk_packages(importlib.import_module(package).__path__, package + ".")]
+loaded = {}
+for name in names:
+    importlib.import_module(name)
+    loaded[name] = [other for other in sys.modules if any((other + ".").startswith(w + ".") for w in watched)]
+print(json.dumps(loaded))
+"""
+
+
+def loaded_by(package: str, *watched: str, program: str = IMPORT_ALL) -> dict[str, list[str]]:
+    """Module of the package -> the watched modules that have been loaded once it is imported."""
+    command = [sys.executable, "-W", "ignore", "-c", program, package, ",".join(watched)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("flax_transformer", ["torch", "torch_reference", "parity", "tensorflow"]),
+        ("flax_transformer.data", ["torch", "jax", "flax", "grain", "datasets", "pyarrow", "sacrebleu"]),
+        ("torch_reference", ["jax", "flax", "grain", "parity"]),
+    ],
+)
+def test_package_never_loads(package: str, forbidden: list[str]):
+    loaded = loaded_by(package, *forbidden)
+    assert len(loaded) > 1, "no module was imported"
+    offenders = {module: names for module, names in loaded.items() if names}
+    assert not offenders
+
+
+def test_the_rule_sees_a_forbidden_import():
+    assert loaded_by("flax_transformer.data", "numpy")["flax_transformer.data"]
+
+
+def test_torch_reference_uses_config_and_data_only():
+    loaded = set(loaded_by("torch_reference", "flax_transformer")["torch_reference"])
+    allowed = ("flax_transformer.config", "flax_transformer.errors", "flax_transformer.data")
+    assert {name for name in loaded if name != "flax_transformer" and not name.startswith(allowed)} == set()
+
+
+def test_console_help_starts_without_jax():
+    program = "import sys, json, flax_transformer.cli; print(json.dumps({'cli': sorted(sys.modules)}))"
+    loaded = loaded_by("flax_transformer", program=program)["cli"]
+    assert "flax_transformer.cli" in loaded
+    assert "jax" not in loaded
+
+
+def module_imports(path: Path) -> set[str]:
+    """Modules that a file imports when it is itself imported (not inside a function)."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("package", ["flax_transformer", "torch_reference", "parity"])
+def test_no_import_circle(package: str):
+    modules = {}
+    for path in (ROOT / package).rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        modules[name] = module_imports(path)
+    graph = {name: (imports & modules.keys()) - {name} for name, imports in modules.items()}
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert set(order) == set(modules)
+
+
+def test_no_private_api_of_a_dependency():
+    dependencies = {"jax", "flax", "optax", "orbax", "grain", "tyro", "torch", "tokenizers", "datasets"}
+    files = [p for package in ("flax_transformer", "torch_reference", "parity") for p in (ROOT / package).rglob("*.py")]
+    private = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in files
+        for name in module_imports(path)
+        if name.split(".")[0] in dependencies and any(part.startswith("_") for part in name.split(".")[1:])
+    }
+    assert files
+    assert not private
