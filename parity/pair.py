@@ -1,0 +1,132 @@
+"""One case run on both sides, each pass at most once, and the noise floor of one side."""
+
+import dataclasses
+from functools import cached_property
+
+import jax
+import numpy as np
+
+from parity import flax_side, torch_side
+from parity.cases import Case, take_rows
+from parity.measure import Arrays, scaled_ulps
+from parity.torch_side import Outcome
+
+# A gradient below this share of the model's largest is zero but for rounding, in float64.
+_NULL = 1e-14
+
+
+def cast(case: Case, dtype: str) -> Case:
+    """The same case computed in another dtype, with the weights rounded to it."""
+    param_dtype = "float64" if dtype == "float64" else "float32"
+    model = dataclasses.replace(case.model, dtype=dtype, param_dtype=param_dtype)
+    weights = {name: weight.astype(param_dtype) for name, weight in case.weights.items()}
+    return dataclasses.replace(case, config=dataclasses.replace(case.config, model=model), weights=weights)
+
+
+def with_dropout(case: Case, rate: float) -> Case:
+    """The same case with this rate at every place of dropout."""
+    model = dataclasses.replace(case.model, dropout=rate, attention_dropout=rate)
+    return dataclasses.replace(case, config=dataclasses.replace(case.config, model=model))
+
+
+class Pair:
+    """Both twins with the same weights, on the same batch.
+
+    Args:
+        uncompiled: also measure how far JAX's uncompiled forward pass lies from its compiled one.
+    """
+
+    def __init__(self, case: Case, *, uncompiled: bool = False) -> None:
+        self.case = case
+        self.uncompiled = uncompiled
+
+    def before_a_change_of(self, side: str) -> "Pair":
+        """A pair of the same case with this one's noise floors, and its passes on the other side than ``side``."""
+        kept = [
+            "exact",
+            "rounded",
+            "null_tensors",
+            "tap_floor",
+            "gradient_floor",
+            {"flax": "torch", "torch": "flax"}[side],
+        ]
+        fresh = Pair(self.case)
+        vars(fresh).update({name: getattr(self, name) for name in kept})
+        return fresh
+
+    @property
+    def dtype(self) -> str:
+        return self.case.dtype
+
+    @property
+    def differentiates(self) -> bool:
+        """bfloat16 is a profile of the forward pass and the loss."""
+        return self.dtype != "bfloat16"
+
+    def _run(self, side, **arguments) -> Outcome:
+        return side.run(self.case.config, self.case.weights, self.case.batch, **arguments)
+
+    @cached_property
+    def flax(self) -> Outcome:
+        return self._run(flax_side, gradients=self.differentiates)
+
+    @cached_property
+    def torch(self) -> Outcome:
+        return self._run(torch_side, gradients=self.differentiates)
+
+    @cached_property
+    def cumulative(self) -> dict[str, float]:
+        """Scaled ULP at each tap, errors before it included, in order of execution."""
+        return scaled_ulps(self.flax.taps, self.torch.taps, self.dtype)
+
+    @cached_property
+    def torch_fed(self) -> Outcome:
+        """Each tap of the PyTorch twin computed from the JAX twin's taps before it."""
+        return self._run(torch_side, feed=self.flax.taps)
+
+    @cached_property
+    def local(self) -> dict[str, float]:
+        """Scaled ULP at each tap, of what happens between the taps before it and this one."""
+        return scaled_ulps(self.flax.taps, self.torch_fed.taps, self.dtype)
+
+    @cached_property
+    def exact(self) -> Outcome:
+        """The PyTorch twin in float64, from the weights of :attr:`rounded`."""
+        weights = cast(self.case, "float32").weights
+        case = cast(dataclasses.replace(self.case, weights=weights), "float64")
+        return torch_side.run(case.config, case.weights, case.batch, gradients=True)
+
+    @cached_property
+    def rounded(self) -> Outcome:
+        """The PyTorch twin in float32, whose distance from :attr:`exact` is its rounding error."""
+        case = cast(self.case, "float32")
+        return torch_side.run(case.config, case.weights, case.batch, gradients=True)
+
+    @cached_property
+    def null_tensors(self) -> set[str]:
+        """Parameters that the loss does not depend on: their gradient is rounding noise (key biases)."""
+        largest = {name: np.abs(gradient).max(initial=0.0) for name, gradient in self.exact.gradients.items()}
+        return {name for name, size in largest.items() if 0 < size < _NULL * max(largest.values())}
+
+    def without_null(self, arrays: Arrays) -> Arrays:
+        return {name: array for name, array in arrays.items() if name not in self.null_tensors}
+
+    @cached_property
+    def tap_floor(self) -> dict[str, float]:
+        """The noise floor of each tap, in scaled ULP."""
+        floors = [scaled_ulps(self.rounded.taps, self.exact.taps, "float32")]
+        order = np.random.default_rng(self.case.seed).permutation(len(self.case.batch.source))
+        shuffled = torch_side.run(self.case.config, self.case.weights, take_rows(self.case.batch, order))
+        restored = {name: value[np.argsort(order)] for name, value in shuffled.taps.items()}
+        floors.append(scaled_ulps(restored, self.torch.taps, self.dtype))
+        if self.uncompiled:
+            with jax.disable_jit():
+                floors.append(scaled_ulps(self._run(flax_side).taps, self.flax.taps, self.dtype))
+        return {name: max(floor[name] for floor in floors) for name in floors[0]}
+
+    @cached_property
+    def gradient_floor(self) -> dict[str, float]:
+        """The noise floor of each parameter's gradient, in scaled ULP."""
+        return scaled_ulps(
+            self.without_null(self.rounded.gradients), self.without_null(self.exact.gradients), "float32"
+        )

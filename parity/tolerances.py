@@ -1,0 +1,46 @@
+"""What two honest implementations may differ by: derived on the spot from a noise floor, under a measured ceiling.
+
+The floor of a quantity is the largest of what one implementation differs by from itself: in float32 from its own
+float64 run (its rounding error), with the rows of the batch in another order, and compiled from uncompiled. In scaled
+ULP it does not depend on the dtype, so the float64 tier, which has nothing above it to be measured against, takes the
+float32 floor.
+
+By the triangle, ``|T - J| <= |T - exact| + |J - exact|``; the other side's rounding error is taken to be like the one
+measured, and both are allowed twice their size: four floors in all, but never more than the ceiling, which is what was
+measured once on each size of model. Where the floor of one side alone exceeds half the ceiling (a sum that cancels),
+two floors are the ceiling: no one can ask more of two implementations than they can of one.
+"""
+
+from dataclasses import dataclass
+
+from flax_transformer.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """In scaled ULP, for models up to 2+2 layers of width 128, and for larger ones up to 6+6 of width 512."""
+
+    small: float
+    large: float
+
+    def of(self, model: ModelConfig) -> float:
+        decoder_layers = model.num_decoder_layers if model.architecture == "seq2seq" else 0
+        is_small = model.num_encoder_layers + decoder_layers <= 4 and model.d_model <= 128 and model.d_ff <= 512
+        return self.small if is_small else self.large
+
+
+OPERATION = Ceiling(8, 8)
+STACK = Ceiling(8, 16)
+LOSS = Ceiling(4, 4)
+GRADIENT = {"float32": Ceiling(16, 32), "float64": Ceiling(24, 32)}
+DROPOUT_GRADIENT = Ceiling(16, 32)
+# bfloat16 rounds at the same places on both sides, so here the ceiling alone decides.
+BFLOAT16 = Ceiling(2, 2)
+# Largest and 99.9th percentile of |difference| of parameters after free-running training with a smooth activation.
+# Beyond 100 steps in float32 there is no ceiling: the trajectory is chaotic, and the figure is only reported.
+FREE_STEPS = {("float32", 100): (1e-5, 2e-7), ("float64", 100): (1e-13, 1e-13), ("float64", 1000): (1e-11, 1e-11)}
+
+
+def tolerance(floor: float, ceiling: float) -> float:
+    """Four floors (of at least one ULP each), but at most the ceiling or, if that is more, two floors."""
+    return min(4 * max(floor, 1.0), max(ceiling, 2 * floor))

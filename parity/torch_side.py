@@ -1,0 +1,208 @@
+"""The PyTorch twin as functions of numpy arrays. Every function has its equal in ``parity.flax_side``.
+
+The twin's modules are looked up at each call, so that a mistake planted in one of them takes effect.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from flax_transformer.config import ModelConfig, TrainConfig
+from flax_transformer.data.batches import Batch, Seq2SeqBatch
+from flax_transformer.taps import Tape, recording
+from parity.measure import Arrays
+from torch_reference import linear, losses, models, optim, training
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one pass: the mean loss, what it is a mean over, taps in order of execution, and gradients if asked for."""
+
+    loss: np.ndarray
+    count: int
+    taps: dict[str, np.ndarray]
+    gradients: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class OptimizerState:
+    """All that an optimizer step reads and writes, in PyTorch's names and layouts."""
+
+    weights: Arrays
+    mean: Arrays
+    square: Arrays
+    count: int
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """On the host; bfloat16, which numpy lacks, as float32."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.as_tensor(np.array(array))
+
+
+def build(config: ModelConfig, weights: Arrays) -> models.Classifier | models.Seq2Seq:
+    """The model with these weights, in evaluation mode."""
+    with torch.device("meta"):
+        model = models.create_model(config, seed=0)
+    model.load_state_dict({name: _tensor(weight) for name, weight in weights.items()}, strict=True, assign=True)
+    return model.eval()
+
+
+def run(
+    config: TrainConfig,
+    weights: Arrays,
+    batch: Batch,
+    *,
+    feed: Arrays | None = None,
+    dropout_step: int | None = None,
+    gradients: bool = False,
+) -> Outcome:
+    """One forward pass, and backward if asked for.
+
+    Args:
+        feed: tap name -> what the rest of the model is to go on with.
+        dropout_step: switches dropout on; ``feed`` must then hold the masks.
+    """
+    model = build(config.model, weights).train(dropout_step is not None)
+    names = {id(module): path for path, module in model.named_modules()}
+    dtypes = _tap_dtypes(model, names, batch) if feed and config.model.dtype == "bfloat16" else {}
+    replacements = {name: _tensor(value).to(dtypes.get(name)) for name, value in (feed or {}).items()}
+    with torch.set_grad_enabled(gradients), recording(Tape(names, replacements)) as tape:
+        loss_sum, count = training.batch_loss(model, batch, config.label_smoothing)
+        loss = loss_sum / count.clamp(min=1)
+    if gradients:
+        loss.backward()
+    return Outcome(
+        loss=to_numpy(loss),
+        count=int(count),
+        taps={name: to_numpy(value) for name, value in tape.values.items()},
+        gradients={name: to_numpy(p.grad) for name, p in model.named_parameters() if p.grad is not None},
+    )
+
+
+def _tap_dtypes(model: torch.nn.Module, names: Mapping[int, str], batch: Batch) -> dict[str, torch.dtype]:
+    with torch.no_grad(), recording(Tape(names)) as tape:
+        training.batch_loss(model, batch)
+    return {name: value.dtype for name, value in tape.values.items()}
+
+
+@torch.no_grad()
+def norm(config: ModelConfig, x: Float[np.ndarray, "rows d_model"]) -> Float[np.ndarray, "rows d_model"]:
+    """A fresh norm layer."""
+    return to_numpy(linear.layer_norm(config)(_tensor(x)))
+
+
+def clip(gradients: Arrays, max_norm: float) -> dict[str, np.ndarray]:
+    parameters = {name: torch.nn.Parameter(_tensor(g)) for name, g in gradients.items()}
+    for name, parameter in parameters.items():
+        parameter.grad = _tensor(gradients[name])
+    optim.clip_by_global_norm(parameters.values(), max_norm)
+    return {name: to_numpy(parameter.grad) for name, parameter in parameters.items() if parameter.grad is not None}
+
+
+def learning_rates(config: TrainConfig, total_steps: int) -> Float[np.ndarray, " steps"]:
+    """What the scheduler really sets, step by step, in the parameters' dtype."""
+    optimizer = optim.create_optimizer(config.optimizer, torch.nn.Linear(1, 1))
+    scheduler = optim.schedule(optimizer, config.optimizer, total_steps)
+    rates = []
+    for _ in range(total_steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return np.array(rates).astype(config.model.param_dtype)
+
+
+class Trainer:
+    """Training from given weights, with the whole state open to be read and set."""
+
+    def __init__(self, config: TrainConfig, weights: Arrays, total_steps: int) -> None:
+        self.step = training.TrainStep(config, total_steps)
+        zeros = {name: np.zeros_like(weight) for name, weight in weights.items()}
+        self.state = OptimizerState(weights, zeros, zeros, 0)
+
+    @property
+    def state(self) -> OptimizerState:
+        model, slots = self.step.model, self.step.optimizer.state
+
+        def read(slot: str) -> Arrays:
+            return {name: to_numpy(slots[p][slot]).copy() for name, p in model.named_parameters()}
+
+        weights = {name: to_numpy(p).copy() for name, p in model.named_parameters()}
+        return OptimizerState(weights, read("exp_avg"), read("exp_avg_sq"), self.step.scheduler.last_epoch)
+
+    @state.setter
+    def state(self, state: OptimizerState) -> None:
+        model, optimizer, scheduler = self.step.model, self.step.optimizer, self.step.scheduler
+        model.load_state_dict({name: _tensor(weight) for name, weight in state.weights.items()}, strict=True)
+        for name, parameter in model.named_parameters():
+            optimizer.state[parameter] = {
+                "step": torch.tensor(float(state.count)),
+                "exp_avg": _tensor(state.mean[name]),
+                "exp_avg_sq": _tensor(state.square[name]),
+            }
+        scheduler.last_epoch = state.count
+        for group, rate in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+            group["lr"] = rate(state.count)
+
+    def __call__(self, batch: Batch, keep: Sequence[Arrays] | None = None) -> training.Metrics:
+        masks = None if keep is None else [{name: _tensor(mask) for name, mask in part.items()} for part in keep]
+        return self.step(batch, masks)
+
+
+def update(config: TrainConfig, state: OptimizerState, gradients: Sequence[Arrays], total_steps: int) -> OptimizerState:
+    """The optimizer alone, fed with gradients: as many steps as there are."""
+    trainer = Trainer(config, state.weights, total_steps)
+    trainer.state = state
+    for of_step in gradients:
+        for name, parameter in trainer.step.model.named_parameters():
+            parameter.grad = _tensor(of_step[name])
+        if config.optimizer.clip_norm:
+            optim.clip_by_global_norm(trainer.step.model.parameters(), config.optimizer.clip_norm)
+        trainer.step.optimizer.step()
+        trainer.step.scheduler.step()
+    return trainer.state
+
+
+@torch.no_grad()
+def decode_cached(config: ModelConfig, weights: Arrays, batch: Seq2SeqBatch) -> Float[np.ndarray, "batch target vocab"]:
+    """Logits of the decoder's input, one token at a time over the cache."""
+    model = build(config, weights)
+    source, lengths = _tensor(batch.source), _tensor(batch.source_lengths)
+    decoder_input, _, _ = losses.shift_target(_tensor(batch.target), _tensor(batch.target_lengths))
+    memory = model.decoder.project_memory(model.encode(source, lengths))
+    cache = model.empty_cache(len(source), decoder_input.shape[1])
+    steps = []
+    for offset in range(decoder_input.shape[1]):
+        token = decoder_input[:, offset : offset + 1]
+        logits, cache = model.decode(token, memory, lengths, offset=offset, cache=cache)
+        steps.append(to_numpy(logits))
+    return np.concatenate(steps, axis=1)
+
+
+@torch.no_grad()
+def generate(
+    config: ModelConfig, weights: Arrays, batch: Seq2SeqBatch, new_tokens: int
+) -> tuple[Int[np.ndarray, "batch new"], Float[np.ndarray, "batch new"]]:
+    """Greedy tokens, and by how much the best logit leads the second at each of them, in scaled ULP."""
+    model = build(config, weights)
+    source, lengths = _tensor(batch.source), _tensor(batch.source_lengths)
+    memory = model.decoder.project_memory(model.encode(source, lengths))
+    cache = model.empty_cache(len(source), new_tokens)
+    last = torch.full((len(source), 1), config.bos_id)
+    finished = lengths == 0
+    tokens, leads = [], []
+    for offset in range(new_tokens):
+        logits, cache = model.decode(last, memory, lengths, offset=offset, cache=cache)
+        best = logits[:, 0].topk(2).values
+        leads.append((best[:, 0] - best[:, 1]) / logits.abs().max() / torch.finfo(logits.dtype).eps)
+        last = torch.where(finished, config.pad_id, logits[:, 0].argmax(dim=-1))[:, None]
+        finished = finished | (last[:, 0] == config.eos_id)
+        tokens.append(last[:, 0])
+    return torch.stack(tokens, dim=1).numpy().astype(np.int32), to_numpy(torch.stack(leads, dim=1))

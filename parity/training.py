@@ -1,0 +1,120 @@
+"""Training on both sides: the update rule alone, one step from a shared state, and many steps on their own."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from parity import flax_side, torch_side
+from parity.cases import Case, take_rows
+from parity.measure import EPS, Arrays, scaled_ulps
+from parity.pair import Pair, cast, with_dropout
+from parity.torch_side import OptimizerState
+
+
+def _horizon(steps: int) -> int:
+    """Length of the schedule; the same for all short runs, so that they share a compiled step."""
+    return max(steps + 1, 101)
+
+
+def optimizer_alone(pair: Pair, steps: int) -> tuple[dict[str, float], float]:
+    """Scaled ULP of parameters and moments after ``steps`` updates from the same gradients, by name; and the floor."""
+    case = with_dropout(pair.case, 0.0)
+    flax = _updated(flax_side, case, steps)
+    floor = scaled_ulps(
+        _updated(torch_side, cast(case, "float32"), steps),
+        _updated(torch_side, cast(cast(case, "float32"), "float64"), steps),
+        "float32",
+    )
+    return scaled_ulps(flax, _updated(torch_side, case, steps), pair.dtype), max(floor.values())
+
+
+def _updated(side: Any, case: Case, steps: int) -> Arrays:
+    """Parameters and moments after updates from gradients that are a function of the case's seed."""
+    rng = np.random.default_rng(case.seed)
+    zeros = {name: np.zeros_like(weight) for name, weight in case.weights.items()}
+
+    def draw(weight: np.ndarray) -> np.ndarray:
+        gradient = rng.standard_normal(weight.shape, np.float32) * 10.0 ** rng.uniform(-3, 0)
+        return gradient.astype(np.float32).astype(weight.dtype)
+
+    # At rate 1 an update is as large as the parameters, so that the update is what is measured.
+    optimizer = dataclasses.replace(case.config.optimizer, learning_rate=1.0)
+    config = dataclasses.replace(case.config, optimizer=optimizer)
+    gradients = [{name: draw(weight) for name, weight in case.weights.items()} for _ in range(steps)]
+    state = side.update(config, OptimizerState(case.weights, zeros, zeros, 0), gradients, _horizon(steps))
+    parts = {"": state.weights, " (mean)": state.mean, " (square)": state.square}
+    return {name + part: array for part, arrays in parts.items() for name, array in arrays.items()}
+
+
+def locked_step(pair: Pair, steps: int) -> dict[str, float]:
+    """The largest ratio of each parameter's difference after one step to what it may be, over the steps of JAX's path.
+
+    Before each step PyTorch is given JAX's parameters and Adam state, so that errors cannot add up.
+    """
+    case = with_dropout(pair.case, 0.0)
+    flax, torch_ = (side.Trainer(case.config, case.weights, _horizon(steps)) for side in (flax_side, torch_side))
+    ratios: dict[str, float] = {}
+    for step in range(steps):
+        before = flax.state
+        torch_.state = before
+        batch = case.batch_of_step(step)
+        flax(batch)
+        metrics = torch_(batch)
+        after_flax, after_torch = flax.state, torch_.state
+        for name in pair.without_null(after_torch.weights):
+            difference = np.abs(after_flax.weights[name] - after_torch.weights[name])
+            bound = _step_bound(pair, name, before, after_torch, metrics["learning_rate"])
+            ratio = np.where(np.isfinite(difference), difference / bound, np.inf).max()
+            ratios[name] = max(ratios.get(name, 0.0), float(ratio))
+    return ratios
+
+
+def _step_bound(pair: Pair, name: str, before: OptimizerState, after: OptimizerState, rate: float) -> np.ndarray:
+    """Per element: what gradients 8 scaled ULP apart, and the roundings of the update, may make of a parameter.
+
+    The first term is Adam's derivative by the gradient, which is large where the second moment is small.
+    """
+    config, eps = pair.case.config.optimizer, EPS[pair.dtype]
+    beta1, beta2, taken = config.beta1, config.beta2, after.count
+    gradient = (after.mean[name] - beta1 * before.mean[name]) / (1 - beta1)
+    v_hat = after.square[name] / (1 - beta2**taken)
+    share = (1 - beta1) / (1 - beta1**taken)
+    update = np.abs(after.weights[name] - before.weights[name])
+    of_gradient = 2 * rate * share * 8 * eps * np.abs(gradient).max() / (np.sqrt(v_hat) + config.eps)
+    return of_gradient + 2 * np.spacing(np.abs(after.weights[name])) + 8 * eps * update
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far apart two sets of parameters are: the largest |difference| of each tensor, and percentiles of all."""
+
+    by_tensor: dict[str, float]
+    p999: float
+
+    @property
+    def largest(self) -> float:
+        return max(self.by_tensor.values())
+
+
+def _drift(a: Arrays, b: Arrays) -> Drift:
+    differences = {name: np.abs(a[name] - b[name]) for name in b}
+    everything = np.concatenate([difference.ravel() for difference in differences.values()])
+    largest = {name: float(np.nan_to_num(d, nan=np.inf).max()) for name, d in differences.items()}
+    return Drift(largest, float(np.quantile(everything, 0.999)))
+
+
+def free_steps(pair: Pair, steps: int) -> tuple[Drift, Drift]:
+    """Drift between the twins after ``steps`` steps on their own, and of PyTorch from itself with rows reordered."""
+    case = with_dropout(pair.case, 0.0)
+    rng = np.random.default_rng(case.seed)
+    sides = (flax_side.Trainer, torch_side.Trainer, torch_side.Trainer)
+    flax, torch_, shuffled = (trainer(case.config, case.weights, _horizon(steps)) for trainer in sides)
+    for step in range(steps):
+        batch = case.batch_of_step(step)
+        flax(batch)
+        torch_(batch)
+        shuffled(take_rows(batch, rng.permutation(len(batch.source))))
+    weights = [pair.without_null(trainer.state.weights) for trainer in (flax, torch_, shuffled)]
+    return _drift(weights[0], weights[1]), _drift(weights[2], weights[1])
