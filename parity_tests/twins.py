@@ -48,28 +48,35 @@ def small(dtype: str = "float32", **changes: Any) -> ModelConfig:
 
 
 def twin_modules(
-    flax_module: Callable[..., nnx.Module], torch_module: Callable[..., torch.nn.Module], *arguments: Any, **named: Any
+    flax_module: Callable[..., nnx.Module],
+    torch_module: Callable[..., torch.nn.Module],
+    *arguments: Any,
+    parent: str = "root",
+    **named: Any,
 ) -> tuple[Any, Any]:
-    """Both modules, made from equal arguments, with equal weights that none of them could have started with."""
-    torch_twin = torch_module(*arguments, **named)
+    """Both modules, made from equal arguments, with equal weights that none of them could have started with.
+
+    The bridge knows a weight by the module it stands in; ``parent`` is the name of a module that is a root here.
+    """
     rng = np.random.default_rng(0)
-    with torch.no_grad():
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        torch_twin = torch_module(*arguments, **named)
         for parameter in torch_twin.parameters():
             parameter += torch.tensor(0.1 * rng.standard_normal(parameter.shape))
     abstract = nnx.eval_shape(lambda: flax_module(*arguments, **named, rngs=nnx.Rngs(0)))
-    return with_weights(abstract, torch_weights(torch_twin)), torch_twin.eval()
+    return with_weights(abstract, torch_weights(torch_twin), parent), torch_twin.eval()
 
 
-def with_weights(like: nnx.Module, weights: Arrays) -> Any:
+def with_weights(like: nnx.Module, weights: Arrays, parent: str = "root") -> Any:
     """A module of the same structure with these weights, given in PyTorch's names and layouts."""
-    # The bridge knows weights by the modules they stand in, so a norm that is a root of its own needs a parent.
-    weights = bridge.from_torch({f"root.{name}": weight for name, weight in weights.items()})
+    converted = bridge.from_torch({f"{parent}.{name}": weight for name, weight in weights.items()})
     graph, params, rest = nnx.split(like, nnx.Param, ...)
     filled = [
-        (path, param.replace(jnp.asarray(weights.pop(".".join(["root", *map(str, path)])), param.dtype)))
+        (path, param.replace(jnp.asarray(converted.pop(".".join([parent, *map(str, path)])), param.dtype)))
         for path, param in nnx.to_flat_state(params)
     ]
-    assert not weights, f"the twin has no place for {sorted(weights)}"
+    assert not converted, f"the twin has no place for {sorted(converted)}"
     return nnx.merge(graph, nnx.from_flat_state(filled), rest)
 
 
