@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flax_transformer.config import ImdbData, Multi30kData, SnipsData
-from flax_transformer.data.batches import TrainingBatches, encode_examples
+from flax_transformer.data.batches import Seq2SeqBatch, TrainingBatches, encode_examples
 from flax_transformer.data.tasks import load_splits
 from flax_transformer.data.tokenizer import train_tokenizer
 from flax_transformer.presets import PRESETS
@@ -56,7 +56,8 @@ def test_seq2seq_presets_lose_no_pair_and_pad_little():
     assert tokenizer.decode(tokenizer.encode(splits.test.targets)) == splits.test.targets
     encoded = encode_examples(splits.train, tokenizer, preset.batch, training=True)
     assert encoded.dropped == 0
-    batches = TrainingBatches(encoded, preset.batch, epochs=1, seed=0)
-    real = encoded.sources.lengths.sum() + encoded.targets.lengths.sum()
-    padded = sum(batch.source.size + batch.target.size for batch in batches)
-    assert 0.6 < real / padded < 1
+    masks = []
+    for batch in TrainingBatches(encoded, preset.batch, epochs=1, seed=0):
+        assert isinstance(batch, Seq2SeqBatch)
+        masks += [batch.source_mask.ravel(), batch.target_mask.ravel()]
+    assert 0.7 < np.concatenate(masks).mean() < 1

@@ -4,10 +4,9 @@ A batch is a NamedTuple of arrays and thus already a pytree. Rows are right-padd
 completes the last batch of a bucket, and losses and metrics leave it out.
 """
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32
@@ -16,6 +15,8 @@ from flax_transformer.config import BatchConfig
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.errors import UserError
+
+Number = TypeVar("Number", int, np.ndarray)
 
 _LENGTH_MULTIPLE = 8  # accelerators like whole tiles
 _FILLER = -1  # in place of an example's index
@@ -120,7 +121,7 @@ def encode_examples(examples: Examples, tokenizer: Tokenizer, config: BatchConfi
         sources = Sequences([ids[:longest] for ids in sources])
         return Encoded(sources, labels, tokenizer.pad_id, tokenizer.unk_id, truncated=truncated)
 
-    texts = tokenizer.encode([str(text) for text in examples.targets])
+    texts = tokenizer.encode(examples.targets)
     targets = [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in texts]
     if training:
         return _without_long_pairs(sources, targets, tokenizer, config)
@@ -175,21 +176,56 @@ class Bucket:
 
 
 def make_buckets(encoded: Encoded, config: BatchConfig) -> list[Bucket]:
-    """Cut the examples, in order of length, into at most ``config.buckets`` buckets of the least padded work.
+    """Cut the examples into at most ``config.buckets`` buckets with little padding, short ones first.
 
-    The work of a bucket is its number of batches times the tokens of a padded row; the cuts that minimise the sum
-    are found exactly, by dynamic programming over the distinct rounded lengths.
+    The work of a bucket is its number of batches times the tokens of a padded row. Time after time, the one cut that
+    saves the most work is made: at a source length or at a target length, through one of the buckets so far.
     """
     source = encoded.sources.lengths
     target = encoded.targets.lengths if isinstance(encoded.targets, Sequences) else np.zeros_like(source)
-    order = np.lexsort((target, source + target))
-    starts = np.append(np.flatnonzero(np.diff(_round_up(source + target)[order], prepend=-1)), len(order))
-    source_widths, target_widths = _source_widths(source[order], config), _target_widths(target[order], config)
-    cuts = _cheapest_cuts(source_widths, target_widths, starts, config)
-    return [
-        Bucket(Shape(int(source_widths[low:high].max()), int(target_widths[low:high].max())), order[low:high])
-        for low, high in itertools.pairwise(cuts)
-    ]
+    widths = np.stack([_source_widths(source, config), _target_widths(target, config)])
+    parts = [np.lexsort((source, source + target))]
+    while len(parts) < config.buckets:
+        cuts = [_best_cut(widths[:, part], config.size) for part in parts]
+        best = max(range(len(parts)), key=lambda i: cuts[i].saving)
+        if cuts[best].saving == 0:
+            break
+        part = parts.pop(best)
+        low = widths[cuts[best].side, part] <= cuts[best].width
+        parts += [part[low], part[~low]]
+    buckets = [Bucket(Shape(*widths[:, part].max(axis=1).tolist()), part) for part in parts]
+    return sorted(buckets, key=lambda bucket: (sum(bucket.shape), bucket.shape))
+
+
+class _Cut(NamedTuple):
+    """Between the rows up to ``width`` on one side (0 source, 1 target) and the wider ones."""
+
+    saving: int
+    side: int
+    width: int
+
+
+def _best_cut(widths: Int[np.ndarray, "2 n"], size: int) -> _Cut:
+    rows = widths.shape[1]
+    whole = _work(rows, int(widths.max(axis=1).sum()), size)
+    best = _Cut(0, 0, 0)
+    for side in range(2):
+        ordered = widths[:, np.argsort(widths[side])]
+        cuts = np.flatnonzero(np.diff(ordered[side])) + 1  # the numbers of rows below each possible cut
+        if cuts.size == 0:
+            continue
+        below = np.maximum.accumulate(ordered, axis=1)[:, cuts - 1].sum(axis=0)
+        above = np.maximum.accumulate(ordered[:, ::-1], axis=1)[:, rows - 1 - cuts].sum(axis=0)
+        savings = whole - _work(cuts, below, size) - _work(rows - cuts, above, size)
+        cut = savings.argmax()
+        if savings[cut] > best.saving:
+            best = _Cut(int(savings[cut]), side, int(ordered[side, cuts[cut] - 1]))
+    return best
+
+
+def _work(rows: Number, row_tokens: Number, size: int) -> Number:
+    """Padded tokens of ``rows`` examples, the last batch's filler included."""
+    return -(-rows // size) * size * row_tokens
 
 
 def _source_widths(lengths: Int[np.ndarray, " n"], config: BatchConfig) -> Int[np.ndarray, " n"]:
@@ -204,37 +240,6 @@ def _target_widths(lengths: Int[np.ndarray, " n"], config: BatchConfig) -> Int[n
 
 def _round_up(lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     return -(-lengths // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
-
-
-def _cheapest_cuts(
-    source_widths: Int[np.ndarray, " n"],
-    target_widths: Int[np.ndarray, " n"],
-    starts: Int[np.ndarray, " groups_and_end"],
-    config: BatchConfig,
-) -> Int[np.ndarray, " cuts"]:
-    """Positions 0 = c0 < c1 < ... = n, out of ``starts``, between which the buckets lie."""
-    groups = len(starts) - 1
-    widest_source = np.maximum.reduceat(source_widths, starts[:-1])
-    widest_target = np.maximum.reduceat(target_widths, starts[:-1])
-    work = np.full((groups + 1, groups + 1), np.inf)  # work[i, j]: of one bucket that holds the groups i .. j-1
-    np.fill_diagonal(work, 0)  # an empty bucket is free, so fewer buckets than allowed can be best
-    for i in range(groups):
-        batches = -(-(starts[i + 1 :] - starts[i]) // config.size)
-        row = np.maximum.accumulate(widest_source[i:]) + np.maximum.accumulate(widest_target[i:])
-        work[i, i + 1 :] = batches * config.size * row + 1  # + 1: of two equal plans, the one of fewer shapes
-
-    best = np.full(groups + 1, np.inf)  # best[j]: the least work of the groups 0 .. j-1 in the buckets so far
-    best[0] = 0
-    choices = []  # for each bucket and j, the group at which the bucket that ends before j starts
-    for _ in range(config.buckets):
-        totals = best[:, None] + work
-        choices.append(totals.argmin(axis=0))
-        best = totals.min(axis=0)
-
-    cuts = [groups]
-    for choice in reversed(choices):
-        cuts.append(choice[cuts[-1]])
-    return starts[np.unique(cuts)]
 
 
 class TrainingBatches(Sequence[Batch]):
@@ -286,7 +291,7 @@ class TrainingBatches(Sequence[Batch]):
 
 
 def evaluation_batches(encoded: Encoded, config: BatchConfig) -> Iterator[tuple[Int[np.ndarray, " batch"], Batch]]:
-    """Every example once, in order of length, with the index of each row (-1 for filler)."""
+    """Every example once, short ones first, with the index of each row (-1 for filler)."""
     for bucket in make_buckets(encoded, config):
         for indices in _chunks(bucket.indices, config.size):
             yield indices, encoded.batch(indices, bucket.shape)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flax_transformer.config import Architecture
 
@@ -14,7 +15,7 @@ class Examples:
     """
 
     sources: Sequence[str]
-    targets: Sequence[str] | Sequence[int]
+    targets: Sequence[Any]
 
     def __post_init__(self) -> None:
         if len(self.sources) != len(self.targets):
@@ -26,8 +27,7 @@ class Examples:
     def take(self, indices: Iterable[int]) -> "Examples":
         """The examples of these indices, in their order."""
         chosen = list(indices)
-        targets: list = [self.targets[i] for i in chosen]
-        return Examples([self.sources[i] for i in chosen], targets)
+        return Examples([self.sources[i] for i in chosen], [self.targets[i] for i in chosen])
 
     @classmethod
     def unanswered(cls, sources: Sequence[str], architecture: Architecture) -> "Examples":

@@ -1,7 +1,7 @@
 """What the scores of several tasks share."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -20,7 +20,7 @@ def mean(outcomes: Iterable[bool]) -> float:
     return sum(values) / len(values)
 
 
-def score_translations(predictions: list[str], references: list[str]) -> dict[str, float | str]:
+def score_translations(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float | str]:
     """sacreBLEU (Post, 2018), with its signature; also of lower-cased text, which older papers report, and chrF."""
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -42,7 +43,7 @@ def _is_frame(value: Any) -> TypeGuard[dict[str, Any]]:
     return isinstance(value, dict) and isinstance(value.get("intent"), str) and isinstance(value.get("slots"), dict)
 
 
-def score_frames(predictions: list[str], references: list[str]) -> dict[str, float | str]:
+def score_frames(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float | str]:
     """Share of frames that are right as a whole, of right intents and of outputs that parse; F1 over all slots."""
     predicted, expected = [parse_json(text) for text in predictions], [json.loads(text) for text in references]
     pairs = list(zip(predicted, expected, strict=True))

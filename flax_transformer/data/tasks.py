@@ -1,7 +1,7 @@
 """The tasks by their configs: what each one reads, and how its predictions are scored."""
 
 from collections.abc import Sequence
-from typing import assert_never
+from typing import Any, assert_never
 
 from flax_transformer.config import (
     ClassificationData,
@@ -39,7 +39,7 @@ def load_splits(config: DataConfig, seed: int) -> Splits:
     assert_never(config)
 
 
-def score(config: DataConfig, predictions: Sequence[str] | Sequence[int], examples: Examples) -> dict[str, float | str]:
+def score(config: DataConfig, predictions: Sequence[Any], examples: Examples) -> dict[str, float | str]:
     """Predictions in the order of ``examples``, texts or class ids. Rates lie in [0, 1], BLEU and chrF in [0, 100].
 
     Raises ``ValueError`` where the two differ in number.
@@ -49,15 +49,14 @@ def score(config: DataConfig, predictions: Sequence[str] | Sequence[int], exampl
     outcomes = [one == other for one, other in zip(predictions, examples.targets, strict=True)]
     if config.architecture == "classifier":
         return {"accuracy": mean(outcomes)}
-    predicted, expected = ([str(text) for text in texts] for texts in (predictions, examples.targets))
     match config:
         case ManifestsData():
-            return score_manifests(predicted, expected)
+            return score_manifests(predictions, examples.targets)
         case SnipsData():
-            return score_frames(predicted, expected)
+            return score_frames(predictions, examples.targets)
         case Multi30kData():
-            return score_translations(predicted, expected)
-    return {"exact_match": mean(outcomes), **score_translations(predicted, expected)}
+            return score_translations(predictions, examples.targets)
+    return {"exact_match": mean(outcomes), **score_translations(predictions, examples.targets)}
 
 
 def primary_metric(config: DataConfig) -> str:
