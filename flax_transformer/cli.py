@@ -1,6 +1,7 @@
 """The ``flax-transformer`` command. What is heavy is imported where it is needed: ``--help`` answers at once."""
 
 import argparse
+import importlib.util
 import json
 import logging
 import os
@@ -37,8 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name not in COMMANDS:
             raise UserError(f"expected a command, one of {', '.join(COMMANDS)}, got {name!r}")
         command = COMMANDS[name]
-        # What train can be told depends on the task, so it reads its arguments itself.
-        return train(rest) if command is train else tyro.cli(command, prog=f"{PROGRAM} {name}", args=rest)
+        # What train can be told depends on the task, and verify needs an extra: they read their arguments themselves.
+        if command in (train, verify):
+            return command(rest)
+        return tyro.cli(command, prog=f"{PROGRAM} {name}", args=rest)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -240,6 +243,15 @@ def export(run: Positional[Path], directory: Positional[Path]) -> int:
     return 0
 
 
+def verify(arguments: Sequence[str]) -> int:
+    """Prove the PyTorch model of a run, an export or a preset equal to its JAX twin."""
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("verify needs PyTorch, which is an extra: pip install 'flax-transformer[torch]'")
+    from parity.verify import verify as command
+
+    return tyro.cli(command, prog=f"{PROGRAM} verify", args=list(arguments))
+
+
 def _require_absent(path: Path | None) -> None:
     if path is not None and path.exists():
         raise UserError(f"{path}: expected a name that is not taken, but it exists; name another")
@@ -259,7 +271,13 @@ def _set_up_jax() -> None:
 
 
 # The commands by name. Each returns its exit code.
-COMMANDS: dict[str, Callable[..., int]] = {"train": train, "evaluate": evaluate, "predict": predict, "export": export}
+COMMANDS: dict[str, Callable[..., int]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "export": export,
+    "verify": verify,
+}
 
 
 def _overview() -> str:

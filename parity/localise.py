@@ -36,8 +36,9 @@ class Divergence:
     def __str__(self) -> str:
         far = f"flax {self.from_referee[0]:.3g}, torch {self.from_referee[1]:.3g}"
         return (
-            f"first diverging operation: {self.tap}, {self.ulp:.3g} scaled ULP (tolerance {self.tolerance:.3g}), shapes "
-            f"{self.flax_shape} and {self.torch_shape}; suspect: {self.suspect} (from the float64 referee: {far})"
+            f"first diverging operation: {self.tap}, {self.ulp:.3g} scaled ULP (tolerance {self.tolerance:.3g}), "
+            f"shapes {self.flax_shape} and {self.torch_shape}; suspect: {self.suspect} (from the float64 referee: "
+            f"{far})"
         )
 
 

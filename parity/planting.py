@@ -8,7 +8,8 @@ from pathlib import Path
 # Bottom to top, so that each module picks up what those before it now are.
 _MODULES = {
     "flax_transformer": (
-        "masks positions linear dropout attention layers losses models optim weights next_token beam generate training.step"
+        "masks positions linear dropout attention layers losses models optim weights next_token beam generate "
+        "training.step"
     ),
     "torch_reference": "masks positions linear dropout attention layers losses models optim training",
 }

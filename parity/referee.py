@@ -117,18 +117,22 @@ class Referee:
         return self._offer(f"{path}.output", self._norm(f"{path}.norm", x + sublayer(x)))
 
     def _stack(self, stack: str, x: Real, memory: Real | None, lengths: np.ndarray, memory_lengths: np.ndarray) -> Real:
-        real = np.arange(x.shape[1]) < lengths[:, None, None, None]
-        allowed = real if memory is None else real & np.tri(x.shape[1], dtype=bool)
+        allowed = np.arange(x.shape[1]) < lengths[:, None, None, None]
+        if memory is not None:
+            allowed = allowed & np.tri(x.shape[1], dtype=bool)
         for i in range(self.config.num_encoder_layers if memory is None else self.config.num_decoder_layers):
-            layer = f"{stack}.layers.{i}"
-            attention = f"{layer}.self_attention"
-            x = self._residual(f"{attention}_residual", x, lambda x, a=attention: self._attend(a, x, x, allowed))
-            if memory is not None:
-                seen = np.arange(memory.shape[1]) < memory_lengths[:, None, None, None]
-                cross = f"{layer}.cross_attention"
-                x = self._residual(f"{cross}_residual", x, lambda x, a=cross: self._attend(a, x, memory, seen))
-            x = self._residual(f"{layer}.feed_forward_residual", x, lambda x, at=layer: self._feed_forward(at, x))
+            x = self._layer(f"{stack}.layers.{i}", x, memory, allowed, memory_lengths)
         return x
+
+    def _layer(
+        self, layer: str, x: Real, memory: Real | None, allowed: Bool[np.ndarray, "..."], memory_lengths: np.ndarray
+    ) -> Real:
+        own, cross = f"{layer}.self_attention", f"{layer}.cross_attention"
+        x = self._residual(f"{own}_residual", x, lambda x: self._attend(own, x, x, allowed))
+        if memory is not None:
+            seen = np.arange(memory.shape[1]) < memory_lengths[:, None, None, None]
+            x = self._residual(f"{cross}_residual", x, lambda x: self._attend(cross, x, memory, seen))
+        return self._residual(f"{layer}.feed_forward_residual", x, lambda x: self._feed_forward(layer, x))
 
     def _feed_forward(self, layer: str, x: Real) -> Real:
         hidden = ACTIVATIONS[self.config.activation](self._linear(f"{layer}.feed_forward.expand", x))

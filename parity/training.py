@@ -105,16 +105,27 @@ def _drift(a: Arrays, b: Arrays) -> Drift:
     return Drift(largest, float(np.quantile(everything, 0.999)))
 
 
-def free_steps(pair: Pair, steps: int) -> tuple[Drift, Drift]:
-    """Drift between the twins after ``steps`` steps on their own, and of PyTorch from itself with rows reordered."""
+@dataclass(frozen=True)
+class FreeRun:
+    """Training side by side: drift between the twins, drift of PyTorch from itself, and each side's losses."""
+
+    drift: Drift
+    floor: Drift
+    flax_losses: list[float]
+    torch_losses: list[float]
+
+
+def free_steps(pair: Pair, steps: int) -> FreeRun:
+    """Both twins for ``steps`` steps on their own; and PyTorch once more with the rows of its batches reordered."""
     case = with_dropout(pair.case, 0.0)
     rng = np.random.default_rng(case.seed)
     sides = (flax_side.Trainer, torch_side.Trainer, torch_side.Trainer)
     flax, torch_, shuffled = (trainer(case.config, case.weights, _horizon(steps)) for trainer in sides)
+    losses: tuple[list[float], list[float]] = ([], [])
     for step in range(steps):
         batch = case.batch_of_step(step)
-        flax(batch)
-        torch_(batch)
+        losses[0].append(flax(batch)["loss"])
+        losses[1].append(torch_(batch)["loss"])
         shuffled(take_rows(batch, rng.permutation(len(batch.source))))
     weights = [pair.without_null(trainer.state.weights) for trainer in (flax, torch_, shuffled)]
-    return _drift(weights[0], weights[1]), _drift(weights[2], weights[1])
+    return FreeRun(_drift(weights[0], weights[1]), _drift(weights[2], weights[1]), *losses)
