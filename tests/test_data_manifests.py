@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from flax_transformer.config import ManifestsData
 from flax_transformer.data import freight
-from flax_transformer.data.manifests import Clerk, draw_manifest, load_manifests, score_manifests, to_json, unseen
+from flax_transformer.data.manifests import (
+    Clerk,
+    draw_manifest,
+    load_manifests,
+    score_manifests,
+    slips,
+    to_json,
+    unseen,
+)
 
 CONFIG = ManifestsData(train_size=2000, validation_size=100, test_size=100, max_items=4)
 SPLITS = load_manifests(CONFIG, seed=0)
@@ -45,6 +53,21 @@ def test_no_word_stands_for_two_codes():
         for code, names in table.items():
             for word in (*names, code):
                 assert by_word.setdefault(word.lower(), code) == code
+
+
+def test_words_are_mistyped_in_every_way_but_at_their_first_letter():
+    assert slips("abbc") == ["abc", "abc", "abb", "abbbc", "abbbc", "abbcc", "abcb"]
+
+
+@pytest.mark.parametrize("table", [freight.CARRIERS, freight.PORTS, freight.PACKAGES])
+def test_no_slip_turns_one_code_into_another(table):
+    code_of = {}
+    for code, names in table.items():
+        for name in (*names, code):
+            words = name.lower().split()
+            mistyped = [[word, *(slips(word) if len(word) >= 5 else [])] for word in words]
+            for written in itertools.product(*mistyped):
+                assert code_of.setdefault(written, code) == code
 
 
 def test_records_hold_valid_codes():

@@ -4,7 +4,8 @@ A batch is a NamedTuple of arrays and thus already a pytree. Rows are right-padd
 completes the last batch of a bucket, and losses and metrics leave it out.
 """
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -19,6 +20,7 @@ from flax_transformer.errors import UserError
 Number = TypeVar("Number", int, np.ndarray)
 
 _LENGTH_MULTIPLE = 8  # accelerators like whole tiles
+_TOKENIZED_AT_ONCE = 4096
 _FILLER = -1  # in place of an example's index
 # Streams of random numbers that must not share draws.
 _ORDER, _WORD_DROPOUT = 0, 1
@@ -60,10 +62,24 @@ Batch = Seq2SeqBatch | ClassifierBatch
 class Sequences:
     """Token sequences of many lengths, end to end in one array."""
 
-    def __init__(self, rows: Sequence[Sequence[int]]):
-        self.lengths = np.array([len(row) for row in rows], np.int64)
+    def __init__(self, rows: Iterable[Sequence[int]]):
+        arrays = [np.array(row, np.int32) for row in rows]
+        self.lengths = np.array([len(row) for row in arrays], np.int64)
         self._starts = np.cumsum(self.lengths) - self.lengths
-        self._tokens = np.fromiter((token for row in rows for token in row), np.int32, int(self.lengths.sum()))
+        self._tokens = np.concatenate(arrays)
+
+    def take(self, indices: Int[np.ndarray, " taken"]) -> "Sequences":
+        """The sequences of these indices."""
+        return self._view(self._starts[indices], self.lengths[indices])
+
+    def cut(self, longest: int) -> "Sequences":
+        """Each sequence without its tokens past ``longest``."""
+        return self._view(self._starts, np.minimum(self.lengths, longest))
+
+    def _view(self, starts: Int[np.ndarray, " n"], lengths: Int[np.ndarray, " n"]) -> "Sequences":
+        view = copy.copy(self)
+        view._starts, view.lengths = starts, lengths
+        return view
 
     def padded(
         self, indices: Int[np.ndarray, " batch"], width: int, pad_id: int
@@ -113,51 +129,41 @@ def encode_examples(examples: Examples, tokenizer: Tokenizer, config: BatchConfi
     """
     if len(examples) == 0:
         raise UserError("expected at least one example, got none")
-    sources = [ids or [tokenizer.unk_id] for ids in tokenizer.encode(examples.sources)]
+    special = {"pad_id": tokenizer.pad_id, "unk_id": tokenizer.unk_id}
+    sources = Sequences(ids or [tokenizer.unk_id] for ids in _tokenize(examples.sources, tokenizer))
+    longest = config.max_source_length
     if not isinstance(examples.targets[0], str):
         labels = np.array(examples.targets, np.int32)
-        longest = config.max_source_length
-        truncated = sum(len(ids) > longest for ids in sources)
-        sources = Sequences([ids[:longest] for ids in sources])
-        return Encoded(sources, labels, tokenizer.pad_id, tokenizer.unk_id, truncated=truncated)
+        return Encoded(sources.cut(longest), labels, **special, truncated=_count(sources.lengths > longest))
 
-    texts = tokenizer.encode(examples.targets)
-    targets = [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in texts]
+    targets = Sequences([tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in _tokenize(examples.targets, tokenizer))
+    long_sources, long_targets = sources.lengths > longest, targets.lengths > config.max_target_length
     if training:
-        return _without_long_pairs(sources, targets, tokenizer, config)
-    _refuse_long_sources(sources, config)
-    longest = config.max_target_length
-    truncated = sum(len(ids) > longest for ids in targets)
-    targets = Sequences([ids[:longest] for ids in targets])
-    return Encoded(Sequences(sources), targets, tokenizer.pad_id, tokenizer.unk_id, truncated=truncated)
-
-
-def _without_long_pairs(
-    sources: list[list[int]], targets: list[list[int]], tokenizer: Tokenizer, config: BatchConfig
-) -> Encoded:
-    kept = [
-        (source, target)
-        for source, target in zip(sources, targets, strict=True)
-        if len(source) <= config.max_source_length and len(target) <= config.max_target_length
-    ]
-    if not kept:
+        kept = np.flatnonzero(~long_sources & ~long_targets)
+        if kept.size == 0:
+            raise UserError(
+                f"all {len(examples)} training pairs are longer than batch.max_source_length={longest} or "
+                f"batch.max_target_length={config.max_target_length} tokens; raise these"
+            )
+        dropped = len(examples) - kept.size
+        return Encoded(sources.take(kept), targets.take(kept), **special, dropped=dropped)
+    if long_sources.any():
+        worst = int(sources.lengths.argmax())
         raise UserError(
-            f"all {len(sources)} training pairs are longer than batch.max_source_length={config.max_source_length} or "
-            f"batch.max_target_length={config.max_target_length} tokens; raise these"
+            f"text {worst + 1} has {sources.lengths[worst]} tokens, expected at most "
+            f"batch.max_source_length={longest}; shorten it, or train with a larger maximum"
         )
-    kept_sources, kept_targets = (Sequences(side) for side in zip(*kept, strict=True))
-    dropped = len(sources) - len(kept)
-    return Encoded(kept_sources, kept_targets, tokenizer.pad_id, tokenizer.unk_id, dropped=dropped)
+    return Encoded(sources, targets.cut(config.max_target_length), **special, truncated=_count(long_targets))
 
 
-def _refuse_long_sources(sources: list[list[int]], config: BatchConfig) -> None:
-    lengths = [len(ids) for ids in sources]
-    longest = max(lengths)
-    if longest > config.max_source_length:
-        raise UserError(
-            f"text {lengths.index(longest) + 1} has {longest} tokens, expected at most batch.max_source_length="
-            f"{config.max_source_length}; shorten it, or train with a larger maximum"
-        )
+def _tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
+    """In parts, since the tokenizer's own output takes far more memory than the ids."""
+    for start in range(0, len(texts), _TOKENIZED_AT_ONCE):
+        yield from tokenizer.encode(texts[start : start + _TOKENIZED_AT_ONCE])
+
+
+def _count(outcomes: Bool[np.ndarray, " n"]) -> int:
+    return int(np.count_nonzero(outcomes))
 
 
 class Shape(NamedTuple):

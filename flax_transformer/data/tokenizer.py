@@ -18,7 +18,6 @@ _NAMES = {
     "eos": (EOS, "</s>", "<eos>", "[SEP]", "<|endoftext|>"),
     "unk": (UNK, "<unk>", "<|unk|>"),
 }
-_CHUNK = 4096  # texts encoded at a time: an Encoding holds far more than its ids
 
 
 class Tokenizer:
@@ -37,11 +36,7 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens."""
-        ids = []
-        for start in range(0, len(texts), _CHUNK):
-            chunk = list(texts[start : start + _CHUNK])
-            ids += [encoding.ids for encoding in self._backend.encode_batch_fast(chunk, add_special_tokens=False)]
-        return ids
+        return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """The texts, without special tokens. Byte-level BPE gives back exactly what was encoded."""
