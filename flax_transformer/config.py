@@ -22,6 +22,8 @@ Pooling = Literal["mean", "first", "max"]
 Initialization = Literal["torch", "paper"]
 AttentionBackend = Literal["auto", "xla", "cudnn", "flash"]
 FloatDtype = Literal["bfloat16", "float32", "float64"]
+Strategy = Literal["greedy", "sample", "beam"]
+LengthPenalty = Literal["gnmt", "mean"]
 Config = TypeVar("Config")
 
 
@@ -312,9 +314,51 @@ class GenerationConfig:
 
     # most tokens to generate, the end token included
     max_new_tokens: int = 256
+    # fewest tokens before the end token
+    min_new_tokens: int = 0
+    # greedy: the most probable token each time; sample: drawn by chance; beam: search for the most probable output
+    strategy: Strategy = "greedy"
+    # token ids that every output begins with; they count as generated
+    prefix: tuple[int, ...] = ()
+    # above 1, tokens that the output already holds are less probable (CTRL: Keskar et al., 2019, section 4.1)
+    repetition_penalty: float = 1.0
+    # of sample: below 1 more probable tokens are drawn more often, above 1 less
+    temperature: float = 1.0
+    # of sample: draw among this many of the most probable tokens (Fan et al., 2018); 0 for all
+    top_k: int = 0
+    # of sample: draw among the fewest tokens that have this much probability together (Holtzman et al., 2020)
+    top_p: float = 1.0
+    # of sample
+    seed: int = 0
+    # of beam: outputs that are pursued at a time
+    beam_width: int = 4
+    # of beam: what log-probabilities of outputs of n tokens are divided by, gnmt: ((5 + n) / 6)^alpha (Wu et al., 2016,
+    # section 7); mean: n^alpha
+    length_penalty: LengthPenalty = "gnmt"
+    # of beam: alpha of the length penalty; 0 compares plain log-probabilities
+    length_alpha: float = 0.6
+    # of beam: True ends with beam_width complete outputs, False once no output under way can still come out ahead
+    early_stopping: bool = True
+    # of beam: outputs returned for each source, the best first
+    n_best: int = 1
 
     def __post_init__(self) -> None:
-        _check_positive(self, "max_new_tokens")
+        _check_choices(self)
+        _check_positive(self, "max_new_tokens", "beam_width", "n_best")
+        for name in ("min_new_tokens", "top_k", "seed"):
+            value = getattr(self, name)
+            _check(self, name, "a whole number of at least 0", isinstance(value, int) and value >= 0)
+        limit = f"max_new_tokens={self.max_new_tokens}"
+        _check(self, "min_new_tokens", f"at most {limit}", self.min_new_tokens <= self.max_new_tokens)
+        fits = isinstance(self.prefix, tuple) and len(self.prefix) < self.max_new_tokens
+        _check(self, "prefix", f"a tuple of fewer token ids than {limit}", fits)
+        for name in ("temperature", "repetition_penalty"):
+            value = getattr(self, name)
+            _check(self, name, "a finite number above 0", math.isfinite(value) and value > 0)
+        _check(self, "top_p", "a number in (0, 1]", 0 < self.top_p <= 1)
+        _check_finite(self, "length_alpha")
+        most = self.beam_width if self.strategy == "beam" else 1
+        _check(self, "n_best", f"at most {most} with strategy={self.strategy!r}", self.n_best <= most)
 
 
 @dataclass(frozen=True)
@@ -395,6 +439,10 @@ def _read_value(annotation: Any, value: Any, where: str) -> Any:
         return value
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if typing.get_origin(annotation) is tuple:
+        if not isinstance(value, list):
+            raise UserError(f"{where}: expected a list, got {value!r}")
+        return tuple(_read_value(typing.get_args(annotation)[0], entry, where) for entry in value)
     accepted = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
         names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in accepted)

@@ -1,95 +1,162 @@
-"""Decoding over one key-value cache: the work for a token does not grow with a re-run of the tokens before it."""
+"""Generation over one key-value cache: the work for a token does not grow with a re-run of the tokens before it."""
 
+import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from flax_transformer.beam import beam_search
 from flax_transformer.config import GenerationConfig
+from flax_transformer.data.generation import Constraint, check_request, padded_width, uniform_draws
 from flax_transformer.errors import UserError
 from flax_transformer.models import Seq2Seq
+from flax_transformer.next_token import NextToken, Outputs, draw_tokens
 
 
 class Generation(NamedTuple):
-    """What was generated for each row, without the begin token."""
+    """What was generated, without the begin token. The ``n_best`` outputs of a source are adjacent rows, best first.
 
-    tokens: Int[Array, "batch new"]
-    lengths: Int[Array, " batch"]
-    scores: Float[Array, " batch"]
-    stopped_by_eos: Bool[Array, " batch"]
+    ``tokens`` hold the end token and padding behind it, ``lengths`` count the end token. ``scores`` are the sums of the
+    log-probabilities, of beam search divided by the length penalty. A row without source has no tokens; nor have those
+    of ``n_best`` rows that the search did not find, whose score is -inf.
+    """
+
+    tokens: Int[Array, "rows limit"]
+    lengths: Int[Array, " rows"]
+    scores: Float[Array, " rows"]
+    # by the end token; otherwise by the limit
+    stopped_by_eos: Bool[Array, " rows"]
 
 
 def generate(
     model: Seq2Seq,
-    source: Int[Array, "batch source"],
-    source_lengths: Int[Array, " batch"],
+    source: Int[np.ndarray | Array, "batch source"],
+    source_lengths: Int[np.ndarray | Array, " batch"],
     config: GenerationConfig,
+    *,
+    constraint: Constraint | None = None,
+    row_seeds: Sequence[int] | None = None,
 ) -> Generation:
-    """The target of each source, greedily: at each step the most probable token, until the end token or the limit.
+    """An output for each source, token by token, until each has ended or reached the limit.
 
-    Returns:
-        Tokens (the end token included, padding behind it), their number, the sum of their log-probabilities, and whether
-        the end token was reached.
+    Compiled once for each batch size, each config (whatever its seed) and each of few widths, to which sources are
+    padded. Dispatched, not waited for: whoever reads the result waits.
+
+    Args:
+        source_lengths: a row of length 0 is filler.
+        constraint: what outputs may look like.
+        row_seeds: a row's draws follow from ``config.seed`` and its own seed, which is its index if not given.
 
     Raises:
-        UserError: more new tokens are asked for than the model has positions.
+        UserError: anything that :func:`flax_transformer.data.generation.check_request` finds wrong.
     """
-    if config.max_new_tokens > model.config.max_length:
-        raise UserError(
-            f"max_new_tokens: expected at most the model's max_length={model.config.max_length}, got {config.max_new_tokens}"
-        )
+    ids, lengths = np.asarray(source), np.asarray(source_lengths)
+    check_request(model.config, ids, lengths, config, constraint)
+    width = padded_width(ids.shape[1], model.config.max_length)
+    ids = np.pad(ids, ((0, 0), (0, width - ids.shape[1])), constant_values=model.config.pad_id)
+    draws = None
+    if config.strategy == "sample":
+        rows = range(len(ids)) if row_seeds is None else row_seeds
+        draws = uniform_draws(config.seed, rows, config.max_new_tokens)
     graph, params = nnx.split(model)
-    return _greedy(graph, params, source, source_lengths, config)
+    return _generate(graph, dataclasses.replace(config, seed=0), params, ids, lengths, draws, constraint)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def _greedy(
-    graph: nnx.GraphDef, params: nnx.State, source: Array, source_lengths: Array, config: GenerationConfig
+def read_tokens(generation: Generation) -> list[list[int]]:
+    """The token ids of each row on the host, without the end token.
+
+    Raises:
+        UserError: a score is not a number, so the model's logits were not.
+    """
+    tokens, lengths, scores, stopped_by_eos = jax.device_get(generation)
+    if np.isnan(scores).any():
+        raise UserError(f"the model's logits are not finite (row {np.isnan(scores).argmax()}); are its weights?")
+    return [row[:end].tolist() for row, end in zip(tokens, lengths - stopped_by_eos, strict=True)]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _generate(
+    graph: nnx.GraphDef,
+    config: GenerationConfig,
+    params: nnx.State,
+    source: Int[Array, "batch source"],
+    source_lengths: Int[Array, " batch"],
+    draws: Float[Array, "batch limit"] | None,
+    constraint: Constraint | None,
 ) -> Generation:
     model = nnx.merge(graph, params)
-    batch, limit = source.shape[0], config.max_new_tokens
-    memory = model.decoder.project_memory(model.encode(source, source_lengths))
+    beams = config.beam_width if config.strategy == "beam" else 1
+    next_token = NextToken(model, source, source_lengths, config, constraint, beams)
+    if config.strategy == "beam":
+        best = jax.tree.map(
+            lambda leaf: leaf[:, : config.n_best].reshape(-1, *leaf.shape[2:]),
+            beam_search(next_token, source_lengths > 0),
+        )
+        sequences, lengths, scores = best
+    else:
+        sequences, lengths, scores = _one_by_one(next_token, source_lengths > 0, draws)
+    return _finish(sequences[:, 1:], lengths, scores, model.config.pad_id, model.config.eos_id)
 
-    class Loop(NamedTuple):
-        step: Array
-        last: Array  # (batch, 1), the newest token of each row
-        tokens: Array  # (batch, limit)
-        lengths: Array
-        scores: Array
-        finished: Array
-        cache: list
 
-    def unfinished(loop: Loop) -> Array:
-        return (loop.step < limit) & ~loop.finished.all()
+class _Loop(NamedTuple):
+    step: Int[Array, ""]
+    outputs: Outputs
+    lengths: Int[Array, " rows"]
+    scores: Float[Array, " rows"]
+    finished: Bool[Array, " rows"]
 
-    def extend(loop: Loop) -> Loop:
-        logits, cache = model.decode(loop.last, memory, source_lengths, offset=loop.step, cache=loop.cache)
-        log_probabilities = jax.nn.log_softmax(logits[:, 0].astype(loop.scores.dtype))
-        chosen = jnp.argmax(log_probabilities, axis=-1)
-        gained = jnp.take_along_axis(log_probabilities, chosen[:, None], axis=-1)[:, 0]
-        token = jnp.where(loop.finished, model.config.pad_id, chosen).astype(jnp.int32)
-        return Loop(
+
+def _one_by_one(
+    next_token: NextToken, has_source: Bool[Array, " rows"], draws: Float[Array, "rows limit"] | None
+) -> tuple[Int[Array, "rows limit+1"], Int[Array, " rows"], Float[Array, " rows"]]:
+    """Sequences, lengths and scores, each token the most probable one, or drawn where there are draws."""
+    config, model = next_token.config, next_token.model.config
+
+    def unfinished(loop: _Loop) -> Bool[Array, ""]:
+        return (loop.step < config.max_new_tokens) & ~loop.finished.all()
+
+    def extend(loop: _Loop) -> _Loop:
+        log_probabilities, outputs = next_token.score(loop.outputs, loop.step)
+        if draws is None:
+            tokens = jnp.argmax(log_probabilities, axis=-1).astype(jnp.int32)
+        else:
+            tokens = draw_tokens(log_probabilities, draws[:, loop.step], config)
+        gains = jnp.take_along_axis(log_probabilities, tokens[:, None], axis=-1)[:, 0]
+        tokens = jnp.where(loop.finished, model.pad_id, tokens)
+        return _Loop(
             step=loop.step + 1,
-            last=token[:, None],
-            tokens=jax.lax.dynamic_update_slice_in_dim(loop.tokens, token[:, None], loop.step, axis=1),
+            outputs=next_token.append(outputs, tokens, loop.step),
             lengths=loop.lengths + ~loop.finished,
-            scores=loop.scores + jnp.where(loop.finished, 0, gained),
-            finished=loop.finished | (token == model.config.eos_id),
-            cache=cache,
+            scores=loop.scores + jnp.where(loop.finished, 0, gains),
+            finished=loop.finished | (tokens == model.eos_id),
         )
 
-    start = Loop(
+    start = _Loop(
         step=jnp.zeros((), jnp.int32),
-        last=jnp.full((batch, 1), model.config.bos_id, jnp.int32),
-        tokens=jnp.full((batch, limit), model.config.pad_id, jnp.int32),
-        lengths=jnp.zeros(batch, jnp.int32),
-        scores=jnp.zeros(batch, jnp.promote_types(model.config.dtype, jnp.float32)),
-        # A filler row has no source; it would only keep the loop going.
-        finished=source_lengths == 0,
-        cache=model.empty_cache(batch, limit),
+        outputs=next_token.start(),
+        lengths=jnp.zeros(has_source.shape, jnp.int32),
+        scores=jnp.zeros(has_source.shape, jnp.promote_types(model.dtype, jnp.float32)),
+        finished=~has_source,
     )
     end = jax.lax.while_loop(unfinished, extend, start)
-    return Generation(end.tokens, end.lengths, end.scores, end.finished & (end.lengths > 0))
+    return end.outputs.sequences, end.lengths, end.scores
+
+
+def _finish(
+    tokens: Int[Array, "rows limit"],
+    lengths: Int[Array, " rows"],
+    scores: Float[Array, " rows"],
+    pad_id: int,
+    eos_id: int,
+) -> Generation:
+    """Say why each row stopped. A hypothesis that beam search did not find has neither tokens nor length."""
+    lengths = jnp.where(scores == -jnp.inf, 0, lengths)
+    tokens = jnp.where(jnp.arange(tokens.shape[1]) < lengths[:, None], tokens, pad_id)
+    last = jnp.take_along_axis(tokens, jnp.maximum(lengths - 1, 0)[:, None], axis=1)[:, 0]
+    return Generation(tokens, lengths, scores, (lengths > 0) & (last == eos_id))
