@@ -79,7 +79,7 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
             batch=BatchConfig(size=64, max_source_length=64, max_target_length=64),
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=500),
             label_smoothing=0.1,
-            epochs=15,
+            epochs=10,
         ),
     },
     "snips": {
