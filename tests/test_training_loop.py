@@ -1,0 +1,225 @@
+"""The training loop: what a run leaves behind, and that a stopped one goes on as if it had never been stopped."""
+
+import json
+import math
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from flax_transformer.config import BatchConfig, ClassificationData, ModelConfig, TokenizerConfig, TrainConfig
+from flax_transformer.data.batches import ClassifierBatch
+from flax_transformer.errors import UserError
+from flax_transformer.training.evaluate import Evaluator
+from flax_transformer.training.input import prefetch
+from flax_transformer.training.loop import Result, Stopped, _is_evaluation_step, train
+from flax_transformer.training.report import Report
+from flax_transformer.training.run import Run
+from flax_transformer.training.step import TrainState, TrainStep
+
+pytestmark = pytest.mark.usefixtures("compilation_cache")
+
+STEPS_PER_EPOCH, EPOCHS = 8, 2  # 64 training rows, 8 at a time
+
+
+@pytest.fixture(scope="module")
+def config(reviews: Path) -> TrainConfig:
+    return TrainConfig(
+        data=ClassificationData(path=str(reviews)),
+        tokenizer=TokenizerConfig(vocab_size=300),
+        model=ModelConfig(architecture="classifier", d_model=8, num_heads=2, d_ff=12, num_encoder_layers=1),
+        batch=BatchConfig(size=8, buckets=1, max_source_length=16, word_dropout=0.1),
+        epochs=EPOCHS,
+        evaluations_per_epoch=2,
+        log_every=3,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return train(config, tmp_path_factory.mktemp("runs") / "finished")
+
+
+def final_state(folder: Path) -> TrainState:
+    run = Run.load(folder)
+    total = STEPS_PER_EPOCH * EPOCHS
+    with run.checkpoints() as checkpoints:
+        assert checkpoints.newest_step == total
+        return checkpoints.restore(total, jax.eval_shape(TrainStep(run.config, total).init))
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def assert_same_run(folder: Path, other: Path):
+    jax.tree.map(np.testing.assert_array_equal, final_state(folder), final_state(other))
+    evaluations = [
+        {line["step"]: line["validation/loss"] for line in read_metrics(run) if "validation/loss" in line}
+        for run in (folder, other)
+    ]
+    assert evaluations[0] == evaluations[1]
+    results = [json.loads((run / "results.json").read_text(encoding="utf-8")) for run in (folder, other)]
+    assert results[0] == results[1]
+
+
+def stop_on_call(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int, number: signal.Signals):
+    """Send the process a signal in the given call of a method, counted from 1."""
+    original: Callable[..., Any] = getattr(owner, name)
+    calls = 0
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            signal.raise_signal(number)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counting)
+
+
+def test_a_run_leaves_all_it_takes_to_use_it(finished: Result):
+    folder = finished.run.folder
+    names = {path.name for path in folder.iterdir()}
+    files = {"config.json", "tokenizer.json", "classes.json", "metrics.jsonl", "results.json"}
+    assert names == files | {"checkpoints", "tensorboard"}
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert results["test"] == finished.scores
+    run = Run.load(folder)
+    assert run.classes == ("good", "poor")
+    assert run.config.model.source_vocab_size == run.tokenizer.vocab_size
+    assert run.config.model.num_classes == 2
+    assert Evaluator(finished.examples, run.tokenizer, run.config).evaluate(run.best_model()) == (
+        finished.predictions,
+        finished.scores,
+    )
+
+
+def test_metrics_are_written_down_as_lines_and_as_events(finished: Result):
+    lines = read_metrics(finished.run.folder)
+    losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
+    assert list(losses) == [3, 4, 7, 8, 11, 12, 15, 16]  # every 3 steps, and before each evaluation
+    assert all(0 < loss < 2 for loss in losses.values())
+    assert [line["step"] for line in lines if "validation/accuracy" in line] == [4, 8, 12, 16]
+    events = EventAccumulator(str(finished.run.folder / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Tensors("train/loss")] == list(losses)
+    assert [event.step for event in events.Tensors("validation/loss")] == [4, 8, 12, 16]
+
+
+def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
+    config: TrainConfig, finished: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_on_call(patch, Report, "train_step", 6, signal.SIGTERM)
+        with pytest.raises(Stopped) as stopped:
+            train(config, folder)
+    assert (stopped.value.number, stopped.value.step) == (signal.SIGTERM, 6)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
+        metrics.write('{"step": 7, "validation/loss": 0}\n{"step": 8, "los')  # as a killed run leaves them
+    train(config, folder, resume=True)
+    assert_same_run(folder, finished.run.folder)
+    train(config, folder, resume=True)  # nothing is left to do
+    assert_same_run(folder, finished.run.folder)
+
+
+def test_an_evaluation_that_was_stopped_is_made_up_for(
+    config: TrainConfig, finished: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_on_call(patch, Evaluator, "evaluate", 2, signal.SIGINT)
+        with pytest.raises(Stopped) as stopped:
+            train(config, folder)
+    assert stopped.value.step == 8
+    train(config, folder, resume=True)
+    assert_same_run(folder, finished.run.folder)
+
+
+def test_a_second_signal_is_obeyed_at_once(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    original = Report.train_step
+
+    def train_step(self: Report, metrics: Any):
+        original(self, metrics)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Report, "train_step", train_step)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run")
+
+
+def test_evaluations_are_spread_over_the_epoch():
+    steps = range(15)
+    assert [step for step in steps if _is_evaluation_step(step, 7, 1)] == [7, 14]
+    assert [step for step in steps if _is_evaluation_step(step, 7, 2)] == [4, 7, 11, 14]
+    assert [step for step in steps if _is_evaluation_step(step, 7, 50)] == list(range(1, 15))
+
+
+class Scalar:
+    """A scalar on the device, which knows whether it was read."""
+
+    def __init__(self, value: float) -> None:
+        self.value, self.read = value, False
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        self.read = True
+        return np.array(self.value)
+
+
+def step_metrics(loss: float) -> dict[str, Any]:
+    return {"loss": Scalar(loss), "tokens": Scalar(10), "grad_norm": Scalar(1.0), "learning_rate": Scalar(0.1)}
+
+
+def new_report(folder: Path) -> Report:
+    return Report(folder, step=0, total_steps=10, steps_per_epoch=5, log_every=2)
+
+
+def test_the_newest_step_is_never_waited_for(tmp_path: Path):
+    steps = [step_metrics(loss) for loss in (1.0, 2.0, 3.0, 4.0, 5.0)]
+    read = []
+    with new_report(tmp_path) as report:
+        for metrics in steps:
+            report.train_step(metrics)
+            read.append([step["loss"].read for step in steps].count(True))
+    assert read == [0, 0, 2, 2, 4]
+    assert [line["loss"] for line in read_metrics(tmp_path)] == [1.5, 3.5]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path):
+    with new_report(tmp_path) as report:
+        report.train_step(step_metrics(math.nan))
+        with pytest.raises(UserError, match="the loss became nan before step 1"):
+            report.read_pending()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: bool
+):
+    monkeypatch.setenv("TTY_COMPATIBLE", str(int(terminal)))
+    with new_report(tmp_path) as report:
+        report.train_step(step_metrics(1.0))
+        report.read_pending()
+    output = capsys.readouterr().out
+    assert "tokens/s" in output
+    assert ("━" in output) == terminal
+    assert ("step 1/10  loss 1.000" in output) != terminal
+
+
+def test_prefetched_batches_begin_at_any_step():
+    batches = [
+        ClassifierBatch(np.full((2, 3), step, np.int32), np.array([3, 3], np.int32), np.zeros(2, np.int32))
+        for step in range(9)
+    ]
+    for first in (0, 4, 9):
+        fed = list(prefetch(batches, first))
+        assert [int(batch.source[0, 0]) for batch in fed] == list(range(first, 9))
+        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(fed))
