@@ -15,7 +15,10 @@ BEGIN, END = "<!-- mutants: begin -->", "<!-- mutants: end -->"
 def rows() -> list[str]:
     """A line of the table for each mutant, measured now."""
     pairs: dict[str, Pair] = {}
-    lines = ["| planted mistake | twin | rung | tier | figure | tolerance | times over |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| planted mistake | twin | rung | tier | figure | tolerance | times over |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for mutant in MUTANTS:
         with jax.enable_x64(mutant.dtype == "float64"):
             key = repr((mutant.dtype, mutant.model, mutant.training))

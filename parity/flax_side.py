@@ -132,10 +132,11 @@ def norm(config: ModelConfig, x: Float[np.ndarray, "rows d_model"]) -> Float[np.
 
 
 def clip(gradients: Arrays, max_norm: float) -> dict[str, np.ndarray]:
-    def apply(gradients: Any, max_norm: Any) -> Any:
+    @jax.jit
+    def apply(gradients: dict[str, jax.Array]) -> dict[str, jax.Array]:
         return optim.clip_by_global_norm(max_norm).update(gradients, optax.EmptyState())[0]
 
-    return {name: np.asarray(g) for name, g in jax.jit(apply)(dict(gradients), max_norm).items()}
+    return {name: np.asarray(g) for name, g in apply(dict(gradients)).items()}
 
 
 def learning_rates(config: TrainConfig, total_steps: int) -> Float[np.ndarray, " steps"]:
@@ -221,7 +222,7 @@ def decode_cached(config: ModelConfig, weights: Arrays, batch: Seq2SeqBatch) -> 
     """Logits of the decoder's input, one token at a time over the cache."""
     graph, params = _graph_and_params(config, weights)
     memory = _project_memory(graph, params, batch.source, batch.source_lengths)
-    decoder_input, _, _ = losses.shift_target(batch.target, batch.target_lengths)
+    decoder_input, _, _ = losses.shift_target(jnp.asarray(batch.target), jnp.asarray(batch.target_lengths))
     cache = nnx.merge(graph, params).empty_cache(*decoder_input.shape)
     steps = []
     for offset in range(decoder_input.shape[1]):

@@ -37,8 +37,9 @@ def print_report(report: dict[str, Any], console: Console) -> None:
             table.add_column(column, no_wrap=True)
         for column in ("figure", "floor", "tolerance"):
             table.add_column(column, justify="right", no_wrap=True)
-        for column in ("unit", "verdict", "where, and notes"):
-            table.add_column(column, overflow="fold")
+        table.add_column("unit", no_wrap=True)
+        table.add_column("verdict", no_wrap=True)
+        table.add_column("where, and notes", overflow="fold", min_width=30)
         for row in [report["weights"], *tier["results"]]:
             verdict = "[green]pass[/green]" if row["passed"] else "[bold red]FAIL[/bold red]"
             table.add_row(*_cells(row), verdict, _where(row))
@@ -105,7 +106,7 @@ def _tier_section(report: dict[str, Any], tier: dict[str, Any]) -> str:
             names = html.escape(", ".join(tier["null_tensors"]))
             parts.append(f'<p class="muted">The loss does not depend on these, so they are left out: {names}</p>')
     parts.append("<h3>Logits, by how many of their own ULP they differ</h3>")
-    labels = ["0", *(f"up to {2**i}" for i in range(len(tier["histogram"]) - 1))]
+    labels = ["0", *(f"≤ {2**i}" if i < 10 else f"≤ 2^{i}" for i in range(len(tier["histogram"]) - 1))]
     parts.append(_bars(tier["histogram"], labels, "elements"))
     if tier["losses"]:
         flax, torch = tier["losses"]["flax"], tier["losses"]["torch"]
@@ -142,11 +143,11 @@ def _axis(low: float, high: float, label: str) -> str:
         value = low + (high - low) * i / 4
         lines.append(f'<line x1="{_LEFT}" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e6eaef"/>')
         lines.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>')
-    return "".join(lines) + f'<text x="{_LEFT + 4}" y="{_HEIGHT + 2}">{label}</text>'
+    return "".join(lines) + f'<text x="{_LEFT + 4}" y="1">{label}</text>'
 
 
 def _svg(content: str, label: str) -> str:
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT + 10}" width="100%" role="img" aria-label="{label}">{content}</svg>'
+    return f'<svg viewBox="0 -12 {_WIDTH} {_HEIGHT + 22}" width="100%" role="img" aria-label="{label}">{content}</svg>'
 
 
 def _scale(values: list[float], low: float, high: float) -> list[float]:

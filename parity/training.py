@@ -9,8 +9,12 @@ import numpy as np
 from parity import flax_side, torch_side
 from parity.cases import Case, take_rows
 from parity.measure import EPS, Arrays, scaled_ulps
-from parity.pair import Pair, cast, with_dropout
+from parity.pair import Pair, cast, gradient_floor, with_dropout
 from parity.torch_side import OptimizerState
+
+# By how much the gradients of one step may differ; as with every ceiling, where one side's own rounding error is more
+# than half of it, twice that error takes its place.
+_GRADIENT_ULP = 8.0
 
 
 def _horizon(steps: int) -> int:
@@ -18,32 +22,38 @@ def _horizon(steps: int) -> int:
     return max(steps + 1, 101)
 
 
-def optimizer_alone(pair: Pair, steps: int) -> tuple[dict[str, float], float]:
-    """Scaled ULP of parameters and moments after ``steps`` updates from the same gradients, by name; and the floor."""
+def optimizer_alone(pair: Pair) -> tuple[dict[str, float], float]:
+    """Scaled ULP of parameters and moments after one update from the same gradients and state; and the floor.
+
+    The first update, which bias correction changes most, and two later ones.
+    """
     case = with_dropout(pair.case, 0.0)
-    flax = _updated(flax_side, case, steps)
-    floor = scaled_ulps(
-        _updated(torch_side, cast(case, "float32"), steps),
-        _updated(torch_side, cast(cast(case, "float32"), "float64"), steps),
-        "float32",
-    )
-    return scaled_ulps(flax, _updated(torch_side, case, steps), pair.dtype), max(floor.values())
+    single, double = cast(case, "float32"), cast(cast(case, "float32"), "float64")
+    figures, floor = {}, 0.0
+    for taken in (0, 5, 50):
+        ulps = scaled_ulps(_updated(flax_side, case, taken), _updated(torch_side, case, taken), pair.dtype)
+        figures |= {f"{name}, step {taken + 1}": ulp for name, ulp in ulps.items()}
+        rounding = scaled_ulps(_updated(torch_side, single, taken), _updated(torch_side, double, taken), "float32")
+        floor = max(floor, *rounding.values())
+    return figures, floor
 
 
-def _updated(side: Any, case: Case, steps: int) -> Arrays:
-    """Parameters and moments after updates from gradients that are a function of the case's seed."""
-    rng = np.random.default_rng(case.seed)
-    zeros = {name: np.zeros_like(weight) for name, weight in case.weights.items()}
+def _updated(side: Any, case: Case, taken: int) -> Arrays:
+    """Parameters and moments after one update, from gradients and moments that are a function of the case's seed."""
+    rng = np.random.default_rng((case.seed, taken))
 
     def draw(weight: np.ndarray) -> np.ndarray:
-        gradient = rng.standard_normal(weight.shape, np.float32) * 10.0 ** rng.uniform(-3, 0)
-        return gradient.astype(np.float32).astype(weight.dtype)
+        drawn = rng.standard_normal(weight.shape) * 10.0 ** rng.uniform(-3, 0)
+        return drawn.astype(np.float32).astype(weight.dtype)
 
+    gradients = {name: draw(weight) for name, weight in case.weights.items()}
+    # Moments as they are after some steps; 1e-3 is about what Adam leaves of a square after few of them.
+    means = {name: 0.5 * draw(weight) if taken else np.zeros_like(weight) for name, weight in case.weights.items()}
+    squares = {name: (1e-3 * mean * mean + 1e-3 * np.abs(mean)) for name, mean in means.items()}
     # At rate 1 an update is as large as the parameters, so that the update is what is measured.
     optimizer = dataclasses.replace(case.config.optimizer, learning_rate=1.0)
     config = dataclasses.replace(case.config, optimizer=optimizer)
-    gradients = [{name: draw(weight) for name, weight in case.weights.items()} for _ in range(steps)]
-    state = side.update(config, OptimizerState(case.weights, zeros, zeros, 0), gradients, _horizon(steps))
+    state = side.update(config, OptimizerState(case.weights, means, squares, taken), [gradients], _horizon(taken))
     parts = {"": state.weights, " (mean)": state.mean, " (square)": state.square}
     return {name + part: array for part, arrays in parts.items() for name, array in arrays.items()}
 
@@ -63,16 +73,20 @@ def locked_step(pair: Pair, steps: int) -> dict[str, float]:
         flax(batch)
         metrics = torch_(batch)
         after_flax, after_torch = flax.state, torch_.state
+        of_gradient = gradient_floor(dataclasses.replace(case, weights=before.weights), batch)
         for name in pair.without_null(after_torch.weights):
             difference = np.abs(after_flax.weights[name] - after_torch.weights[name])
-            bound = _step_bound(pair, name, before, after_torch, metrics["learning_rate"])
+            allowed = max(_GRADIENT_ULP, 2 * of_gradient[name])
+            bound = _step_bound(pair, name, before, after_torch, metrics["learning_rate"], allowed)
             ratio = np.where(np.isfinite(difference), difference / bound, np.inf).max()
             ratios[name] = max(ratios.get(name, 0.0), float(ratio))
     return ratios
 
 
-def _step_bound(pair: Pair, name: str, before: OptimizerState, after: OptimizerState, rate: float) -> np.ndarray:
-    """Per element: what gradients 8 scaled ULP apart, and the roundings of the update, may make of a parameter.
+def _step_bound(
+    pair: Pair, name: str, before: OptimizerState, after: OptimizerState, rate: float, gradient_ulp: float
+) -> np.ndarray:
+    """Per element: what gradients so many scaled ULP apart, and the roundings of the update, may make of a parameter.
 
     The first term is Adam's derivative by the gradient, which is large where the second moment is small.
     """
@@ -82,7 +96,7 @@ def _step_bound(pair: Pair, name: str, before: OptimizerState, after: OptimizerS
     v_hat = after.square[name] / (1 - beta2**taken)
     share = (1 - beta1) / (1 - beta1**taken)
     update = np.abs(after.weights[name] - before.weights[name])
-    of_gradient = 2 * rate * share * 8 * eps * np.abs(gradient).max() / (np.sqrt(v_hat) + config.eps)
+    of_gradient = 2 * rate * share * gradient_ulp * eps * np.abs(gradient).max() / (np.sqrt(v_hat) + config.eps)
     return of_gradient + 2 * np.spacing(np.abs(after.weights[name])) + 8 * eps * update
 
 

@@ -25,6 +25,7 @@ from parity.targets import Target, load_target
 from parity.tier import USER_ERROR
 
 CERTIFICATE = "parity.json"
+_WIDTH_OF_A_LOG = 180
 Dtype = Literal["float64", "float32", "bfloat16"]
 
 
@@ -55,6 +56,8 @@ def verify(
         raise UserError(f"--steps: expected a whole number of at least 1, got {steps}")
     target = load_target(path, preset, run)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH_OF_A_LOG)
     weights = _weights_result(target, _certified(path))
     tiers = [_climb_apart(path, preset, run, name, steps, console) for name in dict.fromkeys(dtype)]
     report = _report(target, weights, tiers)

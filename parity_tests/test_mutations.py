@@ -11,6 +11,7 @@ from parity.mutations import MUTANTS, TINY, Mutant, measure
 from parity.pair import Pair
 from parity.planting import planted
 from parity.rungs import FORWARD, climb, ladder
+from torch_reference import masks, models
 
 # Mutants of one case share its unharmed pair, which is what takes the time.
 _clean_pairs: dict[str, Pair] = {}
@@ -50,16 +51,16 @@ def _climb_once(pair: Pair, rung: str):
 
 
 def test_planting_is_undone_even_after_an_error():
-    from torch_reference import masks, models
-
     before = masks.causal_mask, models.Seq2Seq
-    with (
-        pytest.raises(RuntimeError, match="within"),
-        planted("torch_reference/masks.py", "<= query_positions[", "< query_positions["),
-    ):
-        assert masks.causal_mask is not before[0]
-        assert not masks.causal_mask(1, 1).any()
-        raise RuntimeError("within")
+
+    def fail_within() -> None:
+        with planted("torch_reference/masks.py", "<= query_positions[", "< query_positions["):
+            assert masks.causal_mask is not before[0]
+            assert not masks.causal_mask(1, 1).any()
+            raise RuntimeError("within")
+
+    with pytest.raises(RuntimeError, match="within"):
+        fail_within()
     assert (masks.causal_mask, models.Seq2Seq) == before
 
 

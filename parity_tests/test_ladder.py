@@ -1,0 +1,118 @@
+"""The twins agree over the whole config space of the models, and the ladder says so by tolerances that it derives."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parity import tolerances
+from parity.cases import Sizes, make_case
+from parity.measure import element_ulps, mismatches, scaled_ulp, scaled_ulps
+from parity.mutations import CLASSIFIER, TINY
+from parity.pair import Pair
+from parity.rungs import FORWARD, climb, ladder
+from parity.training import free_steps
+from parity.variants import CHOICES, all_pairs, pairs_of, pairwise, to_model
+
+SIZES = Sizes(rows=4, source=7, target=6)
+COVERING = pairwise(CHOICES)
+# In float64 a difference of meaning stands 10^9 above the noise, so one tier is enough for the meaning of a variant.
+VARIANTS = [(number, model) for number, row in enumerate(COVERING) if (model := to_model(row, "float64"))]
+
+
+def assert_passed(results) -> None:
+    assert results
+    assert all(result.passed for result in results), [result for result in results if not result.passed]
+
+
+def test_the_covering_set_covers_all_pairs_with_few_rows():
+    indices = [{name: CHOICES[name].index(value) for name, value in row.items()} for row in COVERING]
+    assert {pair for row in indices for pair in pairs_of(row)} == set(all_pairs(CHOICES))
+    assert len(COVERING) <= 25
+    refused = [row for row in COVERING if to_model(row, "float64") is None]
+    assert all(row["positions"] == "rope" and row["shape"] == "odd width" for row in refused)
+
+
+@pytest.mark.parametrize(("number", "model"), VARIANTS[::3], ids=[f"variant {n}" for n, _ in VARIANTS[::3]])
+def test_forward_pass_of_a_third_of_the_covering_variants(number: int, model, x64):
+    assert_passed(climb(Pair(make_case(model, number, SIZES), backward=False), FORWARD))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "model"), VARIANTS, ids=[f"variant {n}" for n, _ in VARIANTS])
+def test_gradients_and_decoding_of_all_covering_variants(number: int, model, x64):
+    pair = Pair(make_case(model, number, SIZES))
+    rungs = [*FORWARD, "gradients", "step"] + [r for r in ("cached decoding", "generated ids") if r in ladder(pair)]
+    assert_passed(climb(pair, rungs))
+
+
+@pytest.mark.parametrize("model", [{}, CLASSIFIER], ids=["seq2seq", "classifier"])
+def test_the_whole_ladder_in_both_tiers(model: dict, dtype: str):
+    config = dataclasses.replace(TINY, **model, dtype=dtype, param_dtype=dtype)
+    assert_passed(climb(Pair(make_case(config, seed=5, sizes=SIZES))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_the_whole_ladder_of_a_small_model_and_100_steps(norm_first: bool, dtype: str):
+    from parity.rungs import free_running
+    from parity.targets import SMALL
+
+    model = dataclasses.replace(
+        SMALL, norm_first=norm_first, source_vocab_size=97, target_vocab_size=97, dtype=dtype, param_dtype=dtype
+    )
+    pair = Pair(make_case(model, seed=0, sizes=Sizes(8, 24, 20)))
+    assert_passed([*climb(pair), free_running(pair, free_steps(pair, 100))])
+
+
+def test_bfloat16_forward_pass():
+    model = dataclasses.replace(TINY, dtype="bfloat16")
+    assert_passed(climb(Pair(make_case(model, seed=0, sizes=SIZES))))
+
+
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 10_000), rows=st.integers(1, 5), source=st.integers(1, 16), target=st.integers(2, 16))
+def test_any_shape_of_batch(seed: int, rows: int, source: int, target: int):
+    with jax.enable_x64(True):
+        model = dataclasses.replace(TINY, dtype="float64", param_dtype="float64")
+        pair = Pair(make_case(model, seed, Sizes(rows, source, target)), backward=False)
+        assert_passed(climb(pair, ["reachability", "attention", "logits", "loss"]))
+
+
+@pytest.mark.slow
+def test_length_512(x64):
+    model = dataclasses.replace(TINY, max_length=512, dtype="float64", param_dtype="float64")
+    assert_passed(climb(Pair(make_case(model, 0, Sizes(3, 512, 512)), backward=False), FORWARD))
+
+
+def test_scaled_ulp_is_a_share_of_the_largest_entry():
+    reference = np.array([1.0, -4.0, 1e-9], np.float32)
+    assert scaled_ulp(reference, reference, "float32") == 0
+    assert scaled_ulp(reference + np.float32([0, 0, 4 * 2.0**-23]), reference, "float32") == pytest.approx(1, rel=1e-6)
+    assert scaled_ulp(reference, np.zeros(3, np.float32), "float32") == np.inf
+    assert scaled_ulp(reference[:2], reference, "float32") == np.inf
+    assert scaled_ulp(np.float32([1, np.nan, 0]), reference, "float32") == np.inf
+    assert scaled_ulp(np.float32([1, np.inf, 0]), reference, "float32") == np.inf
+    assert scaled_ulps({"a": reference}, {"b": reference}, "float32") == {"b": np.inf, "a": np.inf}
+
+
+def test_element_ulps_count_the_floats_between_two_numbers():
+    reference = np.array([1.0, 3.0, -0.1])
+    steps = np.array([1.0, 2.0, 5.0])
+    moved = reference + steps * np.spacing(np.abs(reference))
+    np.testing.assert_array_equal(element_ulps(moved, reference, "float64"), steps)
+
+
+def test_mismatches_count_entries():
+    assert mismatches(np.array([1, 2, 3]), np.array([1, 0, 0])) == 2
+    assert mismatches(np.zeros(2), np.zeros(3)) == np.inf
+
+
+def test_a_tolerance_follows_its_floor_up_to_the_ceiling_and_no_further():
+    assert tolerances.tolerance(0.0, 16) == 4
+    assert tolerances.tolerance(2.0, 16) == 8
+    assert tolerances.tolerance(6.0, 16) == 16
+    assert tolerances.tolerance(20.0, 16) == 40
