@@ -1,10 +1,17 @@
-"""The vocabulary of sea freight: codes with the ways in which people write them, and container numbers.
+"""Sea freight: codes with the ways in which people write them, container numbers, and records drawn from these.
 
 Codes are public standards: SCAC for carriers, UN/LOCODE for ports, UNECE Recommendation 20 for units and 21 for
 packages, UN numbers with IMO classes for dangerous goods, ISO 6346 for containers.
 """
 
+import datetime
 import string
+from collections.abc import Callable, Sequence
+from typing import TypedDict, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
 
 # SCAC -> names and abbreviations.
 CARRIERS = {
@@ -141,3 +148,81 @@ def is_container_number(text: str) -> bool:
         len(text) == 11 and text.isascii() and text[:4].isalpha() and text[:4].isupper() and text[4:].isdigit()
     )
     return well_formed and check_digit(text[:10]) == int(text[10])
+
+
+class Hazard(TypedDict):
+    un: int
+    imo: str
+
+
+class Item(TypedDict):
+    container: str
+    packages: int
+    kind: str
+    goods: str
+    weight: int | float
+    unit: str
+    hazard: Hazard | None
+
+
+class Manifest(TypedDict):
+    """The target, in the order in which it is written."""
+
+    carrier: str
+    pol: str  # port of loading
+    pod: str  # port of discharge
+    etd: str  # estimated date of departure
+    shipper: str
+    consignee: str
+    items: list[Item]
+
+
+def draw_manifest(rng: np.random.Generator, max_items: int, upper_case: bool) -> Manifest:
+    """A record with 1 to ``max_items`` line items, fewer rather than more; its texts in capitals where asked."""
+    case = str.upper if upper_case else str
+    ports = list(PORTS)
+    pol = pick(rng, ports)
+    pod = pick(rng, [port for port in ports if port != pol])
+    day = datetime.date(2025, 1, 1) + datetime.timedelta(_below(rng, 3 * 365))
+    return {
+        "carrier": pick(rng, list(CARRIERS)),
+        "pol": pol,
+        "pod": pod,
+        "etd": day.isoformat(),
+        "shipper": case(_draw_party(rng)),
+        "consignee": case(_draw_party(rng)),
+        "items": [_draw_item(rng, case) for _ in range(min(int(rng.geometric(0.6)), max_items))],
+    }
+
+
+def _draw_item(rng: np.random.Generator, case: Callable[[str], str]) -> Item:
+    serial = pick(rng, OWNERS) + f"{_below(rng, 10**6):06d}"
+    goods, hazard = pick(rng, GOODS), None
+    if rng.random() < 0.25:
+        goods, un, imo = pick(rng, DANGEROUS_GOODS)
+        hazard = Hazard(un=un, imo=imo)
+    unit = pick(rng, ("KGM", "KGM", "LBR", "TNE"))
+    weight = (11 + _below(rng, 269)) / 10 if unit == "TNE" else (10 + _below(rng, 2790)) * 10
+    return {
+        "container": f"{serial}{check_digit(serial)}",
+        "packages": 2 + _below(rng, 998),
+        "kind": pick(rng, list(PACKAGES)),
+        "goods": case(goods),
+        "weight": int(weight) if weight == int(weight) else weight,
+        "unit": unit,
+        "hazard": hazard,
+    }
+
+
+def _draw_party(rng: np.random.Generator) -> str:
+    return " ".join(pick(rng, names) for names in PARTY_NAMES)
+
+
+def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+    """One of the options, each as likely as the others."""
+    return options[_below(rng, len(options))]
+
+
+def _below(rng: np.random.Generator, limit: int) -> int:
+    """As ``rng.integers(limit)``, several times as fast for one number."""
+    return int(rng.random() * limit)
