@@ -50,8 +50,8 @@ def _updated(side: Any, case: Case, taken: int) -> Arrays:
     # Moments as they are after some steps; 1e-3 is about what Adam leaves of a square after few of them.
     means = {name: 0.5 * draw(weight) if taken else np.zeros_like(weight) for name, weight in case.weights.items()}
     squares = {name: (1e-3 * mean * mean + 1e-3 * np.abs(mean)) for name, mean in means.items()}
-    # At rate 1 an update is as large as the parameters, so that the update is what is measured.
-    optimizer = dataclasses.replace(case.config.optimizer, learning_rate=1.0)
+    # At rate 1 an update is as large as the parameters, so that it is what is measured; clipping has its own rung.
+    optimizer = dataclasses.replace(case.config.optimizer, learning_rate=1.0, clip_norm=0.0)
     config = dataclasses.replace(case.config, optimizer=optimizer)
     state = side.update(config, OptimizerState(case.weights, means, squares, taken), [gradients], _horizon(taken))
     parts = {"": state.weights, " (mean)": state.mean, " (square)": state.square}

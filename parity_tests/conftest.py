@@ -35,6 +35,11 @@ else:
     torch.set_num_threads(1)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # nnx.State is annotated with typing.Hashable, which beartype calls out wherever it checks an argument of that type.
+    config.addinivalue_line("filterwarnings", "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning")
+
+
 @pytest.fixture
 def x64() -> Iterator[None]:
     """float64 throughout JAX, for this test only."""

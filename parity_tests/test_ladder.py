@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from variants import classifier_variants, name_of, seq2seq_variants
 
+from flax_transformer.config import ModelConfig
 from parity import tolerances
 from parity.cases import Sizes, make_case
 from parity.measure import element_ulps, mismatches, scaled_ulp, scaled_ulps
@@ -15,12 +17,10 @@ from parity.mutations import CLASSIFIER, TINY
 from parity.pair import Pair
 from parity.rungs import FORWARD, climb, ladder
 from parity.training import free_steps
-from parity.variants import CHOICES, all_pairs, pairs_of, pairwise, to_model
 
 SIZES = Sizes(rows=4, source=7, target=6)
-COVERING = pairwise(CHOICES)
 # In float64 a difference of meaning stands 10^9 above the noise, so one tier is enough for the meaning of a variant.
-VARIANTS = [(number, model) for number, row in enumerate(COVERING) if (model := to_model(row, "float64"))]
+VARIANTS = [*seq2seq_variants(), *classifier_variants()]
 
 
 def assert_passed(results) -> None:
@@ -28,23 +28,15 @@ def assert_passed(results) -> None:
     assert all(result.passed for result in results), [result for result in results if not result.passed]
 
 
-def test_the_covering_set_covers_all_pairs_with_few_rows():
-    indices = [{name: CHOICES[name].index(value) for name, value in row.items()} for row in COVERING]
-    assert {pair for row in indices for pair in pairs_of(row)} == set(all_pairs(CHOICES))
-    assert len(COVERING) <= 25
-    refused = [row for row in COVERING if to_model(row, "float64") is None]
-    assert all(row["positions"] == "rope" and row["shape"] == "odd width" for row in refused)
-
-
-@pytest.mark.parametrize(("number", "model"), VARIANTS[::3], ids=[f"variant {n}" for n, _ in VARIANTS[::3]])
-def test_forward_pass_of_a_third_of_the_covering_variants(number: int, model, x64):
-    assert_passed(climb(Pair(make_case(model, number, SIZES), backward=False), FORWARD))
+@pytest.mark.parametrize("model", VARIANTS[::3], ids=name_of)
+def test_forward_pass_of_a_third_of_the_covering_variants(model: ModelConfig, x64):
+    assert_passed(climb(Pair(make_case(model, 0, SIZES), backward=False), FORWARD))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "model"), VARIANTS, ids=[f"variant {n}" for n, _ in VARIANTS])
-def test_gradients_and_decoding_of_all_covering_variants(number: int, model, x64):
-    pair = Pair(make_case(model, number, SIZES))
+@pytest.mark.parametrize("model", VARIANTS, ids=name_of)
+def test_gradients_and_decoding_of_all_covering_variants(model: ModelConfig, x64):
+    pair = Pair(make_case(model, 0, SIZES))
     rungs = [*FORWARD, "gradients", "step"] + [r for r in ("cached decoding", "generated ids") if r in ladder(pair)]
     assert_passed(climb(pair, rungs))
 
