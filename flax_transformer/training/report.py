@@ -138,6 +138,6 @@ def format_score(name: str, value: float | str) -> str:
     label = name.replace("_", " ")
     if isinstance(value, str):
         return f"{label} {value}"
-    if name in ("bleu", "chrf"):  # sacrebleu's scale of 0 to 100
+    if name.startswith(("bleu", "chrf")):  # sacrebleu's scale of 0 to 100
         return f"{label} {value:.1f}"
     return f"{label} {value:.4f}" if name == "loss" else f"{label} {value:.1%}"
