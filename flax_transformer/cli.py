@@ -31,23 +31,32 @@ _SAMPLE_WIDTH = 400  # characters of each
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code. Where the user can mend what is wrong, that is 2 after one line on stderr."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if name in ("-h", "--help"):
-        print(_overview())
-        return 0
     try:
-        if name not in COMMANDS:
-            raise UserError(f"expected a command, one of {', '.join(COMMANDS)}, got {name!r}")
-        command = COMMANDS[name]
-        # What train can be told depends on the task, and verify needs an extra: they read their arguments themselves.
-        if command in (train, verify):
-            return command(rest)
-        return tyro.cli(command, prog=f"{PROGRAM} {name}", args=rest)
+        code = _run(name, rest)
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped at once; what was saved before is kept", file=sys.stderr)
         return 128 + signal.SIGINT
+    except BrokenPipeError:  # who reads the output, head say, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code
+
+
+def _run(name: str, rest: Sequence[str]) -> int:
+    if name in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if name not in COMMANDS:
+        raise UserError(f"expected a command, one of {', '.join(COMMANDS)}, got {name!r}")
+    command = COMMANDS[name]
+    # What train can be told depends on the task, and verify needs an extra: they read their arguments themselves.
+    if command in (train, verify):
+        return command(rest)
+    return tyro.cli(command, prog=f"{PROGRAM} {name}", args=rest)
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -249,6 +258,7 @@ def verify(arguments: Sequence[str]) -> int:
         raise UserError("verify needs PyTorch, which is an extra: pip install 'flax-transformer[torch]'")
     from parity.verify import verify as command
 
+    _set_up_jax()
     return tyro.cli(command, prog=f"{PROGRAM} verify", args=list(arguments))
 
 
@@ -264,7 +274,7 @@ def _set_up_jax() -> None:
     from flax_transformer.allocator import keep_freed_memory
 
     keep_freed_memory()
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / PROGRAM / "jax"))
     logging.getLogger("absl").setLevel(logging.ERROR)

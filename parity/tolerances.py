@@ -7,8 +7,9 @@ float32 floor.
 
 By the triangle, ``|T - J| <= |T - exact| + |J - exact|``; the other side's rounding error is taken to be like the one
 measured, and both are allowed twice their size: four floors in all, but never more than the ceiling, which is what was
-measured once on each size of model. Where the floor of one side alone exceeds half the ceiling (a sum that cancels),
-two floors are the ceiling: no one can ask more of two implementations than they can of one.
+measured once on each size of model. Where a sum cancels, the floor of one side alone nears the ceiling. No one can ask
+more of two implementations than of one, so there three floors are the ceiling: one side's rounding error and twice as
+much of the other's (of gradients on tiny batches, JAX's error was seen at 12 to 16 where PyTorch's was 5 to 9).
 """
 
 from dataclasses import dataclass
@@ -36,11 +37,16 @@ GRADIENT = {"float32": Ceiling(16, 32), "float64": Ceiling(24, 32)}
 DROPOUT_GRADIENT = Ceiling(16, 32)
 # bfloat16 rounds at the same places on both sides, so here the ceiling alone decides.
 BFLOAT16 = Ceiling(2, 2)
-# Largest and 99.9th percentile of |difference| of parameters after free-running training with a smooth activation.
-# Beyond 100 steps in float32 there is no ceiling: the trajectory is chaotic, and the figure is only reported.
-FREE_STEPS = {("float32", 100): (1e-5, 2e-7), ("float64", 100): (1e-13, 1e-13), ("float64", 1000): (1e-11, 1e-11)}
+# Absolute difference of parameters after free-running training with a smooth activation: in float32 of 99.9% of them,
+# in float64 of all. Beyond 100 steps in float32 there is no ceiling: the trajectory is chaotic.
+FREE_STEPS = {("float32", 100): 2e-7, ("float64", 100): 1e-13, ("float64", 1000): 1e-11}
 
 
 def tolerance(floor: float, ceiling: float) -> float:
-    """Four floors (of at least one ULP each), but at most the ceiling or, if that is more, two floors."""
-    return min(4 * max(floor, 1.0), max(ceiling, 2 * floor))
+    """Four floors (of at least one ULP each), but at most the ceiling or, if that is more, three floors."""
+    return min(4 * max(floor, 1.0), lifted(ceiling, floor))
+
+
+def lifted(ceiling: float, floor: float) -> float:
+    """The ceiling, or three floors where that is more."""
+    return max(ceiling, 3 * floor)

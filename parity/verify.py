@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
 from rich.console import Console
 from tyro.conf import Positional
@@ -127,6 +128,8 @@ def _climb_apart(
     """One tier in a fresh process; shows the rung that it is on."""
     request = {"path": path and str(path), "preset": preset, "run": run and str(run), "dtype": dtype, "steps": steps}
     environment = os.environ | {"JAX_ENABLE_X64": "1" if dtype == "float64" else "0"}
+    if jax.config.jax_compilation_cache_dir:
+        environment["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
     with tempfile.TemporaryDirectory() as folder, console.status(f"{dtype}: starting") as status:
         request_file, result_file = Path(folder, "request.json"), Path(folder, "result.json")
         request_file.write_text(json.dumps(request), encoding="utf-8")
