@@ -129,16 +129,21 @@ class FreeRun:
 
 
 def free_steps(pair: Pair, steps: int) -> FreeRun:
-    """Both twins for ``steps`` steps on their own; and PyTorch once more with the rows of its batches reordered."""
+    """Both twins for ``steps`` steps on their own.
+
+    And PyTorch once more, for the floor: in float32 against its float64 run, in float64 with rows in another order.
+    """
     case = with_dropout(pair.case, 0.0)
+    in_float32 = pair.dtype == "float32"
+    again = cast(case, "float64") if in_float32 else case
+    flax, torch_ = (side.Trainer(case.config, case.weights, _horizon(steps)) for side in (flax_side, torch_side))
+    itself = torch_side.Trainer(again.config, again.weights, _horizon(steps))
     rng = np.random.default_rng(case.seed)
-    sides = (flax_side.Trainer, torch_side.Trainer, torch_side.Trainer)
-    flax, torch_, shuffled = (trainer(case.config, case.weights, _horizon(steps)) for trainer in sides)
     losses: tuple[list[float], list[float]] = ([], [])
     for step in range(steps):
         batch = case.batch_of_step(step)
         losses[0].append(flax(batch)["loss"])
         losses[1].append(torch_(batch)["loss"])
-        shuffled(take_rows(batch, rng.permutation(len(batch.source))))
-    weights = [pair.without_null(trainer.state.weights) for trainer in (flax, torch_, shuffled)]
+        itself(batch if in_float32 else take_rows(batch, rng.permutation(len(batch.source))))
+    weights = [pair.without_null(trainer.state.weights) for trainer in (flax, torch_, itself)]
     return FreeRun(_drift(weights[0], weights[1]), _drift(weights[2], weights[1]), *losses)
