@@ -1,13 +1,13 @@
 """Token ids -> padded batches of few shapes, in an order that is a function of (seed, epoch).
 
-A batch is a NamedTuple of arrays and thus already a pytree. Rows are right-padded; a row of length 0 is filler that
-completes the last batch of a bucket, and losses and metrics leave it out.
+A batch is a NamedTuple of arrays (numpy's here, a framework's on its device) and thus already a pytree. Rows are
+right-padded; a row of length 0 is filler that completes the last batch of a bucket: losses and metrics leave it out.
 """
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32
@@ -29,10 +29,10 @@ _ORDER, _WORD_DROPOUT = 0, 1
 class Seq2SeqBatch(NamedTuple):
     """``target`` holds the begin token, the text and the end token; its length counts all of them."""
 
-    source: Int32[np.ndarray, "batch source"]
-    source_lengths: Int32[np.ndarray, " batch"]
-    target: Int32[np.ndarray, "batch target"]
-    target_lengths: Int32[np.ndarray, " batch"]
+    source: Int32[Any, "batch source"]
+    source_lengths: Int32[Any, " batch"]
+    target: Int32[Any, "batch target"]
+    target_lengths: Int32[Any, " batch"]
 
     @property
     def source_mask(self) -> Bool[np.ndarray, "batch source"]:
@@ -46,9 +46,9 @@ class Seq2SeqBatch(NamedTuple):
 
 
 class ClassifierBatch(NamedTuple):
-    source: Int32[np.ndarray, "batch source"]
-    source_lengths: Int32[np.ndarray, " batch"]
-    labels: Int32[np.ndarray, " batch"]
+    source: Int32[Any, "batch source"]
+    source_lengths: Int32[Any, " batch"]
+    labels: Int32[Any, " batch"]
 
     @property
     def source_mask(self) -> Bool[np.ndarray, "batch source"]:

@@ -72,6 +72,7 @@ def _outputs(
     for indices, batch in evaluation_batches(encoded, config):
         check()
         if isinstance(model, Classifier):
+            assert isinstance(batch, ClassifierBatch)
             yield indices, _classify(model, batch)
         else:
             # The target's begin token is not generated.
