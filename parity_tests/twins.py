@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
@@ -13,7 +12,7 @@ from flax import nnx
 from flax_transformer import weights as bridge
 from flax_transformer.config import ModelConfig
 from parity import tolerances
-from parity.measure import Arrays, scaled_ulp
+from parity.measure import EPS, Arrays, scaled_ulp
 
 # In scaled ULP (parity.measure): what two sound implementations of a small model stay below.
 OPERATION = tolerances.OPERATION.small
@@ -42,9 +41,9 @@ SOURCE_LENGTHS = np.array([11, 1, 0, 4, 8], np.int32)
 TARGET_LENGTHS = np.array([7, 3, 0, 1, 5], np.int32)
 
 
-def small(dtype: str = "float32", **changes: Any) -> ModelConfig:
-    """The small config with changes, its parameters and products in ``dtype``."""
-    return dataclasses.replace(SMALL, **{"dtype": dtype, "param_dtype": dtype, **changes})
+def small(tier: str = "float32", **changes: Any) -> ModelConfig:
+    """The small config with changes; its parameters and products are of the tier's dtype."""
+    return dataclasses.replace(SMALL, **{"dtype": tier, "param_dtype": tier, **changes})
 
 
 def twin_modules(
@@ -56,7 +55,7 @@ def twin_modules(
 ) -> tuple[Any, Any]:
     """Both modules, made from equal arguments, with equal weights that none of them could have started with.
 
-    The bridge knows a weight by the module it stands in; ``parent`` is the name of a module that is a root here.
+    The bridge knows a weight by the module it stands in: ``parent`` is the module's own place, "" if it is a model.
     """
     rng = np.random.default_rng(0)
     with torch.random.fork_rng(), torch.no_grad():
@@ -70,14 +69,14 @@ def twin_modules(
 
 def with_weights(like: nnx.Module, weights: Arrays, parent: str = "root") -> Any:
     """A module of the same structure with these weights, given in PyTorch's names and layouts."""
-    converted = bridge.from_torch({f"{parent}.{name}": weight for name, weight in weights.items()})
+    converted = bridge.from_torch({_dotted(parent, name): weight for name, weight in weights.items()})
     graph, params, rest = nnx.split(like, nnx.Param, ...)
-    filled = [
-        (path, param.replace(jnp.asarray(converted.pop(".".join([parent, *map(str, path)])), param.dtype)))
-        for path, param in nnx.to_flat_state(params)
-    ]
-    assert not converted, f"the twin has no place for {sorted(converted)}"
-    return nnx.merge(graph, nnx.from_flat_state(filled), rest)
+    params = bridge.to_params(params, {name.removeprefix(f"{parent}."): w for name, w in converted.items()})
+    return nnx.merge(graph, params, rest)
+
+
+def _dotted(parent: str, *path: Any) -> str:
+    return ".".join(map(str, path if parent == "" else (parent, *path)))
 
 
 def torch_weights(module: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -88,10 +87,21 @@ def torch_gradients(module: torch.nn.Module) -> dict[str, np.ndarray]:
     return {name: to_numpy(p.grad) for name, p in module.named_parameters() if p.grad is not None}
 
 
-def flax_gradients(gradients: nnx.State) -> dict[str, np.ndarray]:
+def flax_gradients(gradients: nnx.State, parent: str = "root") -> dict[str, np.ndarray]:
     """In PyTorch's names and layouts."""
-    flat = {".".join(["root", *map(str, path)]): np.asarray(g[...]) for path, g in nnx.to_flat_state(gradients)}
-    return {name.removeprefix("root."): g for name, g in bridge.to_torch(flat).items()}
+    flat = {_dotted(parent, *path): np.asarray(gradient[...]) for path, gradient in nnx.to_flat_state(gradients)}
+    return {name.removeprefix(f"{parent}."): gradient for name, gradient in bridge.to_torch(flat).items()}
+
+
+def check_gradients(given: Arrays, expected: Arrays, dtype: str) -> None:
+    """Each parameter's gradient. Attention without rope does not depend on the key bias: both sides have noise."""
+    assert given.keys() == expected.keys()
+    noise = GRADIENT[dtype] * EPS[dtype] * max(np.abs(gradient).max() for gradient in expected.values())
+    for name, gradient in given.items():
+        if name.endswith("key.bias") and np.abs(expected[name]).max() <= noise:
+            assert np.abs(gradient).max() <= noise
+        else:
+            assert ulps(gradient, expected[name]) <= GRADIENT[dtype], name
 
 
 def to_torch(array: np.ndarray, requires_grad: bool = False) -> torch.Tensor:
