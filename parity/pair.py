@@ -33,8 +33,8 @@ def with_dropout(case: Case, rate: float) -> Case:
 def gradient_floor(case: Case, batch: Batch) -> dict[str, float]:
     """The rounding error of each parameter's gradient as the optimizer gets it, clipped, in scaled ULP.
 
-    PyTorch's float32 against its float64. On large models most of it is the norm that clipping divides by: a float32 sum
-    over 50 million squares was seen 480 ULP off.
+    PyTorch's float32 against its float64. On large models most of it is the norm that clipping divides by: a float32
+    sum over 50 million squares was seen 480 ULP off.
     """
 
     def clipped(case: Case) -> Arrays:

@@ -83,11 +83,13 @@ def test_length_512(x64):
 def test_scaled_ulp_is_a_share_of_the_largest_entry():
     reference = np.array([1.0, -4.0, 1e-9], np.float32)
     assert scaled_ulp(reference, reference, "float32") == 0
-    assert scaled_ulp(reference + np.float32([0, 0, 4 * 2.0**-23]), reference, "float32") == pytest.approx(1, rel=1e-6)
+    assert scaled_ulp(reference + np.array([0, 0, 4 * 2.0**-23], np.float32), reference, "float32") == pytest.approx(
+        1, rel=1e-6
+    )
     assert scaled_ulp(reference, np.zeros(3, np.float32), "float32") == np.inf
     assert scaled_ulp(reference[:2], reference, "float32") == np.inf
-    assert scaled_ulp(np.float32([1, np.nan, 0]), reference, "float32") == np.inf
-    assert scaled_ulp(np.float32([1, np.inf, 0]), reference, "float32") == np.inf
+    assert scaled_ulp(np.array([1, np.nan, 0], np.float32), reference, "float32") == np.inf
+    assert scaled_ulp(np.array([1, np.inf, 0], np.float32), reference, "float32") == np.inf
     assert scaled_ulps({"a": reference}, {"b": reference}, "float32") == {"b": np.inf, "a": np.inf}
 
 
