@@ -135,6 +135,9 @@ def refusal(
     return None
 
 
+_FASTEST: dict[str, AttentionBackend] = {"gpu": "cudnn", "tpu": "flash"}
+
+
 @functools.cache
 def _log_once(message: str) -> None:
     log.info(message)
@@ -155,7 +158,7 @@ def choose_backend(
     """
     platform = platform or jax.default_backend()
     if backend == "auto":
-        fastest = {"gpu": "cudnn", "tpu": "flash"}.get(platform, "xla")
+        fastest = _FASTEST.get(platform, "xla")
         reason = refusal(fastest, query, key, mask, drops_weights, platform)
         if reason is None:
             return fastest

@@ -418,7 +418,7 @@ def from_dict(kind: type[Config], values: dict[str, Any], where: str = "config")
     if not isinstance(values, dict):
         raise UserError(f"{where}: expected a JSON object, got {type(values).__name__}")
     hints = typing.get_type_hints(kind)
-    known = {f.name for f in dataclasses.fields(kind)}
+    known = {f.name for f in dataclasses.fields(typing.cast(Any, kind))}
     arguments = {}
     for name, value in values.items():
         if name not in known:

@@ -95,19 +95,17 @@ class DecoderLayer(nnx.Module):
         Returns:
             The output, and the keys and values of self-attention with those of ``x`` written in.
         """
-        written: KeyValue
+        written: list[KeyValue] = []
 
         def attend(x: Array) -> Array:
-            nonlocal written
-            written = self.self_attention.project(x, mask.query_offset)
-            if cache is not None:
-                written = write_cache(cache, written, mask.query_offset)
-            return self.self_attention(x, written, mask, rngs=rngs)
+            new = self.self_attention.project(x, mask.query_offset)
+            written.append(new if cache is None else write_cache(cache, new, mask.query_offset))
+            return self.self_attention(x, written[0], mask, rngs=rngs)
 
         x = self.self_attention_residual(x, attend, rngs)
         x = self.cross_attention_residual(x, lambda x: self.cross_attention(x, memory, memory_mask, rngs=rngs), rngs)
         x = self.feed_forward_residual(x, lambda x: self.feed_forward(x, rngs), rngs)
-        return x, written
+        return x, written[0]
 
 
 def write_cache(cache: KeyValue, new: KeyValue, offset: Array | int) -> KeyValue:

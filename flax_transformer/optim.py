@@ -43,7 +43,7 @@ def schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     """Scale the gradient by ``min(1, max_norm / (norm + 1e-6))``, as torch.nn.utils.clip_grad_norm_ does."""
 
-    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
+    def update(updates: Any, state: Any, params: Any = None, **_: Any) -> tuple[Any, Any]:
         scale = jnp.minimum(1.0, max_norm / (optax.tree.norm(updates) + 1e-6))
         return jax.tree.map(lambda gradient: gradient * scale, updates), state
 
@@ -71,7 +71,7 @@ def scale_by_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTrans
             jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params)
         )
 
-    def update(updates: Any, state: AdamState, params: Any = None) -> tuple[Any, AdamState]:
+    def update(updates: Any, state: Any, params: Any = None, **_: Any) -> tuple[Any, AdamState]:
         count = state.count + 1
         mean = jax.tree.map(lambda m, g: m + (1 - beta1) * (g - m), state.mean, updates)
         square = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * (g * g), state.square, updates)

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
@@ -53,7 +54,7 @@ class Case:
         return self.model.dtype
 
     @cached_property
-    def batch(self) -> Batch:
+    def batch(self) -> Any:
         return self.batch_of_step(0)
 
     def batch_of_step(self, step: int) -> Batch:

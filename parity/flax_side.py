@@ -133,7 +133,7 @@ def norm(config: ModelConfig, x: Float[np.ndarray, "rows d_model"]) -> Float[np.
 
 def clip(gradients: Arrays, max_norm: float) -> dict[str, np.ndarray]:
     @jax.jit
-    def apply(gradients: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    def apply(gradients: dict[str, jax.Array]) -> Any:
         return optim.clip_by_global_norm(max_norm).update(gradients, optax.EmptyState())[0]
 
     return {name: np.asarray(g) for name, g in apply(dict(gradients)).items()}
@@ -155,7 +155,7 @@ class Trainer:
     """Training from given weights, with the whole state open to be read and set."""
 
     def __init__(self, config: TrainConfig, weights: Arrays, total_steps: int) -> None:
-        self.step = _train_step(training.TrainStep, config, total_steps, jax.config.jax_enable_x64)
+        self.step = _train_step(training.TrainStep, config, total_steps, jax.config.read("jax_enable_x64"))
         _, self._like = _abstract_model(models.create_model, config.model)
         zeros = {name: np.zeros_like(weight) for name, weight in weights.items()}
         self.state = OptimizerState(weights, zeros, zeros, 0)
@@ -198,7 +198,7 @@ def update(config: TrainConfig, state: OptimizerState, gradients: Sequence[Array
 @functools.lru_cache(maxsize=32)
 def _optimizer_step(step: training.TrainStep) -> Callable:
     @jax.jit
-    def apply(gradients: nnx.State, opt_state: Any, params: nnx.State) -> tuple[nnx.State, Any]:
+    def apply(gradients: nnx.State, opt_state: Any, params: nnx.State) -> tuple[Any, Any]:
         updates, opt_state = step.optimizer.update(gradients, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 

@@ -55,6 +55,6 @@ def first_divergence(pair: Pair) -> Divergence | None:
                 far = distances(pair.case, of_flax, of_flax, of_torch, name)
             else:
                 far = (0.0 if name in of_flax else np.inf, 0.0 if name in of_torch else np.inf)
-            shapes = (taps[name].shape if name in taps else () for taps in (of_flax, of_torch))
-            return Divergence(name, *shapes, ulp, tolerance, far)
+            flax_shape, torch_shape = (taps[name].shape if name in taps else () for taps in (of_flax, of_torch))
+            return Divergence(name, flax_shape, torch_shape, ulp, tolerance, far)
     return None

@@ -200,7 +200,8 @@ def _cross_entropy(pair: Pair, smoothing: float) -> float:
     labels = rng.integers(vocabulary, size=logits.shape[:-1])
     real = rng.random(labels.shape) < 0.7
     of_flax, flax_count = jax.jit(flax_losses.cross_entropy, static_argnums=3)(logits, labels, real, smoothing)
-    of_torch, torch_count = torch_losses.cross_entropy(*map(torch.as_tensor, (logits, labels, real)), smoothing)
+    logits, labels, real = (torch.as_tensor(array) for array in (logits, labels, real))
+    of_torch, torch_count = torch_losses.cross_entropy(logits, labels, real, smoothing)
     if int(flax_count) != int(torch_count):
         return np.inf
     return scaled_ulp(np.asarray(of_flax), of_torch.numpy(), "float32" if pair.dtype == "bfloat16" else pair.dtype)

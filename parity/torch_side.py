@@ -5,6 +5,7 @@ The twin's modules are looked up at each call, so that a mistake planted in one 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.as_tensor(np.array(array))
 
 
-def build(config: ModelConfig, weights: Arrays) -> models.Classifier | models.Seq2Seq:
+def build(config: ModelConfig, weights: Arrays) -> Any:
     """The model with these weights, in evaluation mode."""
     with torch.device("meta"):
         model = models.create_model(config, seed=0)
@@ -87,7 +88,7 @@ def run(
     )
 
 
-def _tap_dtypes(model: torch.nn.Module, names: Mapping[int, str], batch: Batch) -> dict[str, torch.dtype]:
+def _tap_dtypes(model: Any, names: Mapping[int, str], batch: Batch) -> dict[str, torch.dtype]:
     with torch.no_grad(), recording(Tape(names)) as tape:
         training.batch_loss(model, batch)
     return {name: value.dtype for name, value in tape.values.items()}

@@ -64,7 +64,7 @@ def verify(
     report = _report(target, weights, tiers)
     print_report(report, console)
     is_export = path is not None and not (path / "checkpoints").is_dir()
-    if is_export and report["passed"]:
+    if path is not None and is_export and report["passed"]:
         _write_json(report, path / CERTIFICATE)
     if json is not None:
         _write_json(report, json)
@@ -128,8 +128,8 @@ def _climb_apart(
     """One tier in a fresh process; shows the rung that it is on."""
     request = {"path": path and str(path), "preset": preset, "run": run and str(run), "dtype": dtype, "steps": steps}
     environment = os.environ | {"JAX_ENABLE_X64": "1" if dtype == "float64" else "0"}
-    if jax.config.jax_compilation_cache_dir:
-        environment["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
+    if cache := jax.config.read("jax_compilation_cache_dir"):
+        environment["JAX_COMPILATION_CACHE_DIR"] = cache
     with tempfile.TemporaryDirectory() as folder, console.status(f"{dtype}: starting") as status:
         request_file, result_file = Path(folder, "request.json"), Path(folder, "result.json")
         request_file.write_text(json.dumps(request), encoding="utf-8")

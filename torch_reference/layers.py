@@ -1,6 +1,7 @@
 """Encoder and decoder layers and stacks (Vaswani et al., 2017, section 3.1), post-LN or pre-LN."""
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -98,19 +99,17 @@ class DecoderLayer(nn.Module):
         Returns:
             The output, and the keys and values of self-attention with those of ``x`` written in.
         """
-        written: KeyValue
+        written: list[KeyValue] = []
 
         def attend(x: Tensor) -> Tensor:
-            nonlocal written
-            written = self.self_attention.project(x, mask.query_offset)
-            if cache is not None:
-                written = write_cache(cache, written, mask.query_offset)
-            return self.self_attention(x, written, mask)
+            new = self.self_attention.project(x, mask.query_offset)
+            written.append(new if cache is None else write_cache(cache, new, mask.query_offset))
+            return self.self_attention(x, written[0], mask)
 
         x = self.self_attention_residual(x, attend)
         x = self.cross_attention_residual(x, lambda x: self.cross_attention(x, memory, memory_mask))
         x = self.feed_forward_residual(x, self.feed_forward)
-        return x, written
+        return x, written[0]
 
 
 def write_cache(cache: KeyValue, new: KeyValue, offset: int) -> KeyValue:
@@ -144,7 +143,8 @@ class Decoder(nn.Module):
 
     def project_memory(self, memory: Sequences) -> list[KeyValue]:
         """Each layer's keys and values of the memory: computed once for a source, whatever the number of new tokens."""
-        return [layer.cross_attention.project(memory) for layer in self.layers]
+        layers = cast(Sequence[DecoderLayer], self.layers)
+        return [layer.cross_attention.project(memory) for layer in layers]
 
     def forward(
         self,

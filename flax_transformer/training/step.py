@@ -30,12 +30,15 @@ def batch_loss(
     model: Classifier | Seq2Seq, batch: Batch, label_smoothing: float = 0.0, rngs: nnx.Rngs | None = None
 ) -> tuple[Float[Array, ""], Int[Array, ""]]:
     """Summed loss of a batch, and the number of tokens or rows it is a sum over."""
-    if isinstance(batch, ClassifierBatch):
-        logits = model(batch.source, batch.source_lengths, rngs=rngs)
-        return classification_loss(logits, batch.labels, batch.source_lengths, label_smoothing)
-    decoder_input, labels, lengths = shift_target(batch.target, batch.target_lengths)
-    logits = model(batch.source, batch.source_lengths, decoder_input, lengths, rngs=rngs)
-    return seq2seq_loss(logits, labels, lengths, label_smoothing)
+    match model, batch:
+        case Classifier(), ClassifierBatch():
+            logits = model(batch.source, batch.source_lengths, rngs=rngs)
+            return classification_loss(logits, batch.labels, batch.source_lengths, label_smoothing)
+        case Seq2Seq(), Seq2SeqBatch():
+            decoder_input, labels, lengths = shift_target(batch.target, batch.target_lengths)
+            logits = model(batch.source, batch.source_lengths, decoder_input, lengths, rngs=rngs)
+            return seq2seq_loss(logits, labels, lengths, label_smoothing)
+    raise TypeError(f"expected a batch of the model's kind, got {type(batch).__name__} for {type(model).__name__}")
 
 
 def count_tokens(batch: Batch) -> Int[Array, ""]:
@@ -95,7 +98,8 @@ class TrainStep:
             "grad_norm": optax.tree.norm(gradients),
             "learning_rate": self.learning_rate(state.step),
         }
-        return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), metrics
+        params: Any = optax.apply_updates(state.params, updates)
+        return TrainState(params, opt_state, state.step + 1), metrics
 
     def _gradients(self, params: nnx.State, batch: Batch, key: PRNGKeyArray) -> tuple[Array, Array, nnx.State]:
         """Summed loss, its count, and the gradient of the sum: part by part, the parts add up to the whole batch."""
