@@ -274,7 +274,7 @@ def _set_up_jax() -> None:
     from flax_transformer.allocator import keep_freed_memory
 
     keep_freed_memory()
-    if jax.config.read("jax_compilation_cache_dir") is None:
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / PROGRAM / "jax"))
     logging.getLogger("absl").setLevel(logging.ERROR)

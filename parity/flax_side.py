@@ -155,7 +155,8 @@ class Trainer:
     """Training from given weights, with the whole state open to be read and set."""
 
     def __init__(self, config: TrainConfig, weights: Arrays, total_steps: int) -> None:
-        self.step = _train_step(training.TrainStep, config, total_steps, jax.config.read("jax_enable_x64"))
+        in_float64 = jnp.result_type(float) == jnp.float64
+        self.step = _train_step(training.TrainStep, config, total_steps, in_float64)
         _, self._like = _abstract_model(models.create_model, config.model)
         zeros = {name: np.zeros_like(weight) for name, weight in weights.items()}
         self.state = OptimizerState(weights, zeros, zeros, 0)

@@ -128,7 +128,7 @@ def _climb_apart(
     """One tier in a fresh process; shows the rung that it is on."""
     request = {"path": path and str(path), "preset": preset, "run": run and str(run), "dtype": dtype, "steps": steps}
     environment = os.environ | {"JAX_ENABLE_X64": "1" if dtype == "float64" else "0"}
-    if cache := jax.config.read("jax_compilation_cache_dir"):
+    if cache := jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         environment["JAX_COMPILATION_CACHE_DIR"] = cache
     with tempfile.TemporaryDirectory() as folder, console.status(f"{dtype}: starting") as status:
         request_file, result_file = Path(folder, "request.json"), Path(folder, "result.json")
