@@ -13,7 +13,7 @@ from flax_transformer.next_token import NextToken, Outputs
 class Complete(NamedTuple):
     """The best complete outputs of each source so far, best first; score -inf where there are not as many."""
 
-    sequences: Int[Array, "batch width limit+1"]
+    sequences: Int[Array, "batch width positions"]
     lengths: Int[Array, "batch width"]
     scores: Float[Array, "batch width"]
 
@@ -61,7 +61,7 @@ def _start(next_token: NextToken, has_source: Bool[Array, " batch"], width: int)
     sequences = outputs.sequences.reshape(-1, width, outputs.sequences.shape[1])
     # At least float32, as the log-probabilities are.
     dtype = jnp.promote_types(next_token.model.config.dtype, jnp.float32)
-    is_pursued = has_source[:, None] & (jnp.arange(width) == 0)
+    is_pursued = has_source[:, None] & (jnp.arange(width) == 0)[None]
     sums = jnp.where(is_pursued, jnp.zeros((), dtype), -jnp.inf)
     nothing = Complete(sequences, jnp.zeros(sums.shape, jnp.int32), jnp.full(sums.shape, -jnp.inf, dtype))
     return Beams(jnp.zeros((), jnp.int32), outputs, sums, nothing)
@@ -79,7 +79,7 @@ def _extend(beams: Beams, next_token: NextToken) -> Beams:
     sequences = outputs.sequences.reshape(*beams.sums.shape, -1)
     sequences = jnp.take_along_axis(sequences, parents[:, :, None], axis=1)
     sequences = jax.lax.dynamic_update_slice_in_dim(sequences, tokens[:, :, None], beams.step + 1, axis=2)
-    is_complete = ends & (jnp.arange(2 * width) < width)
+    is_complete = ends & (jnp.arange(2 * width) < width)[None]
     candidates = _score(sequences, jnp.where(is_complete, sums, -jnp.inf), beams.step + 1, config)
     complete = _keep_best(beams.complete, candidates)
 
@@ -92,7 +92,7 @@ def _extend(beams: Beams, next_token: NextToken) -> Beams:
 
 
 def _score(
-    sequences: Int[Array, "batch n limit+1"],
+    sequences: Int[Array, "batch n positions"],
     sums: Float[Array, "batch n"],
     length: Int[Array, ""],
     config: GenerationConfig,

@@ -114,7 +114,7 @@ class _Loop(NamedTuple):
 
 def _one_by_one(
     next_token: NextToken, has_source: Bool[Array, " rows"], draws: Float[Array, "rows limit"] | None
-) -> tuple[Int[Array, "rows limit+1"], Int[Array, " rows"], Float[Array, " rows"]]:
+) -> tuple[Int[Array, "rows positions"], Int[Array, " rows"], Float[Array, " rows"]]:
     """Sequences, lengths and scores, each token the most probable one, or drawn where there are draws."""
     config, model = next_token.config, next_token.model.config
 
@@ -157,6 +157,6 @@ def _finish(
 ) -> Generation:
     """Say why each row stopped. A hypothesis that beam search did not find has neither tokens nor length."""
     lengths = jnp.where(scores == -jnp.inf, 0, lengths)
-    tokens = jnp.where(jnp.arange(tokens.shape[1]) < lengths[:, None], tokens, pad_id)
+    tokens = jnp.where(jnp.arange(tokens.shape[1])[None] < lengths[:, None], tokens, pad_id)
     last = jnp.take_along_axis(tokens, jnp.maximum(lengths - 1, 0)[:, None], axis=1)[:, 0]
     return Generation(tokens, lengths, scores, (lengths > 0) & (last == eos_id))

@@ -16,7 +16,7 @@ class Outputs(NamedTuple):
     """Outputs under way. Each leaf begins with the rows, so that a beam takes over another's state by indexing."""
 
     # behind the begin token, padding where nothing is generated yet
-    sequences: Int[Array, "rows limit+1"]
+    sequences: Int[Array, "rows positions"]
     constraint_states: Int[Array, " rows"] | None
     cache: list[KeyValue]
 
@@ -108,7 +108,7 @@ def penalize_repetition(
     logits_of_tokens = jnp.take_along_axis(logits, tokens, axis=1)
     penalized = jnp.where(logits_of_tokens > 0, logits_of_tokens / penalty, logits_of_tokens * penalty)
     # What is not generated yet goes to an id that does not exist, and is dropped.
-    places = jnp.where(jnp.arange(tokens.shape[1]) < step, tokens, logits.shape[1])
+    places = jnp.where(jnp.arange(tokens.shape[1])[None] < step, tokens, logits.shape[1])
     return logits.at[jnp.arange(len(logits))[:, None], places].set(penalized, mode="drop")
 
 

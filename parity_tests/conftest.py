@@ -17,7 +17,8 @@ import pytest
 from jaxtyping import install_import_hook
 
 # The dimensions named on every signature of the twins are checked while these tests run.
-_MODULES = ["attention", "dropout", "layers", "linear", "losses", "masks", "models", "optim", "positions"]
+_LAYERS = ["attention", "dropout", "layers", "linear", "masks", "models", "positions"]
+_MODULES = [*_LAYERS, "beam", "generate", "losses", "next_token", "optim"]
 _TWINS = [f"{package}.{module}" for package in ("flax_transformer", "torch_reference") for module in _MODULES]
 install_import_hook(_TWINS, "beartype.beartype")
 # Arrays of different rank combine only where the code says how.

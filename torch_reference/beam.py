@@ -14,7 +14,7 @@ from torch_reference.next_token import NextToken, Outputs
 class Complete(NamedTuple):
     """The best complete outputs of each source so far, best first; score -inf where there are not as many."""
 
-    sequences: Int[Tensor, "batch width limit+1"]
+    sequences: Int[Tensor, "batch width positions"]
     lengths: Int[Tensor, "batch width"]
     scores: Float[Tensor, "batch width"]
 
@@ -90,7 +90,7 @@ def _extend(beams: Beams, next_token: NextToken) -> Beams:
 
 
 def _score(
-    sequences: Int[Tensor, "batch n limit+1"], sums: Float[Tensor, "batch n"], length: int, config: GenerationConfig
+    sequences: Int[Tensor, "batch n positions"], sums: Float[Tensor, "batch n"], length: int, config: GenerationConfig
 ) -> Complete:
     """Outputs of ``length`` tokens, as complete ones."""
     lengths = torch.full_like(sums, length, dtype=torch.long)

@@ -86,7 +86,7 @@ def read_tokens(generation: Generation) -> list[list[int]]:
 
 def _one_by_one(
     next_token: NextToken, has_source: Bool[Tensor, " rows"], draws: Float[Tensor, "rows limit"] | None
-) -> tuple[Int[Tensor, "rows limit+1"], Int[Tensor, " rows"], Float[Tensor, " rows"]]:
+) -> tuple[Int[Tensor, "rows positions"], Int[Tensor, " rows"], Float[Tensor, " rows"]]:
     """Sequences, lengths and scores, each token the most probable one, or drawn where there are draws."""
     config, model = next_token.config, next_token.model.config
     outputs = next_token.start()

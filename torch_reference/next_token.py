@@ -17,7 +17,7 @@ class Outputs(NamedTuple):
     """Outputs under way. Each tensor begins with the rows, so that a beam takes over another's state by indexing."""
 
     # behind the begin token, padding where nothing is generated yet
-    sequences: Int[Tensor, "rows limit+1"]
+    sequences: Int[Tensor, "rows positions"]
     constraint_states: Int[Tensor, " rows"] | None
     cache: list[KeyValue]
 
