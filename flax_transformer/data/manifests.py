@@ -14,8 +14,36 @@ import numpy as np
 from flax_transformer.config import ManifestsData
 from flax_transformer.data.clerk import Clerk
 from flax_transformer.data.examples import Examples, Splits
-from flax_transformer.data.freight import Manifest, draw_manifest
+from flax_transformer.data.freight import CARRIERS, PACKAGES, PORTS, UNITS, Manifest, draw_manifest
 from flax_transformer.data.scoring import mean, parse_json
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+# JSON schema of the targets.
+MANIFEST_SCHEMA = _object(
+    carrier={"enum": list(CARRIERS)},
+    pol={"enum": list(PORTS)},
+    pod={"enum": list(PORTS)},
+    etd={"type": "string", "format": "date"},
+    shipper={"type": "string"},
+    consignee={"type": "string"},
+    items={
+        "type": "array",
+        "minItems": 1,
+        "items": _object(
+            container={"type": "string", "pattern": "[A-Z]{4}[0-9]{7}"},
+            packages={"type": "integer"},
+            kind={"enum": list(PACKAGES)},
+            goods={"type": "string"},
+            weight={"type": "number"},
+            unit={"enum": list(UNITS)},
+            hazard={"anyOf": [{"type": "null"}, _object(un={"type": "integer"}, imo={"type": "string"})]},
+        ),
+    },
+)
 
 
 def load_manifests(config: ManifestsData, seed: int) -> Splits:

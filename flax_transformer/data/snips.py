@@ -13,6 +13,13 @@ from flax_transformer.data.scoring import mean, parse_json
 from flax_transformer.data.splitting import first_of_each, set_aside
 from flax_transformer.errors import UserError
 
+_SLOT = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+# JSON schema of the targets.
+FRAME_SCHEMA = {
+    "type": "object",
+    "properties": {"intent": {"type": "string"}, "slots": {"type": "object", "additionalProperties": _SLOT}},
+    "required": ["intent", "slots"],
+}
 _VALIDATION = 700  # as in the literature, which keeps 13,084 of the 13,784 training rows
 
 

@@ -14,11 +14,11 @@ from flax_transformer.config import (
 )
 from flax_transformer.data.examples import Examples, Splits
 from flax_transformer.data.imdb import load_imdb
-from flax_transformer.data.manifests import load_manifests, score_manifests
+from flax_transformer.data.manifests import MANIFEST_SCHEMA, load_manifests, score_manifests
 from flax_transformer.data.multi30k import load_multi30k
 from flax_transformer.data.own import load_classification, load_seq2seq
 from flax_transformer.data.scoring import mean, score_translations
-from flax_transformer.data.snips import load_snips, score_frames
+from flax_transformer.data.snips import FRAME_SCHEMA, load_snips, score_frames
 
 
 def load_splits(config: DataConfig, seed: int) -> Splits:
@@ -64,3 +64,13 @@ def primary_metric(config: DataConfig) -> str:
     if config.architecture == "classifier":
         return "accuracy"
     return "bleu" if isinstance(config, Multi30kData) else "exact_match"
+
+
+def json_schema(config: DataConfig) -> dict[str, Any] | None:
+    """Of the targets; None for a task whose targets are not JSON, or not known to be."""
+    match config:
+        case ManifestsData():
+            return MANIFEST_SCHEMA
+        case SnipsData():
+            return FRAME_SCHEMA
+    return None

@@ -42,9 +42,31 @@ class Tokenizer:
         """The texts, without special tokens. Byte-level BPE gives back exactly what was encoded."""
         return self._backend.decode_batch([list(row) for row in ids], skip_special_tokens=True)
 
+    def token_bytes(self) -> dict[int, bytes]:
+        """What each token but the special ones adds to a text.
+
+        Raises :class:`UserError` where that depends on the tokens around it: for all but byte-level BPE.
+        """
+        if not isinstance(self._backend.decoder, decoders.ByteLevel):
+            raise UserError("expected a byte-level BPE tokenizer, whose tokens simply add up to the text")
+        special = self._backend.get_added_tokens_decoder().keys() | {self.pad_id, self.bos_id, self.eos_id, self.unk_id}
+        characters = {character: byte for byte, character in enumerate(_byte_characters())}
+        return {
+            token: bytes(characters[character] for character in text)
+            for text, token in self._backend.get_vocab().items()
+            if token not in special and characters.keys() >= set(text)
+        }
+
     def save(self, path: Path) -> None:
         """Write the ``tokenizers`` library's own JSON."""
         path.write_text(self._backend.to_str(pretty=True) + "\n", encoding="utf-8")
+
+
+def _byte_characters() -> list[str]:
+    """The character that stands for each byte in byte-level BPE: itself where Latin-1 prints it, else from 256 on."""
+    printed = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = [byte for byte in range(256) if byte not in printed]
+    return [chr(byte if byte in printed else 256 + others.index(byte)) for byte in range(256)]
 
 
 def train_tokenizer(config: TokenizerConfig, texts: Sequence[str]) -> Tokenizer:
