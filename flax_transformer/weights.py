@@ -77,16 +77,17 @@ def get_weights(model: nnx.Module) -> Weights:
     return {".".join(map(str, path)): np.asarray(jax.device_get(param[...])) for path, param in flat}
 
 
-def set_weights(model: nnx.Module, weights: Mapping[str, np.ndarray]) -> None:
-    """Put weights into the model, in place; each is cast to the dtype that the model keeps it in.
+def to_params(like: nnx.State, weights: Mapping[str, np.ndarray]) -> nnx.State:
+    """These weights as parameters with the structure and the dtypes of ``like``, which may be abstract.
 
     Raises:
         UserError: a key is missing, unknown, or its array has another shape than the model's.
     """
-    params = {".".join(map(str, path)): param for path, param in nnx.to_flat_state(nnx.state(model, nnx.Param))}
-    check_weights({key: param.shape for key, param in params.items()}, weights)
-    for key, param in params.items():
-        param[...] = jnp.asarray(weights[key], param.dtype)
+    params = {".".join(map(str, path)): (path, param) for path, param in nnx.to_flat_state(like)}
+    check_weights({key: param.shape for key, (_, param) in params.items()}, weights)
+    return nnx.from_flat_state(
+        [(path, param.replace(jnp.asarray(weights[key], param.dtype))) for key, (path, param) in params.items()]
+    )
 
 
 def check_weights(expected: Mapping[str, tuple[int, ...]], weights: Mapping[str, np.ndarray]) -> None:
@@ -118,9 +119,9 @@ def load_export(directory: Path) -> Classifier | Seq2Seq:
         UserError: a file is missing or damaged, or config and weights do not belong together.
     """
     config = load_config(ModelConfig, directory / CONFIG_FILE)
-    model = create_model(config, seed=0)
-    set_weights(model, from_torch(read_weights(directory / WEIGHTS_FILE)))
-    return model
+    # Drawing weights, only to replace them, would take longer than reading them.
+    graph, abstract = nnx.split(nnx.eval_shape(lambda: create_model(config, seed=0)))
+    return nnx.merge(graph, to_params(abstract, from_torch(read_weights(directory / WEIGHTS_FILE))))
 
 
 def read_weights(path: Path) -> Weights:
