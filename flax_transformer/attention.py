@@ -20,8 +20,6 @@ from flax_transformer.taps import tap
 
 log = logging.getLogger(__name__)
 
-Heads = Float[Array, "batch heads length head_dim"]
-
 
 class KeyValue(NamedTuple):
     """Projected keys and values: of the memory, or of the tokens decoded so far.
