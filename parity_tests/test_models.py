@@ -1,0 +1,278 @@
+"""Both models over their whole config space: logits, losses and every gradient, padding, causality, accumulation."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from flax import nnx
+from twins import (
+    GRADIENT,
+    LOSS,
+    ROWS,
+    SOURCE,
+    SOURCE_LENGTHS,
+    STACK,
+    TARGET,
+    TARGET_LENGTHS,
+    check_gradients,
+    flax_gradients,
+    small,
+    to_numpy,
+    to_torch,
+    torch_gradients,
+    twin_modules,
+    ulps,
+    with_weights,
+)
+from variants import classifier_variants, name_of, seq2seq_variants
+
+import flax_transformer.models as flax_models
+import torch_reference.losses as torch_losses
+import torch_reference.models as torch_models
+from flax_transformer.config import (
+    BatchConfig,
+    ClassificationData,
+    ModelConfig,
+    OptimizerConfig,
+    Seq2SeqData,
+    TrainConfig,
+)
+from flax_transformer.data.batches import Batch, ClassifierBatch, Seq2SeqBatch
+from flax_transformer.errors import UserError
+from flax_transformer.training.step import TrainState, TrainStep, batch_loss
+from parity.measure import scaled_ulp
+
+SMOOTHING = 0.1
+# Far over rounding, and 10^8 below any difference of meaning.
+FORWARD = 1e-12
+
+
+def model_twins(config: ModelConfig) -> tuple[Any, Any]:
+    if config.architecture == "classifier":
+        return twin_modules(flax_models.Classifier, torch_models.Classifier, config, parent="")
+    return twin_modules(flax_models.Seq2Seq, torch_models.Seq2Seq, config, parent="")
+
+
+def batch_of(config: ModelConfig, seed: int = 0) -> Batch:
+    rng = np.random.default_rng(seed)
+    source = rng.integers(config.source_vocab_size, size=(ROWS, SOURCE)).astype(np.int32)
+    if config.architecture == "classifier":
+        return ClassifierBatch(source, SOURCE_LENGTHS, rng.integers(config.num_classes, size=ROWS).astype(np.int32))
+    target = rng.integers(config.target_vocab_size, size=(ROWS, TARGET + 1)).astype(np.int32)
+    # The decoder reads all tokens but the last.
+    return Seq2SeqBatch(source, SOURCE_LENGTHS, target, TARGET_LENGTHS + (TARGET_LENGTHS > 0))
+
+
+def torch_loss(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits, summed loss, and its count."""
+    arrays = [to_torch(array) for array in batch]
+    if isinstance(batch, ClassifierBatch):
+        logits = model(*arrays[:2])
+        return logits, *torch_losses.classification_loss(logits, arrays[2], arrays[1], SMOOTHING)
+    decoder_input, labels, lengths = torch_losses.shift_target(*arrays[2:])
+    logits = model(*arrays[:2], decoder_input, lengths)
+    return logits, *torch_losses.seq2seq_loss(logits, labels, lengths, SMOOTHING)
+
+
+def flax_logits(model: Any, batch: Batch) -> jax.Array:
+    arrays = [jnp.asarray(array) for array in batch]
+    if isinstance(batch, ClassifierBatch):
+        return model(*arrays[:2])
+    return model(*arrays[:2], arrays[2][:, :-1], jnp.maximum(arrays[3] - 1, 0))
+
+
+def flax_loss(params: nnx.State, graph: nnx.GraphDef, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    arrays = type(batch)(*map(jnp.asarray, batch))
+    return batch_loss(nnx.merge(graph, params), arrays, SMOOTHING)
+
+
+def check_models(config: ModelConfig) -> None:
+    flax_twin, torch_twin = model_twins(config)
+    batch = batch_of(config)
+    logits, expected, count = torch_loss(torch_twin, batch)
+    expected.backward()
+
+    given = flax_logits(flax_twin, batch)
+    assert ulps(given, logits) <= STACK
+    if config.dtype == "float64":
+        assert np.abs(to_numpy(given) - to_numpy(logits)).max() <= FORWARD
+
+    graph, params = nnx.split(flax_twin)
+    (loss, flax_count), gradients = jax.value_and_grad(flax_loss, has_aux=True)(params, graph, batch)
+    assert int(flax_count) == int(count)
+    assert ulps(loss, expected) <= LOSS
+    check_gradients(flax_gradients(gradients, parent=""), torch_gradients(torch_twin), config.dtype)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("config", seq2seq_variants(), ids=name_of)
+def test_sequence_models_agree(config: ModelConfig) -> None:
+    check_models(config)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("config", classifier_variants(), ids=name_of)
+def test_classifiers_agree(config: ModelConfig) -> None:
+    check_models(config)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("weights_of", "changes"),
+    [
+        ("norm_eps", {"norm_eps": 1e-6}),
+        ("activation", {"activation": "gelu_tanh"}),
+        ("scale", {"scale_embeddings": False}),
+        ("positions", {"positions": "none"}),
+        ("norm", {"norm_first": False}),
+        ("pooling", {"pooling": "max", "architecture": "classifier"}),
+    ],
+)
+def test_a_twin_of_another_config_is_seen(weights_of: str, changes: dict[str, Any]) -> None:
+    config = small("float64", architecture=changes.get("architecture", "seq2seq"))
+    _, torch_twin = model_twins(config)
+    mistaken = dataclasses.replace(config, **changes)
+    kind = flax_models.Classifier if config.architecture == "classifier" else flax_models.Seq2Seq
+    abstract = nnx.eval_shape(lambda: kind(mistaken, rngs=nnx.Rngs(0)))
+    weights = {name: to_numpy(tensor) for name, tensor in torch_twin.state_dict().items()}
+    given = flax_logits(with_weights(abstract, weights, parent=""), batch_of(config))
+    expected, _, _ = torch_loss(torch_twin, batch_of(config))
+    assert np.abs(to_numpy(given) - to_numpy(expected)).max() > 1e5 * FORWARD, weights_of
+
+
+# --- what must not matter ---
+
+
+def with_other_padding(batch: Seq2SeqBatch) -> Seq2SeqBatch:
+    """The same rows, with other tokens behind the real ones."""
+    source, target = (
+        np.where(np.arange(tokens.shape[1]) < lengths[:, None], tokens, (tokens + 1) % 37)
+        for tokens, lengths in ((batch.source, batch.source_lengths), (batch.target, batch.target_lengths))
+    )
+    return batch._replace(source=source, target=target)
+
+
+@pytest.mark.usefixtures("x64")
+def test_what_stands_behind_the_real_tokens_does_not_matter() -> None:
+    config = small("float64")
+    twins = model_twins(config)
+    batch = batch_of(config)
+    assert isinstance(batch, Seq2SeqBatch)
+    real = np.arange(TARGET) < TARGET_LENGTHS[:, None]
+    other = with_other_padding(batch)
+    all_real = {"source_lengths": np.full(ROWS, SOURCE, np.int32)}
+    for logits_of in (lambda batch: flax_logits(twins[0], batch), lambda batch: torch_loss(twins[1], batch)[0]):
+        before, after = (to_numpy(logits_of(batch))[real] for batch in (batch, other))
+        assert scaled_ulp(after, before, "float64") <= STACK
+        before, after = (to_numpy(logits_of(batch._replace(**all_real)))[real] for batch in (batch, other))
+        assert scaled_ulp(after, before, "float64") > 1e5  # without a mask of the source
+
+
+@pytest.mark.usefixtures("x64")
+def test_no_token_of_the_target_is_seen_before_it_is_read() -> None:
+    config = small("float64")
+    flax_twin, torch_twin = model_twins(config)
+    batch = batch_of(config)
+    assert isinstance(batch, Seq2SeqBatch)
+    full = batch._replace(target_lengths=np.full(ROWS, TARGET + 1, np.int32))
+    at = 3
+    other = full.target.copy()
+    other[:, at] = (other[:, at] + 1) % config.target_vocab_size
+    for before, after in (
+        [to_numpy(flax_logits(flax_twin, batch)) for batch in (full, full._replace(target=other))],
+        [to_numpy(torch_loss(torch_twin, batch)[0]) for batch in (full, full._replace(target=other))],
+    ):
+        assert scaled_ulp(after[:, :at], before[:, :at], "float64") <= STACK
+        assert (np.abs(after[:, at:] - before[:, at:]).max(axis=(0, 2)) > 1e-6).all()
+
+
+# --- pooling ---
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first", "max"])
+def test_pooling_reads_real_tokens_only(pooling: Any, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    x, upstream = (rng.standard_normal(shape).astype(dtype) - 3 for shape in ((ROWS, SOURCE, 13), (ROWS, 13)))
+    reduce = {
+        "mean": lambda rows: rows.mean(axis=0),
+        "first": lambda rows: rows[0],
+        "max": lambda rows: rows.max(axis=0),
+    }
+    expected = np.stack(
+        [reduce[pooling](row[:n]) if n else np.zeros(13) for row, n in zip(x, SOURCE_LENGTHS, strict=True)]
+    ).astype(dtype)
+    by_flax, pull_back = jax.vjp(lambda x: flax_models.pool(x, jnp.asarray(SOURCE_LENGTHS), pooling), jnp.asarray(x))
+    torch_x = to_torch(x, requires_grad=True)
+    by_torch = torch_models.pool(torch_x, to_torch(SOURCE_LENGTHS), pooling)
+    by_torch.backward(to_torch(upstream))
+    assert ulps(by_flax, expected) <= LOSS
+    assert ulps(by_torch, expected) <= LOSS
+    (gradient,) = pull_back(jnp.asarray(upstream))
+    assert ulps(gradient, torch_x.grad) <= GRADIENT[dtype]
+    padding = np.arange(SOURCE) >= SOURCE_LENGTHS[:, None]
+    assert (np.asarray(gradient)[padding] == 0).all()
+    if pooling != "first":
+        over_padding = x.mean(axis=1) if pooling == "mean" else np.where(padding[..., None], 0, x).max(axis=1)
+        assert ulps(over_padding.astype(dtype), expected) > 1e5
+
+
+# --- limits ---
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rope", "none"])
+def test_a_source_or_target_over_max_length_is_refused(positions: str) -> None:
+    config = small(positions=positions, max_length=TARGET)
+    flax_twin, torch_twin = model_twins(config)
+    fitting = np.zeros((ROWS, TARGET), np.int32)
+    too_long = np.zeros((ROWS, TARGET + 1), np.int32)
+    for source, target in ((too_long, fitting), (fitting, too_long)):
+        arrays = source, TARGET_LENGTHS, target, TARGET_LENGTHS
+        with pytest.raises(UserError, match=f"max_length={TARGET} positions, got {TARGET + 1}"):
+            flax_twin(*map(jnp.asarray, arrays))
+        with pytest.raises(UserError, match=f"max_length={TARGET} positions, got {TARGET + 1}"):
+            torch_twin(*map(to_torch, arrays))
+
+
+# --- accumulation ---
+
+
+def training(config: ModelConfig, accumulation: int) -> TrainConfig:
+    return TrainConfig(
+        data=ClassificationData() if config.architecture == "classifier" else Seq2SeqData(),
+        model=config,
+        batch=BatchConfig(size=4, max_source_length=SOURCE, max_target_length=TARGET + 1),
+        optimizer=OptimizerConfig(clip_norm=0.0, schedule="constant", warmup_steps=0),
+        label_smoothing=SMOOTHING,
+        accumulation=accumulation,
+    )
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("architecture", ["seq2seq", "classifier"])
+def test_accumulated_parts_add_up_to_the_whole_batch(architecture: str) -> None:
+    """Weighted by tokens: the mean of the parts' means is far off where rows differ in length."""
+    config = small("float64", architecture=architecture, num_encoder_layers=1)
+    flax_twin, torch_twin = model_twins(config)
+    batch = type(batch_of(config))(*(array[[0, 1, 2, 4]] for array in batch_of(config)))
+    _, loss_sum, count = torch_loss(torch_twin, batch)
+    (loss_sum / count).backward()
+    expected = torch_gradients(torch_twin)
+
+    step = TrainStep(training(config, accumulation=4), total_steps=1)
+    params = jax.tree.map(jnp.copy, nnx.state(flax_twin, nnx.Param))
+    state = TrainState(params, step.optimizer.init(params), jnp.zeros((), jnp.int32))
+    state, metrics = step(state, type(batch)(*map(jnp.asarray, batch)))
+    assert ulps(metrics["loss"], loss_sum / count) <= STACK
+    # Adam's first step hides the size of the gradient; its running mean, (1 - beta1) times the gradient, shows it.
+    mean = optax.tree_utils.tree_get(state.opt_state, "mean")
+    gradients = jax.tree.map(lambda m: m / (1 - step.config.optimizer.beta1), mean)
+    check_gradients(flax_gradients(gradients, parent=""), expected, "float64")
+
+    means = [torch_loss(torch_twin, type(batch)(*(array[[row]] for array in batch))) for row in range(4)]
+    mean_of_means = sum(loss.item() / max(count.item(), 1) for _, loss, count in means) / 4
+    assert abs(mean_of_means / (loss_sum / count).item() - 1) > 1e-2
