@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := runs/manifests-default
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+# One process a core; more than 8 only compile the same programs once more.
+PYTEST_ARGS ?= --numprocesses auto --maxprocesses 8
 SOURCES := flax_transformer torch_reference parity benchmarks tests parity_tests train_flax.py
 
 .PHONY: train test test-all check format clean

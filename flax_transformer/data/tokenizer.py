@@ -20,6 +20,10 @@ _NAMES = {
 }
 
 
+# More texts teach a tokenizer nothing new, and take minutes.
+_ENOUGH_TEXTS = 100_000
+
+
 class Tokenizer:
     """Text to ids and back. No special token is ever added, nor read from a text: a typed "[EOS]" is plain text.
 
@@ -72,13 +76,14 @@ def _byte_characters() -> list[str]:
 def train_tokenizer(config: TokenizerConfig, texts: Sequence[str]) -> Tokenizer:
     """Learn a tokenizer of at most ``config.vocab_size`` entries, or load ``config.path`` where it is given.
 
-    The same texts give the same tokenizer, in every process.
+    The same texts give the same tokenizer, in every process. Of many, evenly spaced ones are enough.
 
     Raises :class:`UserError` as :func:`load_tokenizer` does.
     """
     if config.path is not None:
         return load_tokenizer(Path(config.path))
-    return Tokenizer((_train_byte_level_bpe if config.kind == "bpe" else _train_word_piece)(config, texts))
+    learn = _train_byte_level_bpe if config.kind == "bpe" else _train_word_piece
+    return Tokenizer(learn(config, texts[:: max(1, len(texts) // _ENOUGH_TEXTS)]))
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

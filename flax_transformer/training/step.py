@@ -63,16 +63,15 @@ class TrainStep:
         self.learning_rate = schedule(config.optimizer, total_steps)
         self.graph = nnx.graphdef(nnx.eval_shape(lambda: create_model(config.model, config.seed)))
         self._step = jax.jit(self._apply, donate_argnums=0)
+        self._init = jax.jit(self._create)
 
     def init(self) -> TrainState:
         """Fresh weights and optimizer state, a function of the config's seed."""
+        return self._init()
 
-        @jax.jit
-        def create() -> TrainState:
-            params = nnx.state(create_model(self.config.model, self.config.seed), nnx.Param)
-            return TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32))
-
-        return create()
+    def _create(self) -> TrainState:
+        params = nnx.state(create_model(self.config.model, self.config.seed), nnx.Param)
+        return TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32))
 
     def model(self, state: TrainState) -> Classifier | Seq2Seq:
         """The model with the state's weights, for evaluation and export."""
