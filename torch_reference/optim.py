@@ -47,12 +47,18 @@ def decays(parameter: torch.Tensor) -> bool:
     return parameter.ndim > 1
 
 
-def create_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam with L2 decay in the gradient, or AdamW with decoupled decay, at rate 1 for :func:`schedule` to scale."""
+def create_optimizer(
+    config: OptimizerConfig, model: nn.Module, *, fused: bool | None = None
+) -> torch.optim.Optimizer:
+    """Adam with L2 decay in the gradient, or AdamW with decoupled decay, at rate 1 for :func:`schedule` to scale.
+
+    Args:
+        fused: torch's one-kernel implementation, which is faster; None for torch's default.
+    """
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if decays(p)], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if not decays(p)], "weight_decay": 0.0},
     ]
-    return kind(groups, lr=1.0, betas=(config.beta1, config.beta2), eps=config.eps)
+    return kind(groups, lr=1.0, betas=(config.beta1, config.beta2), eps=config.eps, fused=fused)
