@@ -54,7 +54,7 @@ def _run(name: str, rest: Sequence[str]) -> int:
         raise UserError(f"expected a command, one of {', '.join(COMMANDS)}, got {name!r}")
     command = COMMANDS[name]
     # What train can be told depends on the task, and verify needs an extra: they read their arguments themselves.
-    if command in (train, verify):
+    if command in (train, verify, bench):
         return command(rest)
     return tyro.cli(command, prog=f"{PROGRAM} {name}", args=rest)
 
@@ -262,6 +262,13 @@ def verify(arguments: Sequence[str]) -> int:
     return tyro.cli(command, prog=f"{PROGRAM} verify", args=list(arguments))
 
 
+def bench(arguments: Sequence[str]) -> int:
+    """Time training, generation, attention and input, against PyTorch where it is installed."""
+    from benchmarks.__main__ import main as command
+
+    return command(arguments or ["--help"], f"{PROGRAM} bench")
+
+
 def _require_absent(path: Path | None) -> None:
     if path is not None and path.exists():
         raise UserError(f"{path}: expected a name that is not taken, but it exists; name another")
@@ -287,6 +294,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "predict": predict,
     "export": export,
     "verify": verify,
+    "bench": bench,
 }
 
 

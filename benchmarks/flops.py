@@ -1,0 +1,35 @@
+"""Floating-point operations of a step, counted from the config: those of matrix products, a multiply-add as two.
+
+Norms, softmax and the optimizer are left out, as the usual utilisation figures leave them out (Chowdhery et al., 2022,
+PaLM, appendix B): below 5% of a step at the widths of the presets. Masked scores are counted, since plain attention
+computes them; embedding lookups are not products.
+"""
+
+from flax_transformer.config import ModelConfig, TrainConfig
+
+
+def forward_flops(config: TrainConfig) -> int:
+    """Of the forward pass over one batch without padding."""
+    model, sizes = config.model, config.batch
+    source = sizes.max_source_length
+    row = model.num_encoder_layers * (_attention(model, source, source) + _feed_forward(model, source))
+    if model.architecture == "classifier":
+        return sizes.size * (row + 2 * model.d_model * model.num_classes)
+    target = sizes.max_target_length - 1
+    attention = _attention(model, target, target) + _attention(model, target, source)
+    row += model.num_decoder_layers * (attention + _feed_forward(model, target))
+    return sizes.size * (row + 2 * target * model.d_model * model.target_vocab_size)
+
+
+def train_flops(config: TrainConfig) -> int:
+    """Of a training step: each product of the forward pass has one for each of its operands in the backward pass."""
+    return 3 * forward_flops(config)
+
+
+def _attention(model: ModelConfig, queries: int, keys: int) -> int:
+    projections = 2 * model.d_model**2 * (2 * queries + 2 * keys)
+    return projections + 2 * (2 * queries * keys * model.d_model)
+
+
+def _feed_forward(model: ModelConfig, tokens: int) -> int:
+    return 2 * (2 * tokens * model.d_model * model.d_ff)

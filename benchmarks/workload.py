@@ -1,0 +1,97 @@
+"""What is timed: one of the preset sizes, at a batch, a length, a dtype and a dropout rate, and the batches of it."""
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from flax_transformer.config import BatchConfig, ClassificationData, FloatDtype, ModelConfig, Seq2SeqData, TrainConfig
+from flax_transformer.data.batches import Batch, ClassifierBatch, Seq2SeqBatch
+from flax_transformer.errors import UserError
+from flax_transformer.presets import PRESETS
+
+Preset = Literal["tiny", "assignment", "base", "large"]
+
+_TINY = ModelConfig(architecture="classifier", d_model=256, num_heads=4, d_ff=1024, num_encoder_layers=4)
+# base and large are the sizes of Vaswani et al., 2017, table 3, large with twice the layers.
+_BASE = ModelConfig(
+    d_model=512, num_heads=8, d_ff=2048, num_encoder_layers=6, num_decoder_layers=6, norm_first=False, activation="relu"
+)
+_LARGE = replace(_BASE, d_model=1024, num_heads=16, d_ff=4096, num_encoder_layers=12, num_decoder_layers=12)
+# Preset -> its model, and the rows and the length that a CPU can serve in seconds (large: a GPU).
+SIZES: dict[Preset, tuple[ModelConfig, int, int]] = {
+    "tiny": (_TINY, 16, 256),
+    "assignment": (PRESETS["imdb"]["assignment"].model, 8, 128),
+    "base": (_BASE, 8, 128),
+    "large": (_LARGE, 32, 512),
+}
+
+
+def make_config(
+    preset: Preset,
+    *,
+    dtype: FloatDtype = "float32",
+    batch: int | None = None,
+    length: int | None = None,
+    dropout: float = 0.1,
+) -> TrainConfig:
+    """The training run that is timed: AdamW with clipping, on sources (and targets) of ``length`` tokens.
+
+    ``dropout`` acts wherever torch.nn's layers have it, on attention weights too.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+    model, default_batch, default_length = SIZES[preset]
+    batch, length = batch or default_batch, length or default_length
+    is_classifier = model.architecture == "classifier"
+    return TrainConfig(
+        data=ClassificationData() if is_classifier else Seq2SeqData(),
+        model=replace(
+            model,
+            dtype=dtype,
+            dropout=dropout,
+            attention_dropout=dropout,
+            max_length=max(model.max_length, length + 1),
+        ),
+        # The decoder reads all of the target but its last token.
+        batch=BatchConfig(size=batch, max_source_length=length, max_target_length=length + 1),
+    )
+
+
+def make_batches(config: TrainConfig, count: int) -> list[Batch]:
+    """Batches of random tokens without padding, the same for each contender."""
+    rng = np.random.default_rng(config.seed)
+    return [_random_batch(rng, config) for _ in range(count)]
+
+
+def _random_batch(rng: np.random.Generator, config: TrainConfig) -> Batch:
+    model, sizes = config.model, config.batch
+    rows = sizes.size
+
+    def tokens(vocabulary: int, width: int) -> np.ndarray:
+        return rng.integers(3, vocabulary, (rows, width)).astype(np.int32)
+
+    source = tokens(model.source_vocab_size, sizes.max_source_length)
+    source_lengths = np.full(rows, sizes.max_source_length, np.int32)
+    if model.architecture == "classifier":
+        return ClassifierBatch(source, source_lengths, rng.integers(model.num_classes, size=rows).astype(np.int32))
+    target = tokens(model.target_vocab_size, sizes.max_target_length)
+    target[:, 0] = model.bos_id
+    return Seq2SeqBatch(source, source_lengths, target, np.full(rows, sizes.max_target_length, np.int32))
+
+
+def tokens_per_step(config: TrainConfig) -> int:
+    """Tokens that the encoder and the decoder read in a step of :func:`make_batches`."""
+    sizes = config.batch
+    target = 0 if config.model.architecture == "classifier" else sizes.max_target_length - 1
+    return sizes.size * (sizes.max_source_length + target)
+
+
+def require_device(preset: Preset, on_gpu: bool) -> None:
+    """
+    Raises:
+        UserError: the preset is too large for the machine.
+    """
+    if preset == "large" and not on_gpu:
+        raise UserError("--preset large: needs a GPU; on a CPU take base, or less")
