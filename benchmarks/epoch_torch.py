@@ -1,0 +1,75 @@
+"""The PyTorch contenders of ``bench e2e``: the usual loop, padded to the longest length, and one with our buckets."""
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch.utils.data import DataLoader
+
+from benchmarks.epoch import Work, bucketed, count_real, padded, read_epoch, share
+from benchmarks.torch_side import Torch, logits_of, place
+from flax_transformer.config import TrainConfig
+from flax_transformer.data.batches import Batch, Encoded, encode_examples
+
+Padding = Literal["longest", "buckets"]
+
+
+class TorchEpoch(Torch):
+    """
+    Args:
+        config: with the vocabulary of the tokenizer filled in.
+        padding: to the longest length, or in the very batches of the JAX contender.
+        folder: of the tokenizer; its ``weights`` are those to start from.
+    """
+
+    def __init__(self, config: TrainConfig, padding: Padding, threads: int, folder: Path) -> None:
+        self.epoch = read_epoch(config, folder)
+        self.padding = padding
+        super().__init__(config, "torch", "train", threads, folder / "weights", self.epoch.shapes())
+        self.feed = self._training_batches()
+
+    def _training_batches(self) -> Iterator[Batch]:
+        if self.padding == "buckets":
+            return iter(self.epoch.batches)
+        generator = torch.Generator().manual_seed(self.config.seed)
+        return iter(self._loader(self.epoch.train, generator))
+
+    def _loader(self, encoded: Encoded, shuffled_by: torch.Generator | None = None) -> Iterable[Batch]:
+        return DataLoader(
+            range(len(encoded)),  # pyright: ignore[reportArgumentType]
+            self.config.batch.size,
+            shuffle=shuffled_by is not None,
+            generator=shuffled_by,
+            collate_fn=lambda indices: padded(encoded, indices, self.config),
+        )
+
+    def warm_up(self) -> float:
+        """Seconds for a step of each shape."""
+        return self.time(len(self.batches))[1]
+
+    def train(self, steps: int) -> Work:
+        """The next steps of the epoch."""
+        start, tokens = time.perf_counter(), 0
+        for _ in range(steps):
+            batch = next(self.feed)
+            self._train(place(batch, self.device))
+            tokens += count_real(batch)
+        self._synchronize()
+        return Work(time.perf_counter() - start, tokens)
+
+    def evaluate(self, fraction: float) -> tuple[Work, float]:
+        """Evenly spaced examples of the test split; also the accuracy."""
+        examples = share(self.epoch.test_examples, fraction)
+        part = encode_examples(examples, self.epoch.tokenizer, self.config.batch, training=False)
+        self.model.eval()
+        start, right = time.perf_counter(), 0
+        for batch in bucketed(part, self.config) if self.padding == "buckets" else self._loader(part):
+            placed = place(batch, self.device)
+            with torch.inference_mode():
+                predicted = logits_of(self.model, placed).argmax(dim=-1)
+            right += int(((predicted == placed.labels) & (placed.source_lengths > 0)).sum())
+        seconds = time.perf_counter() - start
+        self.model.train()
+        return Work(seconds, self.epoch.count_tokens(examples)), right / len(part)
