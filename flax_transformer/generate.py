@@ -8,7 +8,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from flax_transformer.beam import beam_search
@@ -16,7 +15,7 @@ from flax_transformer.config import GenerationConfig
 from flax_transformer.data.generation import Constraint, check_request, padded_width, uniform_draws
 from flax_transformer.errors import UserError
 from flax_transformer.models import Seq2Seq
-from flax_transformer.next_token import NextToken, Outputs, draw_tokens
+from flax_transformer.next_token import NextToken, Outputs, draw_tokens, most_probable_tokens
 
 
 class Generation(NamedTuple):
@@ -64,8 +63,7 @@ def generate(
     if config.strategy == "sample":
         rows = range(len(ids)) if row_seeds is None else row_seeds
         draws = uniform_draws(config.seed, rows, config.max_new_tokens)
-    graph, params = nnx.split(model)
-    return _generate(graph, dataclasses.replace(config, seed=0), params, ids, lengths, draws, constraint)
+    return _generate(model, ids, lengths, dataclasses.replace(config, seed=0), draws, constraint)
 
 
 def read_tokens(generation: Generation) -> list[list[int]]:
@@ -80,17 +78,16 @@ def read_tokens(generation: Generation) -> list[list[int]]:
     return [row[:end].tolist() for row, end in zip(tokens, lengths - stopped_by_eos, strict=True)]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+# A module is a pytree, and jax.jit takes it apart several times as fast as nnx.split does.
+@functools.partial(jax.jit, static_argnames="config")
 def _generate(
-    graph: nnx.GraphDef,
-    config: GenerationConfig,
-    params: nnx.State,
+    model: Seq2Seq,
     source: Int[Array, "batch source"],
     source_lengths: Int[Array, " batch"],
+    config: GenerationConfig,
     draws: Float[Array, "batch limit"] | None,
     constraint: Constraint | None,
 ) -> Generation:
-    model = nnx.merge(graph, params)
     beams = config.beam_width if config.strategy == "beam" else 1
     next_token = NextToken(model, source, source_lengths, config, constraint, beams)
     if config.strategy == "beam":
@@ -124,10 +121,10 @@ def _one_by_one(
     def extend(loop: _Loop) -> _Loop:
         log_probabilities, outputs = next_token.score(loop.outputs, loop.step)
         if draws is None:
-            tokens = jnp.argmax(log_probabilities, axis=-1).astype(jnp.int32)
+            tokens, gains = most_probable_tokens(log_probabilities)
         else:
             tokens = draw_tokens(log_probabilities, draws[:, loop.step], config)
-        gains = jnp.take_along_axis(log_probabilities, tokens[:, None], axis=-1)[:, 0]
+            gains = jnp.take_along_axis(log_probabilities, tokens[:, None], axis=-1)[:, 0]
         tokens = jnp.where(loop.finished, model.pad_id, tokens)
         return _Loop(
             step=loop.step + 1,

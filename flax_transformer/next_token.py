@@ -40,7 +40,9 @@ class NextToken:
         self.model, self.config, self.constraint = model, config, constraint
         self.vocab_size = model.config.target_vocab_size
         memory = model.decoder.project_memory(model.encode(source, source_lengths))
-        self.memory = jax.tree.map(lambda leaf: jnp.repeat(leaf, beams, axis=0), memory)
+        memory = jax.tree.map(lambda leaf: jnp.repeat(leaf, beams, axis=0), memory)
+        # Without the barrier XLA moves a transposition of the keys into the loop and repeats it for every token.
+        self.memory = jax.lax.optimization_barrier(memory)
         self.source_lengths = jnp.repeat(source_lengths, beams)
 
     def start(self) -> Outputs:
@@ -110,6 +112,20 @@ def penalize_repetition(
     # What is not generated yet goes to an id that does not exist, and is dropped.
     places = jnp.where(jnp.arange(tokens.shape[1])[None] < step, tokens, logits.shape[1])
     return logits.at[jnp.arange(len(logits))[:, None], places].set(penalized, mode="drop")
+
+
+def most_probable_tokens(
+    log_probabilities: Float[Array, "rows vocab"],
+) -> tuple[Int[Array, " rows"], Float[Array, " rows"]]:
+    """The first of the most probable tokens of each row, and its log-probability.
+
+    ``jnp.argmax`` in two reductions that XLA vectorises on CPU, where its own takes as long as a decoder layer. A row
+    with a NaN gets an id that does not exist, and NaN.
+    """
+    vocab_size = log_probabilities.shape[1]
+    highest = log_probabilities.max(axis=1)
+    ids = jnp.where(log_probabilities == highest[:, None], jnp.arange(vocab_size, dtype=jnp.int32)[None], vocab_size)
+    return ids.min(axis=1), highest
 
 
 def draw_tokens(
