@@ -2,30 +2,33 @@
 
 import argparse
 import importlib.util
-import json
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 from tyro.conf import Positional
 
-from flax_transformer.config import TrainConfig, load_config
+from flax_transformer.config import BatchConfig, GenerationConfig, TrainConfig, load_config
 from flax_transformer.errors import UserError
 from flax_transformer.flags import CONFIG_FLAGS
 from flax_transformer.presets import PRESETS
 
 if TYPE_CHECKING:
+    from flax_transformer.data.generation import Constraint
     from flax_transformer.training.loop import Result
+    from flax_transformer.training.run import Run
 
 PROGRAM = "flax-transformer"
 _SAMPLES = 3  # predictions shown after training
 _SAMPLE_WIDTH = 400  # characters of each
+AnyRunFlags = TypeVar("AnyRunFlags", bound="RunFlags")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,8 +56,8 @@ def _run(name: str, rest: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise UserError(f"expected a command, one of {', '.join(COMMANDS)}, got {name!r}")
     command = COMMANDS[name]
-    # What train can be told depends on the task, and verify needs an extra: they read their arguments themselves.
-    if command in (train, verify, bench):
+    # What these can be told depends on the task or the run, or needs an extra: they read their arguments themselves.
+    if command in (train, evaluate, predict, verify, bench):
         return command(rest)
     return tyro.cli(command, prog=f"{PROGRAM} {name}", args=rest)
 
@@ -141,67 +144,133 @@ def _readable(value: str | int, classes: Sequence[str]) -> str:
     return classes[value] if isinstance(value, int) else value
 
 
-def evaluate(run: Positional[Path], split: Literal["validation", "test"] = "test") -> int:
-    """Score the best checkpoint of a run.
+@dataclass(frozen=True)
+class RunFlags:
+    """What evaluate and predict have in common."""
 
-    Args:
-        run: folder of the run.
-        split: examples to score it on.
-    """
+    run: Positional[Path]
+    """folder of the run"""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """hold outputs to the JSON schema of the run's task, so that every one of them parses"""
+    schema: Path | None = None
+    """a file with a JSON schema to hold outputs to"""
+    batch_size: int = BatchConfig.size
+    """texts at a time"""
+    generation: Annotated[GenerationConfig, tyro.conf.arg(name="")] = field(default_factory=GenerationConfig)
+
+
+@dataclass(frozen=True)
+class EvaluateFlags(RunFlags):
+    split: Literal["validation", "test"] = "test"
+    """examples to score the run on"""
+
+
+@dataclass(frozen=True)
+class PredictFlags(RunFlags):
+    texts: Positional[tuple[str, ...]] = ()
+    """what to predict for; without any and without a file, the lines of standard input"""
+    file: Path | None = None
+    """.csv, .tsv, .jsonl or .parquet, or plain text with one text a line (text formats also as .gz)"""
+    column: str | None = None
+    """of the file; the run's own if not given"""
+    output: Path | None = None
+    """file to write instead of standard output, line by line"""
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """go on with the output of the same command, which was stopped"""
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """Score the best checkpoint of a run."""
+    run, flags = _load_run(EvaluateFlags, "evaluate", arguments)
+
     from flax_transformer.data.tasks import load_splits
     from flax_transformer.training.evaluate import Evaluator
     from flax_transformer.training.report import format_score
-    from flax_transformer.training.run import Run
+    from flax_transformer.training.run import Exported
 
-    loaded = Run.load(run)
+    if isinstance(run, Exported):
+        raise UserError(f"{flags.run}: expected a run, got an export, which does not know what it is to be scored on")
+    constraint = _constraint(run, flags)
     _set_up_jax()
-    splits = load_splits(loaded.config.data, loaded.config.seed)
-    evaluator = Evaluator(getattr(splits, split), loaded.tokenizer, loaded.config)
-    _, scores = evaluator.evaluate(loaded.best_model())
+    config = replace(run.config, batch=replace(run.config.batch, size=flags.batch_size))
+    splits = load_splits(config.data, config.seed)
+    evaluator = Evaluator(getattr(splits, flags.split), run.tokenizer, config, flags.generation, constraint)
+    _, scores = evaluator.evaluate(run.best_model())
     for name, value in scores.items():
         print(format_score(name, value))
     return 0
 
 
-def predict(
-    run: Positional[Path],
-    texts: Positional[tuple[str, ...]] = (),
-    file: Path | None = None,
-    column: str | None = None,
-    output: Path | None = None,
-) -> int:
-    """Predict with the best checkpoint of a run: a JSON object {"text", "prediction"} for each text, one a line.
+def predict(arguments: Sequence[str]) -> int:
+    """Predict with the best checkpoint of a run, or with an export: a line of JSON for each text."""
+    run, flags = _load_run(PredictFlags, "predict", arguments)
+    if flags.resume and flags.output is None:
+        raise UserError("--resume: expected --output FILE to go on with, got none")
+    if not flags.resume:
+        _require_absent(flags.output, "go on with --resume, or ")
+    if flags.texts and flags.file:
+        raise UserError(f"expected texts or --file, got both: {flags.texts[0]!r} and {flags.file}")
 
-    Args:
-        run: folder of the run.
-        texts: what to predict for; without any and without a file, the lines of standard input.
-        file: .csv, .tsv, .jsonl or .parquet, or plain text with one text a line (text formats also as .gz).
-        column: of the file; the run's own if not given.
-        output: file to write instead of standard output; must not exist.
-    """
-    from flax_transformer.data.batches import encode_examples
-    from flax_transformer.data.examples import Examples
-    from flax_transformer.training import evaluate as evaluation
-    from flax_transformer.training.run import Run
+    from flax_transformer.predict import Predictor
+    from flax_transformer.predict_command import read_standard_input, read_texts, write_predictions
 
-    _require_absent(output)
-    loaded = Run.load(run)
-    config = loaded.config
-    sources = list(texts) or (_read_texts(file, column or _text_column(config)) if file else _read_standard_input())
-    encoded = encode_examples(
-        Examples.unanswered(sources, config.model.architecture), loaded.tokenizer, config.batch, training=False
-    )
-    _set_up_jax()
-    predictions, _ = evaluation.predict(loaded.best_model(), encoded, loaded.tokenizer, config.batch)
-    lines = [
-        json.dumps({"text": text, "prediction": _readable(prediction, loaded.classes)}, ensure_ascii=False)
-        for text, prediction in zip(sources, predictions, strict=True)
-    ]
-    if output is None:
-        print("\n".join(lines))
+    batch = replace(run.config.batch, size=flags.batch_size)
+    if flags.file:
+        texts = read_texts(flags.file, flags.column or _text_column(run.config))
     else:
-        output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        texts = list(flags.texts) or read_standard_input()
+    constraint = _constraint(run, flags)
+    _set_up_jax()
+    predictor = Predictor(run.best_model(), run.tokenizer, batch, flags.generation, constraint)
+    try:
+        write_predictions(predictor, texts, run, flags.output, flags.resume)
+    except KeyboardInterrupt:
+        if flags.output is None:
+            raise
+        go_on = [*arguments, *([] if flags.resume else ["--resume"])]
+        print(f"stopped; go on with: {PROGRAM} predict {shlex.join(go_on)}", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
+
+
+def _load_run(kind: type[AnyRunFlags], name: str, arguments: Sequence[str]) -> tuple["Run", AnyRunFlags]:
+    """The run comes first and is looked up first, since it gives the defaults of other flags."""
+    folder = next(iter(arguments), "--help")
+    run, defaults = None, {"run": tyro.MISSING}
+    if folder not in ("-h", "--help"):
+        from flax_transformer.training.run import load_trained
+
+        if folder.startswith("-"):
+            raise UserError(f"expected the folder of a run before all flags, got {folder}")
+        run = load_trained(Path(folder))
+        batch = run.config.batch
+        defaults = {"batch_size": batch.size, "generation": GenerationConfig(batch.max_new_tokens), **defaults}
+    parsed: Any = tyro.cli(
+        kind,
+        default=kind(**defaults),
+        prog=f"{PROGRAM} {name}",
+        description=_first_line(COMMANDS[name]),
+        args=arguments or ["--help"],
+        registry=CONFIG_FLAGS,
+    )
+    assert run is not None, "--help has ended the program"
+    flags = replace(parsed, generation=parsed.generation.build())
+    is_changed = flags.json or flags.schema or flags.generation != defaults["generation"]
+    if is_changed and run.config.model.architecture == "classifier":
+        raise UserError(f"{folder}: expected no flags of generation, since it is a classifier")
+    return run, flags
+
+
+def _constraint(run: "Run", flags: RunFlags) -> "Constraint | None":
+    from flax_transformer.data.constraint import json_constraint, read_schema
+    from flax_transformer.data.tasks import json_schema
+
+    if not (flags.json or flags.schema):
+        return None
+    schema = read_schema(flags.schema) if flags.schema else json_schema(run.config.data)
+    if schema is None:
+        raise UserError(f"--json: {flags.run} does not know the JSON of its outputs; give it with --schema FILE")
+    return json_constraint(schema, run.tokenizer)
 
 
 def _text_column(config: TrainConfig) -> str:
@@ -209,37 +278,14 @@ def _text_column(config: TrainConfig) -> str:
     return getattr(config.data, "text_column", None) or getattr(config.data, "source_column", "text")
 
 
-def _read_texts(file: Path, column: str) -> list[str]:
-    from flax_transformer.data.files import read_lines, read_rows
-
-    if file.name.removesuffix(".gz").endswith((".csv", ".tsv", ".jsonl", ".parquet")):
-        return [row.text(0) for row in read_rows(file, [column])]
-    return _require_texts(read_lines(file), str(file))
-
-
-def _read_standard_input() -> list[str]:
-    try:
-        text = sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"standard input: expected UTF-8, got something else at byte {error.start}") from error
-    return _require_texts(text.splitlines(), "standard input")
-
-
-def _require_texts(lines: list[str], where: str) -> list[str]:
-    texts = [line for line in lines if line.strip()]
-    if not texts:
-        raise UserError(f"{where}: expected at least one line of text, got none")
-    return texts
-
-
 def export(run: Positional[Path], directory: Positional[Path]) -> int:
-    """Write config.json, model.safetensors (PyTorch names and layouts) and tokenizer.json of a run's best checkpoint.
+    """Write a run's best checkpoint in PyTorch's names and layouts, with config, tokenizer and the names of classes.
 
     Args:
         run: folder of the run.
         directory: where to; must not exist, or be empty.
     """
-    from flax_transformer.training.run import Run
+    from flax_transformer.training.run import Run, save_classes
     from flax_transformer.weights import TOKENIZER_FILE, save_export
 
     if not directory.is_dir() or any(directory.iterdir()):
@@ -248,6 +294,8 @@ def export(run: Positional[Path], directory: Positional[Path]) -> int:
     _set_up_jax()
     save_export(directory, loaded.best_model())
     loaded.tokenizer.save(directory / TOKENIZER_FILE)
+    if loaded.classes:
+        save_classes(directory, loaded.classes)
     print(f"wrote {', '.join(sorted(path.name for path in directory.iterdir()))} to {directory}")
     return 0
 
@@ -269,9 +317,9 @@ def bench(arguments: Sequence[str]) -> int:
     return command(arguments or ["--help"], f"{PROGRAM} bench")
 
 
-def _require_absent(path: Path | None) -> None:
+def _require_absent(path: Path | None, instead: str = "") -> None:
     if path is not None and path.exists():
-        raise UserError(f"{path}: expected a name that is not taken, but it exists; name another")
+        raise UserError(f"{path}: expected a name that is not taken, but it exists; {instead}name another")
 
 
 def _set_up_jax() -> None:

@@ -277,6 +277,11 @@ class BatchConfig:
         _check_positive(self, "size", "max_source_length", "max_target_length", "buckets")
         _check_rate(self, "word_dropout")
 
+    @property
+    def max_new_tokens(self) -> int:
+        """As many tokens as a target may have; its begin token is not generated."""
+        return max(1, self.max_target_length - 1)
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:

@@ -16,6 +16,7 @@ import pytest
 
 import flax_transformer
 from flax_transformer import cli
+from flax_transformer.data.manifests import MANIFEST_SCHEMA
 from flax_transformer.errors import UserError
 from flax_transformer.presets import PRESETS
 from flax_transformer.training.run import Run
@@ -93,6 +94,18 @@ def test_evaluate_gives_the_scores_of_the_run(
     assert "field/carrier 0.0%" in capsys.readouterr().out
 
 
+def test_the_schema_of_the_task_makes_every_output_parse(
+    manifests_run: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+):
+    """Also those of a model that has learned nothing."""
+    for flags, parsed in (([], "parsed 0.0%\n"), (["--json"], "parsed 100.0%\n")):
+        capsys.readouterr()
+        assert run_command("evaluate", manifests_run[0], *flags) == 0
+        assert parsed in capsys.readouterr().out
+    assert run_command("predict", manifests_run[0], "two boxes", "--json", "--strategy", "beam") == 0
+    assert list(json.loads(json.loads(capsys.readouterr().out)["prediction"])) == list(MANIFEST_SCHEMA["properties"])
+
+
 def test_predict_reads_arguments_files_and_standard_input(
     classifier_run: Path, reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -131,10 +144,25 @@ def test_export_is_whole_and_a_damaged_one_is_refused(
     assert {path.name for path in directory.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
     assert flax_transformer.load(directory).config == Run.load(manifests_run[0]).config.model
     assert "it exists" in error_line(capsys, "export", manifests_run[0], directory)
+    assert "got an export" in error_line(capsys, "evaluate", directory)
     weights = directory / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"model\.safetensors"):
         flax_transformer.load(directory)
+
+
+def test_an_export_predicts_what_its_run_does(classifier_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    directory = tmp_path / "export"
+    assert run_command("export", classifier_run, directory) == 0
+    assert "classes.json" in {path.name for path in directory.iterdir()}
+    outputs = []
+    for folder in (classifier_run, directory):
+        capsys.readouterr()
+        assert run_command("predict", folder, "the good film", "the poor film") == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
+    (directory / "classes.json").unlink()
+    assert "expected a JSON list of class names" in error_line(capsys, "predict", directory, "the good film")
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,18 @@ def check_request(
     Raises:
         UserError: names what was expected and what came.
     """
+    check_settings(model, config, constraint)
+    _check_source(model, source, source_lengths)
+
+
+def check_settings(model: ModelConfig, config: GenerationConfig, constraint: Constraint | None = None) -> None:
+    """What can be known to be wrong before there is a source.
+
+    Raises:
+        UserError: names what was expected and what came.
+    """
     if model.architecture != "seq2seq":
         raise UserError(f"expected a seq2seq model to generate with, got a {model.architecture}")
-    _check_source(model, source, source_lengths)
     for name, value, limit, of in (
         ("max_new_tokens", config.max_new_tokens, model.max_length, "model's max_length"),
         (

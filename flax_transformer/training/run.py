@@ -1,17 +1,29 @@
 """A run folder: config, tokenizer, classes and checkpoints, all that it takes to go on, evaluate and export."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flax import nnx
 
-from flax_transformer.config import TrainConfig, load_config, save_config
+from flax_transformer.config import (
+    BatchConfig,
+    ClassificationData,
+    ModelConfig,
+    Seq2SeqData,
+    TrainConfig,
+    load_config,
+    save_config,
+)
 from flax_transformer.data.tasks import primary_metric
 from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer
 from flax_transformer.errors import UserError
 from flax_transformer.models import Classifier, Seq2Seq, create_model
 from flax_transformer.training.checkpoint import Checkpoints
+from flax_transformer.weights import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, load_export
+
+CLASSES_FILE = "classes.json"
 
 
 @dataclass(frozen=True)
@@ -26,22 +38,17 @@ class Run:
     def save(self) -> None:
         """Make the folder. The config comes last: a folder with a config is a whole one."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.tokenizer.save(self.folder / "tokenizer.json")
-        classes = json.dumps(self.classes, ensure_ascii=False, indent=2)
-        (self.folder / "classes.json").write_text(classes + "\n", encoding="utf-8")
-        save_config(self.config, self.folder / "config.json")
+        self.tokenizer.save(self.folder / TOKENIZER_FILE)
+        save_classes(self.folder, self.classes)
+        save_config(self.config, self.folder / CONFIG_FILE)
 
     @classmethod
     def load(cls, folder: Path) -> "Run":
-        """Raises :class:`UserError` where ``folder`` is no run folder."""
-        if not (folder / "config.json").is_file():
+        """Raises :class:`UserError` where ``folder`` is no whole run folder."""
+        if not (folder / CONFIG_FILE).is_file():
             raise UserError(f"{folder}: expected a run folder, but there is no config.json in it; train one first")
-        config = load_config(TrainConfig, folder / "config.json")
-        try:
-            classes = tuple(json.loads((folder / "classes.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{folder / 'classes.json'}: expected a JSON list of class names ({error})") from error
-        return cls(folder, config, load_tokenizer(folder / "tokenizer.json"), classes)
+        config = load_config(TrainConfig, folder / CONFIG_FILE)
+        return cls(folder, config, load_tokenizer(folder / TOKENIZER_FILE), _load_classes(folder))
 
     def checkpoints(self) -> Checkpoints:
         return Checkpoints(self.folder / "checkpoints", self.config, primary_metric(self.config.data))
@@ -59,6 +66,48 @@ class Run:
             shapes = nnx.eval_shape(lambda: create_model(self.config.model, self.config.seed))
             graph, params = nnx.split(shapes)
             return nnx.merge(graph, checkpoints.restore_params(step, params))
+
+
+class Exported(Run):
+    """An export folder in the place of a run. Of the training it knows nothing, so its lengths are the model's."""
+
+    @classmethod
+    def load(cls, folder: Path) -> "Exported":
+        """Raises :class:`UserError` where ``folder`` is no whole export."""
+        model = load_config(ModelConfig, folder / CONFIG_FILE)
+        is_classifier = model.architecture == "classifier"
+        config = TrainConfig(
+            data=ClassificationData() if is_classifier else Seq2SeqData(),
+            model=model,
+            batch=BatchConfig(max_source_length=model.max_length, max_target_length=model.max_length),
+        )
+        classes = _load_classes(folder) if is_classifier else ()
+        return cls(folder, config, load_tokenizer(folder / TOKENIZER_FILE), classes)
+
+    def best_model(self) -> Classifier | Seq2Seq:
+        return load_export(self.folder)
+
+
+def load_trained(folder: Path) -> Run:
+    """A run or an export, whichever ``folder`` is.
+
+    Raises:
+        UserError: it is neither, or not whole.
+    """
+    return Exported.load(folder) if (folder / WEIGHTS_FILE).is_file() else Run.load(folder)
+
+
+def save_classes(folder: Path, classes: Sequence[str]) -> None:
+    text = json.dumps(classes, ensure_ascii=False, indent=2) + "\n"
+    (folder / CLASSES_FILE).write_text(text, encoding="utf-8")
+
+
+def _load_classes(folder: Path) -> tuple[str, ...]:
+    path = folder / CLASSES_FILE
+    try:
+        return tuple(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: expected a JSON list of class names ({error})") from error
 
 
 def require_new(folder: Path) -> None:

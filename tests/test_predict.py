@@ -1,0 +1,347 @@
+"""Predictions for files: order, resumption after signals, constraints, and one clear line for each mistake of a user.
+
+The models are exports with random weights, which generate nonsense, but do so reproducibly.
+"""
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from flax_transformer import cli
+from flax_transformer.config import BatchConfig, GenerationConfig, ModelConfig, TokenizerConfig
+from flax_transformer.data.batches import Sequences
+from flax_transformer.data.constraint import json_constraint
+from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
+from flax_transformer.models import create_model
+from flax_transformer.predict import Prediction, Predictor
+from flax_transformer.training.run import save_classes
+from flax_transformer.weights import TOKENIZER_FILE, save_export
+
+pytestmark = pytest.mark.usefixtures("compilation_cache")
+
+ROOT = Path(__file__).parent.parent
+CLASSES = ("good", "poor", "mixed")
+WORDS = ["the", "film", "was", "very", "long", "and", "loud", "pöor"]
+# Enough of them that a signal arrives in between, and of many lengths.
+TEXTS = [" ".join(WORDS[(3 * number + place) % 8] for place in range(number % 23 + 1)) for number in range(700)]
+SCHEMA = {
+    "type": "object",
+    "properties": {"kind": {"enum": ["bags", "drums"]}, "note": {"type": "string"}},
+    "required": ["kind", "note"],
+}
+SAMPLE = ("--strategy", "sample", "--max-new-tokens", "12", "--batch-size", "2")
+
+
+def save_model(folder: Path, architecture: Any) -> Path:
+    """An export with random weights, large enough that what comes out depends on what goes in."""
+    tokenizer = train_tokenizer(TokenizerConfig(vocab_size=300), TEXTS)
+    config = ModelConfig(
+        architecture=architecture,
+        d_model=16,
+        num_heads=2,
+        d_ff=16,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        max_length=64,
+        tie_embeddings=False,
+        source_vocab_size=tokenizer.vocab_size,
+        target_vocab_size=tokenizer.vocab_size,
+        num_classes=len(CLASSES),
+    )
+    model = create_model(config, seed=0)
+    rng = np.random.default_rng(0)
+    draw = nnx.map_state(
+        lambda _, param: param.replace(jnp.asarray(rng.standard_normal(param.shape), jnp.float32)),
+        nnx.state(model, nnx.Param),
+    )
+    nnx.update(model, draw)
+    save_export(folder, model)
+    tokenizer.save(folder / TOKENIZER_FILE)
+    if architecture == "classifier":
+        save_classes(folder, CLASSES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("models") / "generator", "seq2seq")
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("models") / "classifier", "classifier")
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("texts") / "texts.jsonl.gz"
+    path.write_bytes(gzip.compress("".join(json.dumps({"source": text}) + "\n" for text in TEXTS).encode()))
+    return path
+
+
+def predict(*arguments: str | Path) -> int:
+    """The exit code."""
+    return cli.main(["predict", *map(str, arguments)])
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+# Stopped and gone on with
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_run_goes_on_as_if_it_had_never_been_stopped(
+    generator: Path, texts: Path, tmp_path: Path, number: signal.Signals
+):
+    """Byte for byte, with tokens that are drawn by chance."""
+    whole, stopped = tmp_path / "whole.jsonl", tmp_path / "stopped.jsonl"
+    assert predict(generator, "--file", texts, *SAMPLE, "--output", whole) == 0
+    assert [line["text"] for line in lines_of(whole)] == TEXTS
+
+    arguments = [str(generator), "--file", str(texts), *SAMPLE, "--output", str(stopped)]
+    command = [sys.executable, "-m", "flax_transformer.cli", "predict", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (stopped.exists() and stopped.stat().st_size):
+        time.sleep(0.001)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    if number == signal.SIGINT:
+        assert process.returncode == 128 + number, errors
+        assert errors == f"stopped; go on with: flax-transformer predict {' '.join(arguments)} --resume\n"
+    written = stopped.read_bytes()
+    assert 0 < len(written) < len(whole.read_bytes())
+
+    # A line that the file system has only a part of.
+    stopped.write_bytes(whole.read_bytes()[: len(written) + 7])
+    assert predict(*arguments, "--resume") == 0
+    assert stopped.read_bytes() == whole.read_bytes()
+    assert predict(*arguments, "--resume") == 0
+    assert stopped.read_bytes() == whole.read_bytes()
+
+
+def test_an_output_of_other_texts_is_left_alone(
+    generator: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    output = tmp_path / "out.jsonl"
+    line = json.dumps({"text": TEXTS[0], "prediction": "", "score": 0.0}) + "\n"
+    for content, wrong in ((line * 2, 2), ("nothing of ours\n", 1), ("[1]\n", 1)):
+        output.write_text(content, encoding="utf-8")
+        assert predict(generator, "--file", texts, "--output", output, "--resume") == 2
+        message = f"line {wrong}: expected the prediction for text {wrong} of the same input"
+        assert message in capsys.readouterr().err
+        assert output.read_text(encoding="utf-8") == content
+
+
+def test_resume_starts_where_nothing_was_written(generator: Path, tmp_path: Path):
+    output = tmp_path / "out.jsonl"
+    assert predict(generator, "the film", "--max-new-tokens", "3", "--output", output, "--resume") == 0
+    assert len(lines_of(output)) == 1
+
+
+# Order and batches
+
+
+def encode(tokenizer: Tokenizer, texts: list[str]) -> Sequences:
+    return Sequences(tokenizer.encode(texts))
+
+
+def make_predictor(folder: Path, size: int, **settings: Any) -> tuple[Predictor, Tokenizer]:
+    from flax_transformer.training.run import load_trained
+
+    run = load_trained(folder)
+    generation = GenerationConfig(max_new_tokens=6, **settings)
+    return Predictor(run.best_model(), run.tokenizer, BatchConfig(size=size), generation), run.tokenizer
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "sample"])
+def test_what_is_said_of_a_text_depends_on_its_number_alone(generator: Path, strategy: Any):
+    """Not on the rows of a batch, nor on what is in it, but for rounding."""
+
+    def predictions(size: int, first: int = 0) -> tuple[list[Any], list[float]]:
+        predictor, tokenizer = make_predictor(generator, size, strategy=strategy)
+        found = list(predictor.predict(encode(tokenizer, TEXTS[:150]), first))
+        return [prediction.value for prediction in found], [prediction.score for prediction in found]
+
+    values, scores = predictions(8)
+    assert len({round(score, 2) for score in scores}) > 20, "all texts are alike, so their order cannot be seen"
+    other_values, other_scores = predictions(3)
+    assert other_values == values
+    assert other_scores == pytest.approx(scores, rel=1e-4)
+    assert predictions(8, first=131) == (values[131:], scores[131:])
+
+
+def test_progress_counts_what_is_new(generator: Path):
+    predictor, tokenizer = make_predictor(generator, 2)
+    counts: list[int] = []
+    predictions = list(predictor.predict(encode(tokenizer, TEXTS[:70]), 37, counts.append))
+    assert sum(counts) == len(predictions) == 33
+    assert max(counts) == 2
+
+
+def test_the_next_best_outputs_are_told(generator: Path):
+    predictor, tokenizer = make_predictor(generator, 4, strategy="beam", beam_width=3, n_best=3)
+    for best in predictor.predict(encode(tokenizer, TEXTS[:5])):
+        outputs = [best, *best.alternatives]
+        assert len({output.value for output in outputs}) == len(outputs) == 3
+        scores = [output.score for output in outputs]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_a_class_comes_with_its_probability(classifier: Path, capsys: pytest.CaptureFixture[str]):
+    assert predict(classifier, *TEXTS[:9]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["text"] for line in lines] == TEXTS[:9]
+    assert {line["prediction"] for line in lines} <= set(CLASSES)
+    assert all(1 / 3 <= line["score"] <= 1 for line in lines)
+
+
+def test_an_output_that_was_cut_off_says_so(generator: Path, capsys: pytest.CaptureFixture[str]):
+    assert predict(generator, "the film", "--max-new-tokens", "1") == 0
+    assert json.loads(capsys.readouterr().out)["complete"] is False
+    assert Prediction("", 0.0).complete
+
+
+# Constraints
+
+
+def test_every_output_is_json_of_the_schema(generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps(SCHEMA), encoding="utf-8")
+    for strategy in ("greedy", "sample", "beam"):
+        capsys.readouterr()
+        assert predict(generator, *TEXTS[:40], "--schema", schema, "--strategy", strategy) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        outputs = [json.loads(line["prediction"]) for line in lines]
+        assert [list(output) for output in outputs] == [["kind", "note"]] * 40
+        assert {output["kind"] for output in outputs} <= {"bags", "drums"}
+        assert not any("complete" in line for line in lines)
+    assert predict(generator, *TEXTS[:40]) == 0
+    free = [json.loads(line)["prediction"] for line in capsys.readouterr().out.splitlines()]
+    assert not any(text.startswith("{") for text in free), "the model writes JSON of its own accord"
+
+
+def test_the_automaton_accepts_json_of_the_schema_and_nothing_else():
+    tokenizer = train_tokenizer(TokenizerConfig(vocab_size=320), [json.dumps({"kind": "bags", "note": "x"})] * 3)
+    constraint = json_constraint(SCHEMA, tokenizer)
+
+    def end(text: str) -> int:
+        """The state behind a text and the end token; negative where the automaton refuses it."""
+        state = 0
+        for token in [*tokenizer.encode([text])[0], tokenizer.eos_id]:
+            state = int(constraint.transitions[state, token])
+            if state < 0:
+                break
+        return state
+
+    for note in ("", "pöor", 'a "quoted" \\ note', "tab\t", "\x01", "日本"):
+        for keeps_unicode in (True, False):
+            text = json.dumps({"kind": "bags", "note": note}, separators=(",", ":"), ensure_ascii=not keeps_unicode)
+            assert end(text) == len(constraint.transitions) - 1, text
+    for text in ('{"kind":"boxes","note":""}', '{"kind":"bags"}', '{"note":"","kind":"bags"}', "", '{"kind":"bags",'):
+        assert end(text) < 0, text
+
+
+def test_each_state_knows_how_far_the_end_is():
+    constraint = json_constraint(SCHEMA, train_tokenizer(TokenizerConfig(vocab_size=300), TEXTS))
+    transitions, distances = constraint
+    assert distances[-1] == 0
+    for state in range(len(distances) - 1):
+        following = transitions[state][transitions[state] >= 0]
+        assert distances[state] == distances[following].min() + 1
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume"], "--resume: expected --output FILE"),
+        (["--output", "taken"], "taken: .* exists; go on with --resume"),
+        (["--file", "texts.txt"], "expected texts or --file, got both"),
+        (["--json"], "does not know the JSON of its outputs; give it with --schema"),
+        (["--schema", "no.json"], r"no\.json: expected a JSON schema, but it cannot be read"),
+        (["--schema", "taken"], "taken: expected a JSON schema, got something else"),
+        (["--schema", "list.json"], r"list\.json: expected a JSON schema, got list"),
+        (["--schema", "odd.json"], "JSON schema: expected one that outlines-core can follow"),
+        (["--schema", "good.json", "--max-new-tokens", "9"], "max_new_tokens: expected at least .* shortest output"),
+        (["--schema", "good.json", "--min-new-tokens", "9"], "min_new_tokens: a constraint says"),
+        (["--max-new-tokens", "65"], "max_new_tokens: expected at most the model's max_length=64, got 65"),
+        (["--strategy", "beam", "--beam-width", "400"], "beam_width: expected at most the vocabulary size"),
+        (["--top-p", "1.5"], r"top_p: expected a number in \(0, 1\], got 1\.5"),
+        (["--batch-size", "0"], "size: expected a whole number of at least 1, got 0"),
+        (["--n-best", "2"], "n_best: expected at most 1 with strategy='greedy'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(
+    generator: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+):
+    monkeypatch.chdir(tmp_path)
+    files = {"taken": "taken", "list.json": "[]", "odd.json": '{"type": "horse"}', "good.json": json.dumps(SCHEMA)}
+    for name, content in files.items():
+        Path(name).write_text(content, encoding="utf-8")
+    output = [] if "--output" in arguments or "--resume" in arguments else ["--output", "out.jsonl"]
+    assert predict(generator, "the film", *arguments, *output) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1, errors
+    assert re.search(message, errors[0]), errors[0]
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == files
+
+
+def test_a_classifier_does_not_generate(classifier: Path, capsys: pytest.CaptureFixture[str]):
+    for arguments in (["--json"], ["--strategy", "beam"], ["--max-new-tokens", "3"]):
+        assert predict(classifier, "the film", *arguments) == 2
+        assert "expected no flags of generation, since it is a classifier" in capsys.readouterr().err
+
+
+def test_the_run_comes_first(capsys: pytest.CaptureFixture[str]):
+    assert predict("--file", "texts.txt", "RUN") == 2
+    assert "expected the folder of a run before all flags, got --file" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_finite_are_told(generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    import safetensors.numpy
+
+    broken = tmp_path / "broken"
+    subprocess.run(["cp", "-r", str(generator), str(broken)], check=True)
+    weights = safetensors.numpy.load_file(broken / "model.safetensors")
+    weights["source_table.weight"][:] = np.nan
+    safetensors.numpy.save_file(weights, broken / "model.safetensors")
+    assert predict(broken, "the film", "--max-new-tokens", "3") == 2
+    assert "logits are not finite" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_ends_quietly(generator: Path):
+    command = [sys.executable, "-m", "flax_transformer.cli", "predict", str(generator), *SAMPLE]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+    process.stdin.write("\n".join(TEXTS).encode())
+    process.stdin.close()
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait() == 128 + signal.SIGPIPE
+    assert process.stderr.read() == b""
+    process.stderr.close()
