@@ -26,6 +26,11 @@ def test_byte_level_bpe_keeps_awkward_texts(text):
     assert BPE.unk_id not in BPE.encode([text])[0]
 
 
+def test_half_a_character_is_refused():
+    with pytest.raises(UserError, match=r"half a character in it: 'a \\ud800 b'"):
+        BPE.encode(["whole", "a \ud800 b"])
+
+
 def test_a_typed_special_token_is_plain_text(tmp_path):
     BPE.save(tmp_path / "tokenizer.json")
     for tokenizer in (BPE, load_tokenizer(tmp_path / "tokenizer.json")):

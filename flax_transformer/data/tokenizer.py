@@ -1,5 +1,6 @@
 """Text <-> token ids, through the ``tokenizers`` library: byte-level BPE, WordPiece, or an existing tokenizer.json."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from flax_transformer.errors import UserError
 
 PAD, BOS, EOS, UNK = "[PAD]", "[BOS]", "[EOS]", "[UNK]"
 SPECIAL_TOKENS = [PAD, BOS, EOS, UNK]
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 # How tokenizers made elsewhere call the same four tokens.
 _NAMES = {
     "pad": (PAD, "<pad>", "<|pad|>"),
@@ -39,8 +41,18 @@ class Tokenizer:
         self.vocab_size = max(backend.get_vocab().values()) + 1
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, without special tokens."""
-        return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        """Token ids of each text, without special tokens.
+
+        Raises :class:`UserError` for a text with half of a surrogate pair, which JSON can spell and UTF-8 cannot.
+        """
+        try:
+            encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        except TypeError as error:
+            broken = next((text for text in texts if _LONE_SURROGATE.search(text)), None)
+            if broken is None:
+                raise
+            raise UserError(f"expected a text, got one with half a character in it: {broken[:80]!r}") from error
+        return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """The texts, without special tokens. Byte-level BPE gives back exactly what was encoded."""
