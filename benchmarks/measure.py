@@ -3,11 +3,12 @@
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from benchmarks.worker import Refused, Worker
+from benchmarks.worker import Refused, Turn, Worker
 
-_TURN = 2.0  # seconds that a contender is given at a time, unless one step takes longer
+TURN_SECONDS = 2.0  # that a contender is given at a time, unless one step takes longer
+_CALM = 0.03  # share of the cores that others may take in a turn
+_TRIES = 4  # rounds to try for each that is asked for, where the machine is not calm
 
 
 @dataclass
@@ -18,6 +19,7 @@ class Measured:
         refused: why it took no part, or took none any more.
         first: until the first step was done, compilation included; from the model on, without the loading of libraries.
         dispatch: until the host was free again.
+        disturbance: the share of the cores that other processes took meanwhile.
         memory: the most bytes in use: of the process, and of the device where that has its own.
     """
 
@@ -25,54 +27,54 @@ class Measured:
     first: float | None = None
     seconds: list[float] = field(default_factory=list)
     dispatch: list[float] = field(default_factory=list)
+    disturbance: list[float] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
-
-    def refuse(self, reason: str) -> None:
-        """Half a measurement is none."""
-        self.refused, self.seconds, self.dispatch = reason, [], []
 
 
 def take_turns(
     workers: Mapping[str, Worker], rounds: int, on_turn: Callable[[str], None] = lambda state: None
 ) -> dict[str, Measured]:
-    """Each contender's first step, a round to warm up, and then ``rounds`` rounds of a turn for each.
+    """Each contender's first step, rounds to warm up, and then ``rounds`` rounds of a turn for each.
+
+    A round in which others took more than 3% of the cores is repeated; of four times as many, the calmest are kept.
 
     Args:
-        workers: contenders with ``time(steps) -> (seconds until dispatched, seconds until done)`` and ``memory()``.
+        workers: contenders with the methods of :class:`benchmarks.worker.Contender`.
         on_turn: is told what happens.
     """
     measured = {name: Measured() for name in workers}
     steps = dict.fromkeys(workers, 1)
 
-    def turn(name: str) -> tuple[float, float] | None:
-        if measured[name].refused is not None:
-            return None
-        try:
-            dispatched, done = workers[name].call("time", steps[name])
-        except Refused as refusal:
-            measured[name].refuse(str(refusal))
-            return None
-        return dispatched / steps[name], done / steps[name]
-
-    for name in workers:
-        on_turn(f"{name}: first step")
-        if timing := turn(name):
-            measured[name].first = timing[1]
-    for round_ in range(-2, rounds):
-        for name in workers:
-            on_turn(f"{name}: round {round_ + 1} of {rounds}" if round_ >= 0 else f"{name}: warming up")
-            timing = turn(name)
-            if timing is None:
+    def one_round(state: str) -> dict[str, Turn]:
+        turns = {}
+        for name in [name for name in workers if measured[name].refused is None]:
+            on_turn(f"{name}: {state}")
+            try:
+                dispatch, seconds, disturbance = workers[name].call("turn", steps[name])
+            except Refused as refusal:
+                measured[name].refused = str(refusal)
                 continue
-            if round_ < 0:
-                steps[name] = max(1, round(_TURN / timing[1]))
-            else:
-                measured[name].dispatch.append(timing[0])
-                measured[name].seconds.append(timing[1])
-    for name, worker in workers.items():
-        if measured[name].refused is None:
-            measured[name].memory = worker.call("memory")
+            turns[name] = Turn(dispatch / steps[name], seconds / steps[name], disturbance)
+        return turns
+
+    for name, turn in one_round("first step").items():
+        measured[name].first = turn.seconds
+    for _ in range(2):
+        for name, turn in one_round("warming up").items():
+            steps[name] = max(1, round(TURN_SECONDS / turn.seconds))
+    tried: list[dict[str, Turn]] = []
+    while len(tried) < _TRIES * rounds and sum(_disturbance(turns) <= _CALM for turns in tried) < rounds:
+        tried.append(one_round(f"round {len(tried) + 1}"))
+    calmest = sorted(sorted(range(len(tried)), key=lambda i: _disturbance(tried[i]))[:rounds])
+    for name in [name for name in workers if measured[name].refused is None]:
+        own = [tried[i][name] for i in calmest]
+        measured[name].dispatch, measured[name].seconds, measured[name].disturbance = map(list, zip(*own, strict=True))
+        measured[name].memory = workers[name].call("memory")
     return measured
+
+
+def _disturbance(turns: Mapping[str, Turn]) -> float:
+    return max((turn.disturbance for turn in turns.values()), default=0.0)
 
 
 def pair_ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
@@ -86,7 +88,3 @@ def spread(values: Sequence[float]) -> float:
         return 0.0
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
     return (high - low) / 2 / statistics.median(values)
-
-
-def summary(values: Sequence[float]) -> dict[str, Any]:
-    return {"median": statistics.median(values), "spread": spread(values), "values": list(values)}

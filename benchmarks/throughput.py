@@ -224,6 +224,9 @@ def print_table(record: Record, console: Console) -> None:
         if own["refused"] is not None:
             console.print(f"{name} took no part: {own['refused']}", markup=False)
     console.print(f"matmul peak {results['matmul_peak'] / 1e9:,.0f} GFLOP/s, {record.machine['threads']} threads each")
+    disturbed = [share for own in results["contenders"].values() for share in own["disturbance"]]
+    if max(disturbed, default=0.0) > 0.1:
+        console.print(f"[bold]other processes took up to {max(disturbed):.0%} of the cores: do not trust this[/bold]")
     if launch := record.machine["launch"]:
         console.print("launched with " + ", ".join(f"{name}={value}" for name, value in launch.items()), markup=False)
     for name, agreement in results["agreement"].items():

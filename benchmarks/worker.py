@@ -6,9 +6,10 @@ import os
 import resource
 import signal
 import tempfile
+import time
 import traceback
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax_transformer.errors import UserError
 
@@ -17,8 +18,30 @@ class Refused(Exception):  # noqa: N818, it is no error of the program
     """A contender cannot take part, for the reason that the message gives."""
 
 
+class Turn(NamedTuple):
+    """Seconds until the host was free again and until all was done, and what share of the cores others took."""
+
+    dispatch: float
+    seconds: float
+    disturbance: float
+
+
 class Contender:
-    """What every contender can tell."""
+    """What every contender has in common."""
+
+    def time(self, steps: int) -> tuple[float, float]:
+        """Run ``steps`` steps; seconds until they were under way, and until they were done."""
+        raise NotImplementedError
+
+    def turn(self, steps: int) -> Turn:
+        """:meth:`time`, with an eye on what else the machine does."""
+        if not os.path.exists("/proc/stat"):  # not on Linux
+            return Turn(*self.time(steps), disturbance=0.0)
+        busy, own, start = _busy_seconds(), time.process_time(), time.perf_counter()
+        dispatch, seconds = self.time(steps)
+        by_others = _busy_seconds() - busy - (time.process_time() - own)
+        cores = (time.perf_counter() - start) * len(os.sched_getaffinity(0))
+        return Turn(dispatch, seconds, max(0.0, by_others / cores))
 
     def memory(self) -> dict[str, int]:
         """The most bytes in use so far: of the process (``rss``), and of a ``device`` that has memory of its own."""
@@ -28,6 +51,15 @@ class Contender:
 
     def device_memory(self) -> int | None:
         return None
+
+
+def _busy_seconds() -> float:
+    """Processor time that has been spent, by whomever, on the cores that this process may use."""
+    names = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    with open("/proc/stat", encoding="ascii") as lines:
+        fields = [line.split() for line in lines]
+    ticks = sum(sum(map(int, row[1:9])) - int(row[4]) - int(row[5]) for row in fields if row[0] in names)
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 class Worker:

@@ -43,7 +43,7 @@ def make_config(
         UserError: a value is out of its range.
     """
     model, default_batch, default_length = SIZES[preset]
-    batch, length = batch or default_batch, length or default_length
+    batch, length = default_batch if batch is None else batch, default_length if length is None else length
     is_classifier = model.architecture == "classifier"
     return TrainConfig(
         data=ClassificationData() if is_classifier else Seq2SeqData(),

@@ -1,0 +1,153 @@
+"""``python -m benchmarks.docs`` writes the tables of docs/PERFORMANCE.md from the records in results/."""
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+
+from benchmarks.records import RESULTS, Record, load_record
+from benchmarks.throughput import best_ratio
+
+PAGE = Path(__file__).parents[1] / "docs" / "PERFORMANCE.md"
+_MARKED = re.compile(r"(<!-- records: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def write(page: Path = PAGE, results: Path = RESULTS) -> None:
+    """Put the newest records of each kind between the markers ``<!-- records: KIND -->`` and ``<!-- end -->``."""
+    records = newest(load_record(file) for file in sorted(results.glob("*.json")))
+
+    def table(match: re.Match[str]) -> str:
+        own = [record for record in records if record.what == match[2]]
+        lines = _TABLES[match[2]](own) if own else ["Not measured yet."]
+        return match[1] + "\n".join(lines) + "\n" + match[3]
+
+    page.write_text(_MARKED.sub(table, page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def newest(records: Iterable[Record]) -> list[Record]:
+    """The last record of each benchmark, device and launch, in order of their names."""
+    kept: dict[tuple[str, ...], Record] = {}
+    for record in sorted(records, key=lambda record: record.date):
+        kept[record.machine["device"], record.what, record.label, launch(record)] = record
+    return [kept[key] for key in sorted(kept)]
+
+
+def launch(record: Record) -> str:
+    """How the processes were started, beyond their command."""
+    environment = record.machine["launch"]
+    names = []
+    if "tcmalloc" in environment.get("LD_PRELOAD", ""):
+        names.append("tcmalloc")
+    if "onednn" in environment.get("XLA_FLAGS", ""):
+        names.append("oneDNN")
+    return " + ".join(names) or "as installed"
+
+
+def _table(columns: list[str], rows: Iterable[list[str]]) -> list[str]:
+    return [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns), *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _throughput(records: list[Record]) -> list[str]:
+    columns = ["model", "launch", "flax", "torch", "torch-compile", "torch-nn", "flax / best of PyTorch", "MFU"]
+    rows = []
+    for record in records:
+        contenders = record.results["contenders"]
+        cells = [_speed(contenders.get(name)) for name in ("flax", "torch", "torch-compile", "torch-nn")]
+        best = best_ratio(record)
+        ratios = contenders[best[0]]["ratios"] if best else []
+        ratio = f"**{best[1]:.2f}** ({min(ratios):.2f} to {max(ratios):.2f})" if best else ""
+        used = contenders["flax"].get("flops_utilisation")
+        rows.append([_model(record), launch(record), *cells, ratio, f"{used:.0%}" if used else ""])
+    return _table(columns, rows)
+
+
+def _model(record: Record) -> str:
+    sizes = record.settings["batch"]
+    return f"{record.label.replace('-', ' ')}, {sizes['size']} x {sizes['max_source_length']}"
+
+
+def _speed(own: dict | None) -> str:
+    if own is None or own["refused"] is not None:
+        return ""
+    return f"{own['tokens_per_second']:,.0f} ± {own['spread']:.1%}"
+
+
+def _e2e(records: list[Record]) -> list[str]:
+    columns = ["run", "launch", "loop", "real tokens/s", "padding", "epoch", "memory", "flax is faster"]
+    rows = []
+    for record in records:
+        for name, own in record.results["contenders"].items():
+            waste = record.results["waste"]["longest" if name == "torch-longest" else "buckets"]
+            rows.append(
+                [
+                    record.label.replace("-", " "),
+                    launch(record),
+                    name,
+                    f"{own['tokens_per_second']:,.0f}",
+                    f"{waste:.1%}",
+                    f"{own['epoch_seconds'] / 60:.1f} min",
+                    f"{own['memory'].get('device', own['memory']['rss']) / 2**30:.2f} GiB",
+                    f"**{own['ratio']:.2f}**" if "ratio" in own else "",
+                ]
+            )
+    return _table(columns, rows)
+
+
+def _attention(records: list[Record]) -> list[str]:
+    lines = []
+    for record in records:
+        backends = {name: own for name, own in record.results["backends"].items() if own["points"]}
+        points = [{point["length"]: point for point in own["points"]} for own in backends.values()]
+        rows = [
+            [str(length), *(_point(by_length.get(length)) for by_length in points)]
+            for length in record.settings["lengths"]
+        ]
+        growth = [
+            ", ".join("?" if own["exponents"][key] is None else f"n^{own['exponents'][key]:.2f}" for key in _GROWTHS)
+            for own in backends.values()
+        ]
+        lines += [*_table(["length", *backends], [*rows, ["grows as", *growth]]), ""]
+    return lines[:-1]
+
+
+_GROWTHS = ("seconds", "memory")
+
+
+def _point(point: dict | None) -> str:
+    return f"{point['seconds'] * 1e3:,.1f} ms, {point['memory'] / 2**20:,.0f} MiB" if point else ""
+
+
+def _input(records: list[Record]) -> list[str]:
+    rows = [
+        [
+            record.label,
+            f"{record.results['step_seconds'] * 1e3:.1f} ms",
+            f"{record.results['wait_seconds'] * 1e3:.3f} ms ({record.results['share']:.2%})",
+            f"{record.results['longest_wait_seconds'] * 1e3:.2f} ms",
+            f"{record.results['making_seconds'] * 1e3:.2f} ms",
+        ]
+        for record in records
+    ]
+    return _table(["run", "step", "waiting for its batch", "longest wait", "making a batch, in its thread"], rows)
+
+
+def _startup(records: list[Record]) -> list[str]:
+    rows = []
+    for record in records:
+        help_, first, second = (median(record.results[key]) for key in ("help", "first_start", "second_start"))
+        rows.append([record.label, f"{help_:.2f} s", f"{first:.1f} s", f"{second:.1f} s", f"**{first / second:.2f}**"])
+    return _table(["model", "--help", "first start", "second start", "times as fast"], rows)
+
+
+_TABLES: dict[str, Callable[[list[Record]], list[str]]] = {
+    "train": _throughput,
+    "forward": _throughput,
+    "e2e": _e2e,
+    "attention": _attention,
+    "input": _input,
+    "startup": _startup,
+}
+
+
+if __name__ == "__main__":
+    write()

@@ -1,0 +1,332 @@
+"""Benchmarks: the arithmetic of their figures, their processes, and what they do with what goes wrong."""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import measure, throughput
+from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.agreement import compare
+from benchmarks.attention import fit_exponent
+from benchmarks.flops import forward_flops, train_flops
+from benchmarks.measure import Measured, pair_ratios, spread, take_turns
+from benchmarks.records import Record, load_record
+from benchmarks.torch_side import Torch
+from benchmarks.worker import Contender, Refused, Turn, Worker
+from benchmarks.workload import make_batches, make_config, tokens_per_step
+from flax_transformer import cli
+from flax_transformer.errors import UserError
+from flax_transformer.training.step import TrainStep
+
+@pytest.fixture(autouse=True)
+def _short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is timed here is not the point."""
+    monkeypatch.setattr(measure, "TURN_SECONDS", 0.05)
+
+
+SMALL = ["--batch", "2", "--length", "16", "--rounds", "2"]
+
+# --- the arithmetic ---
+
+
+@pytest.mark.parametrize("preset", ["tiny", pytest.param("assignment", marks=pytest.mark.slow), "base"])
+def test_flops_are_those_that_xla_counts(preset: Any) -> None:
+    config = make_config(preset, dropout=0.0, batch=4)
+    if preset == "base":  # fewer layers are traced faster, and no layer is unlike the others
+        config = replace(config, model=replace(config.model, num_encoder_layers=1, num_decoder_layers=2))
+    step = TrainStep(config, total_steps=10)
+    [batch] = make_batches(config, 1)
+    lowered = jax.jit(lambda state, batch: step(state, batch)).lower(jax.eval_shape(step.init), batch)
+    costs: Any = lowered.cost_analysis()
+    counted = costs["flops"]
+    assert train_flops(config) == pytest.approx(counted, rel=0.05)
+    longer = replace(config, batch=replace(config.batch, max_source_length=2 * config.batch.max_source_length))
+    assert train_flops(longer) > 1.05 * counted
+
+
+def test_a_training_step_is_three_forward_passes() -> None:
+    config = make_config("base")
+    assert train_flops(config) == 3 * forward_flops(config)
+
+
+def test_pairs_are_compared_within_their_round() -> None:
+    ours, theirs = [1.0, 2.0, 4.0], [2.0, 3.0, 4.0]
+    assert pair_ratios(ours, theirs) == [2.0, 1.5, 1.0]
+    with pytest.raises(ValueError, match=r"longer|shorter"):
+        pair_ratios(ours, theirs[:2])
+
+
+def test_spread_is_half_the_distance_of_the_quartiles() -> None:
+    assert spread([10.0]) == 0
+    assert spread([8.0, 9.0, 10.0, 11.0, 12.0]) == pytest.approx(0.1)
+    assert spread([8.0, 9.0, 10.0, 11.0, 1200.0]) == pytest.approx(0.1)  # one bad turn does not widen it
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_the_fitted_exponent_is_the_power_of_the_length(power: int) -> None:
+    lengths = [2.0**i for i in range(7, 14)]
+    points = [(length, 3 * length**power) for length in lengths]
+    assert fit_exponent(points) == pytest.approx(power)
+    floor = [(length, max(value, 3 * 512.0**power)) for length, value in points]  # short lengths cost a constant
+    assert fit_exponent(floor) == pytest.approx(power)
+    assert fit_exponent(points[:1]) is None
+
+
+def test_tokens_of_a_step() -> None:
+    assert tokens_per_step(make_config("tiny", batch=3, length=5)) == 15
+    config = make_config("base", batch=3, length=5)
+    [batch] = make_batches(config, 1)
+    assert tokens_per_step(config) == 30
+    assert batch.source.shape == (3, 5)
+    assert batch.target.shape == (3, 6)  # type: ignore[union-attr]
+
+
+# --- turns ---
+
+
+class Clock:
+    """A contender that says how long its steps take, and stands in for its own process."""
+
+    def __init__(
+        self,
+        seconds: float,
+        log: list[str],
+        name: str,
+        fails_after: float = math.inf,
+        disturbances: Sequence[float] = (),
+    ) -> None:
+        self.seconds, self.log, self.name, self.left = seconds, log, name, fails_after
+        self.disturbances = iter(disturbances)
+
+    def call(self, method: str, *arguments: int) -> Any:
+        if method == "memory":
+            return {"rss": 1}
+        self.left -= 1
+        if self.left < 0:
+            raise Refused("no memory left")
+        self.log.append(self.name)
+        disturbance = next(self.disturbances, 0.0)
+        seconds = (1 + disturbance) * self.seconds * arguments[0]
+        return Turn(0.1 * seconds, seconds, disturbance)
+
+
+def test_contenders_take_turns() -> None:
+    log: list[str] = []
+    workers: Any = {"a": Clock(0.5, log, "a"), "b": Clock(5.0, log, "b")}
+    measured = take_turns(workers, rounds=3)
+    assert "".join(log) == "ab" * 6  # a first step, two rounds to warm up, three that count
+    assert measured["a"].seconds == pytest.approx([0.5] * 3)
+    assert measured["a"].dispatch == pytest.approx([0.05] * 3)
+    assert measured["a"].first == pytest.approx(0.5)
+
+
+def test_a_contender_that_fails_leaves_the_others_running() -> None:
+    workers: Any = {"a": Clock(1.0, [], "a"), "b": Clock(1.0, [], "b", fails_after=4)}
+    measured = take_turns(workers, rounds=3)
+    assert measured["b"] == Measured(refused="no memory left", first=1.0)
+    assert len(measured["a"].seconds) == 3
+
+
+def test_rounds_that_others_disturb_are_repeated() -> None:
+    workers: Any = {"a": Clock(1.0, [], "a", disturbances=[0, 0, 0, 0.5, 0, 0.2]), "b": Clock(2.0, [], "b")}
+    measured = take_turns(workers, rounds=3)
+    assert measured["a"].seconds == [1.0] * 3
+    assert measured["a"].disturbance == [0.0] * 3
+    never_calm: Any = {"a": Clock(1.0, [], "a", disturbances=[0] * 3 + [0.5, 0.4, 0.3, 0.2, 0.6, 0.7, 0.8, 0.9])}
+    measured = take_turns(never_calm, rounds=2)
+    assert measured["a"].disturbance == [0.3, 0.2]  # the calmest, in their order
+
+
+# --- processes ---
+
+
+class Trouble(Contender):
+    """A contender for each thing that can go wrong."""
+
+    def user_error(self) -> None:
+        raise UserError("take another config")
+
+    def too_large(self) -> int:
+        return np.ones(2**50, np.int8).sum()
+
+    def missing(self) -> None:
+        import a_package_that_is_not_there  # noqa: F401  # pyright: ignore[reportMissingImports]
+
+    def crash(self) -> None:
+        raise KeyError("a mistake of the program")
+
+    def abort(self) -> None:
+        import os
+
+        os.abort()
+
+
+@pytest.fixture(scope="module")
+def trouble() -> Any:
+    worker = Worker("test_benchmarks:Trouble")
+    yield worker
+    worker.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("user_error", r"^take another config$"),
+        ("too_large", r"^too large for the memory \(.*\); take a smaller --batch"),
+        ("missing", r"^needs a_package_that_is_not_there, which is not installed$"),
+        ("crash", r"^KeyError in .*test_benchmarks.py:\d+: 'a mistake of the program'$"),
+    ],
+)
+def test_what_goes_wrong_in_a_contender_is_one_line(trouble: Worker, method: str, message: str) -> None:
+    with pytest.raises(Refused, match=message):
+        trouble.call(method)
+    assert trouble.call("memory")["rss"] > 2**20  # it lives on
+
+
+def test_the_end_of_a_process_is_a_refusal() -> None:
+    worker = Worker("test_benchmarks:Trouble")
+    with pytest.raises(Refused, match=r"ended by SIGABRT; most likely the memory"):
+        worker.call("abort")
+    worker.close()
+
+
+# --- whole benchmarks ---
+
+
+class Mistaken(Torch):
+    """The PyTorch twin with another epsilon in its norms."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        for module in self.model.modules():
+            if hasattr(module, "eps"):
+                module.eps = 1e-4
+
+
+def test_a_benchmark_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, picture = tmp_path / "record.json", tmp_path / "record.png"
+    arguments = ["bench", "train", *SMALL, "--against", "torch", "--json", str(file), "--plot", str(picture)]
+    assert cli.main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "flax is" in shown
+    assert picture.read_bytes()[1:4] == b"PNG"
+    record = load_record(file)
+    assert {"device", "processor", "threads", "memory_gib", "versions", "commit", "launch"} <= record.machine.keys()
+    assert {"jax", "torch", "python"} <= record.machine["versions"].keys()
+    assert record.settings["model"]["d_model"] == 256
+    assert record.settings["model"]["attention_dropout"] == 0.1
+    for own in record.results["contenders"].values():
+        assert len(own["seconds"]) == 2
+        assert own["tokens_per_second"] == pytest.approx(32 / own["step_seconds"])
+        assert own["memory"]["rss"] > 2**27
+        assert 0 < own["flops_utilisation"] < 1
+    ours, theirs = (record.results["contenders"][name] for name in ("flax", "torch"))
+    assert theirs["ratios"] == pair_ratios(ours["seconds"], theirs["seconds"])
+    assert record.results["agreement"]["torch"]["logits"] <= 16
+
+
+def test_contenders_that_differ_are_not_timed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(throughput.MAKERS, "torch", "test_benchmarks:Mistaken")
+    file = tmp_path / "record.json"
+    assert main(["forward", *SMALL, "--against", "torch", "--json", str(file)]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"torch does not compute what flax computes: logits [\d.e+]+ scaled ULP apart", shown)
+    assert "faster" not in shown
+    assert not file.exists()
+
+
+def test_an_absent_contender_is_a_line_and_the_others_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(throughput.MAKERS, "hf", "a_package_that_is_not_there:Anything")
+    assert main(["forward", *SMALL, "--against", "hf", "torch-nn"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "hf took no part: needs a_package_that_is_not_there, which is not installed" in shown
+    assert "the best of PyTorch" in shown
+
+
+def test_agreement_sees_float32_rounding_as_such(tmp_path: Path) -> None:
+    """compare() against outputs that are the exact ones but for one unit, or for a thousand."""
+
+    class Fixed:
+        def __init__(self, logits: np.ndarray) -> None:
+            self.logits = logits
+
+        def call(self, method: str, file: Path) -> float:
+            np.save(file, self.logits.astype(np.float64 if method == "exact_outputs" else np.float32))
+            return 1.0
+
+    logits = np.linspace(1, 2, 8, dtype=np.float32)
+    model = make_config("tiny").model
+    fixed: Any = [Fixed(logits), Fixed(logits * (1 + 2**-22)), Fixed(logits * (1 + 2**-13))]
+    assert compare(model, fixed[0], fixed[1]).holds
+    assert not compare(model, fixed[0], fixed[2]).holds
+
+
+# --- wrong input ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "expected a benchmark, one of train"),
+        (["train", "--rounds", "0"], "--rounds: expected a whole number of at least 1, got 0"),
+        (["train", "--dropout", "1.5"], r"ModelConfig.dropout: expected a number in \[0, 1\)"),
+        (["train", "--batch", "-1"], "BatchConfig.size: expected a whole number of at least 1"),
+        (["attention", "--backends", "magic"], "--backends: expected some of xla"),
+        (["attention", "--lengths", "0"], "--lengths: expected whole numbers of at least 1, got 0"),
+        (["e2e", "--fraction", "2"], r"--fraction: expected a number in \(0, 1\], got 2"),
+        (["input", "--steps", "0"], "--steps: expected a whole number of at least 1, got 0"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        main(arguments)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a GPU can serve it")
+def test_the_large_preset_is_for_a_gpu() -> None:
+    with pytest.raises(UserError, match=r"--preset large: needs a GPU"):
+        main(["train", "--preset", "large"])
+
+
+def test_a_file_that_is_no_record(tmp_path: Path) -> None:
+    file = tmp_path / "record.json"
+    file.write_text(json.dumps({"what": "train"}))
+    with pytest.raises(UserError, match="expected what a benchmark wrote"):
+        load_record(file)
+
+
+def test_a_record_in_a_folder_is_named_by_date_device_and_benchmark(tmp_path: Path) -> None:
+    machine = {"device": "Some CPU, 2 cores"}
+    record = Record("train", "tiny-float32", {}, {}, machine, command="", date="2026-01-02 03:04")
+    assert record.save(tmp_path).name == "2026-01-02-some-cpu-2-cores-train-tiny-float32.json"
+    assert load_record(tmp_path / "2026-01-02-some-cpu-2-cores-train-tiny-float32.json") == record
+
+
+def test_help_names_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in BENCHMARKS)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")
+def test_attention_memory_is_linear_on_a_gpu(tmp_path: Path) -> None:
+    file = tmp_path / "record.json"
+    lengths = ["1024", "2048", "4096", "8192"]
+    assert (
+        main(["attention", "--dtype", "bfloat16", "--backends", "cudnn", "--lengths", *lengths, "--json", str(file)])
+        == 0
+    )
+    assert load_record(file).results["backends"]["cudnn"]["exponents"]["memory"] < 1.2
