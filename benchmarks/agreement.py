@@ -1,15 +1,19 @@
-"""Do two contenders compute the same? Asked for the very config that is timed, before it is timed."""
+"""Do the contenders compute the same? Asked for the very config that is timed, before it is timed."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from benchmarks.worker import Worker
+from benchmarks.worker import Refused, Worker
 from flax_transformer.config import ModelConfig
 from parity.measure import scaled_ulp
 from parity.tolerances import BFLOAT16, LOSS, STACK, lifted
+
+# Logits and mean loss of a batch.
+Outputs = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -32,27 +36,50 @@ class Agreement:
         )
 
 
-def compare(model: ModelConfig, ours: Worker, theirs: Worker) -> Agreement:
-    """
-    Args:
-        theirs: a PyTorch contender, which can also say how far rounding moves it: its outputs in float64.
+def compare(
+    model: ModelConfig,
+    flax: Worker,
+    peers: Mapping[str, Worker],
+    on_peer: Callable[[str], None] = lambda state: None,
+) -> tuple[dict[str, Agreement], dict[str, str]]:
+    """Compare each PyTorch contender with the JAX model.
+
+    Returns:
+        Agreements, and of those that cannot take part the reason.
 
     Raises:
-        Refused: one of the two cannot take part.
+        Refused: the JAX model cannot take part.
     """
+    on_peer("flax: computing outputs to compare")
+    ours = _outputs(flax, "outputs")
+    agreements, refused = {}, {}
+    tolerances: tuple[float, float] | None = None
+    for name, worker in peers.items():
+        on_peer(f"{name}: does it compute the same?")
+        try:
+            theirs = _outputs(worker, "outputs")
+            tolerances = tolerances or _tolerances(model, worker, theirs)
+        except Refused as refusal:
+            refused[name] = str(refusal)
+            continue
+        agreements[name] = Agreement(*_distances(ours, theirs, model), *tolerances)
+    return agreements, refused
+
+
+def _outputs(worker: Worker, method: str) -> Outputs:
     with TemporaryDirectory() as folder:
+        file = Path(folder, "logits.npy")
+        loss = np.array(worker.call(method, file))
+        return np.load(file), loss
 
-        def outputs(worker: Worker, method: str) -> tuple[np.ndarray, np.ndarray]:
-            file = Path(folder, "logits.npy")
-            loss = np.array(worker.call(method, file))
-            return np.load(file), loss
 
-        found, expected = outputs(ours, "outputs"), outputs(theirs, "outputs")
-        exact = None if model.dtype == "bfloat16" else outputs(theirs, "exact_outputs")
-    tolerances = [BFLOAT16.of(model)] * 2
-    if exact is not None:
-        floors = (scaled_ulp(a, b, model.dtype) for a, b in zip(expected, exact, strict=True))
-        ceilings = (STACK.of(model), LOSS.of(model))
-        tolerances = [lifted(ceiling, floor) for ceiling, floor in zip(ceilings, floors, strict=True)]
-    figures = [scaled_ulp(a, b, model.dtype) for a, b in zip(found, expected, strict=True)]
-    return Agreement(*figures, *tolerances)
+def _tolerances(model: ModelConfig, worker: Worker, outputs: Outputs) -> tuple[float, float]:
+    """The ceilings of the parity suite, lifted where float32 alone is as far from float64."""
+    if model.dtype == "bfloat16":
+        return BFLOAT16.of(model), BFLOAT16.of(model)
+    floors = _distances(outputs, _outputs(worker, "exact_outputs"), model)
+    return lifted(STACK.of(model), floors[0]), lifted(LOSS.of(model), floors[1])
+
+
+def _distances(a: Outputs, reference: Outputs, model: ModelConfig) -> tuple[float, float]:
+    return scaled_ulp(a[0], reference[0], model.dtype), scaled_ulp(a[1], reference[1], model.dtype)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from benchmarks.agreement import Agreement, compare
+from benchmarks.agreement import compare
 from benchmarks.epoch import Work
 from benchmarks.records import Record, describe_machine, thread_count
 from benchmarks.worker import Refused, Worker
@@ -73,7 +73,11 @@ def e2e(
         for name in dict.fromkeys(against):
             padding = name.removeprefix("torch-")
             workers[name] = worker("benchmarks.epoch_torch:TorchEpoch", config, padding, thread_count(), folder)
-        agreements, refused = _agreements(config, workers, status)
+        peers = {name: one for name, one in workers.items() if name != "flax"}
+        try:
+            agreements, refused = compare(config.model, workers["flax"], peers, status.update)
+        except Refused as refusal:
+            raise UserError(f"flax cannot take part: {refusal}") from refusal
         for name, agreement in agreements.items():
             if not agreement.holds:
                 console.print(
@@ -107,19 +111,6 @@ def _config(preset: Literal["tiny", "assignment"], data: ImdbData, dropout: floa
     return replace(
         base, data=data, model=model, batch=replace(base.batch, word_dropout=0.0), label_smoothing=0.0, epochs=1
     )
-
-
-def _agreements(
-    config: TrainConfig, workers: dict[str, Worker], status: Status
-) -> tuple[dict[str, Agreement], dict[str, str]]:
-    agreements, refused = {}, {}
-    for name in [name for name in workers if name != "flax"]:
-        status.update(f"{name}: reading, and does it compute the same?")
-        try:
-            agreements[name] = compare(config.model, workers["flax"], workers[name])
-        except Refused as refusal:
-            refused[name] = str(refusal)
-    return agreements, refused
 
 
 def _run(

@@ -103,24 +103,20 @@ def _bench(
     if rounds < 1:
         raise UserError(f"--rounds: expected a whole number of at least 1, got {rounds}")
     console = Console(width=None if Console().is_terminal else 160)
-    with _start(what, preset, config, against) as (device, workers):
-        agreements = {}
-        refused = {}
-        for name in [name for name in workers if name not in ("flax", "hf")]:
-            try:
-                with console.status(f"{name}: does it compute the same?"):
-                    agreements[name] = compare(config.model, workers["flax"], workers[name])
-            except Refused as refusal:
-                refused[name] = str(refusal)
+    with _start(what, preset, config, against) as (device, workers), console.status("starting") as status:
+        equal = {name: worker for name, worker in workers.items() if name not in ("flax", "hf")}
+        try:
+            agreements, refused = compare(config.model, workers["flax"], equal, status.update)
+        except Refused as refusal:
+            raise UserError(f"flax cannot take part: {refusal}") from refusal
         wrong = {name: agreement for name, agreement in agreements.items() if not agreement.holds}
         for name, agreement in wrong.items():
             console.print(f"{name} does not compute what flax computes: {agreement}; nothing is timed", markup=False)
         if wrong:
             return 1
         taking_part = {name: worker for name, worker in workers.items() if name not in refused}
-        with console.status("starting") as status:
-            measured = take_turns(taking_part, rounds, status.update)
-            peaks = [w.call("matmul_peak") for name, w in taking_part.items() if measured[name].refused is None]
+        measured = take_turns(taking_part, rounds, status.update)
+        peaks = [w.call("matmul_peak") for name, w in taking_part.items() if measured[name].refused is None]
     measured |= {name: Measured(refused=reason) for name, reason in refused.items()}
     record = Record(
         what,
