@@ -44,11 +44,9 @@ class Divergence:
 
 def first_divergence(pair: Pair) -> Divergence | None:
     """None where every operation, fed with the same inputs, agrees."""
-    limit = tolerances.BFLOAT16 if pair.dtype == "bfloat16" else tolerances.OPERATION
+    ceiling = tolerances.OPERATION.of(pair.case.model)
     for name, ulp in pair.local.items():
-        tolerance = limit.of(pair.case.model)
-        if pair.dtype != "bfloat16":
-            tolerance = tolerances.tolerance(pair.tap_floor.get(name, 0.0), tolerance)
+        tolerance = tolerances.lifted(ceiling, pair.tap_floor.get(name, 0.0), pair.dtype)
         if not ulp <= tolerance:
             of_flax, of_torch = pair.flax.taps, pair.torch_fed.taps
             if name in of_flax and name in of_torch:

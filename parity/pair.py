@@ -9,7 +9,7 @@ import numpy as np
 from flax_transformer.data.batches import Batch
 from parity import flax_side, torch_side
 from parity.cases import Case, take_rows
-from parity.measure import Arrays, scaled_ulps
+from parity.measure import Arrays, scaled_ulp, scaled_ulps
 from parity.torch_side import Outcome
 
 # A gradient below this share of the model's largest is zero but for rounding, in float64.
@@ -131,13 +131,22 @@ class Pair:
         return {name: array for name, array in arrays.items() if name not in self.null_tensors}
 
     @cached_property
+    def shuffled(self) -> Outcome:
+        """The PyTorch twin with the rows of the batch in another order; its taps in the old one."""
+        order = np.random.default_rng(self.case.seed).permutation(len(self.case.batch.source))
+        batch = take_rows(self.case.batch, order)
+        outcome = torch_side.run(self.case.config, self.case.weights, batch, gradients=self.differentiates)
+        taps = {name: value[np.argsort(order)] for name, value in outcome.taps.items()}
+        return dataclasses.replace(outcome, taps=taps)
+
+    @cached_property
     def tap_floor(self) -> dict[str, float]:
         """The noise floor of each tap, in scaled ULP."""
-        floors = [scaled_ulps(self.rounded.taps, self.exact.taps, "float32")]
-        order = np.random.default_rng(self.case.seed).permutation(len(self.case.batch.source))
-        shuffled = torch_side.run(self.case.config, self.case.weights, take_rows(self.case.batch, order))
-        restored = {name: value[np.argsort(order)] for name, value in shuffled.taps.items()}
-        floors.append(scaled_ulps(restored, self.torch.taps, self.dtype))
+        dtype, rounded = ("bfloat16", self.torch) if self.dtype == "bfloat16" else ("float32", self.rounded)
+        floors = [
+            scaled_ulps(rounded.taps, self.exact.taps, dtype),
+            scaled_ulps(self.shuffled.taps, self.torch.taps, self.dtype),
+        ]
         if self.uncompiled:
             with jax.disable_jit():
                 floors.append(scaled_ulps(self._run(flax_side).taps, self.flax.taps, self.dtype))
@@ -146,6 +155,22 @@ class Pair:
     @cached_property
     def gradient_floor(self) -> dict[str, float]:
         """The noise floor of each parameter's gradient, in scaled ULP."""
-        return scaled_ulps(
-            self.without_null(self.rounded.gradients), self.without_null(self.exact.gradients), "float32"
+        rounded, exact, shuffled, ordered = (
+            self.without_null(outcome.gradients) for outcome in (self.rounded, self.exact, self.shuffled, self.torch)
         )
+        rounding, order = scaled_ulps(rounded, exact, "float32"), scaled_ulps(shuffled, ordered, self.dtype)
+        return {name: max(ulp, order.get(name, 0.0), self.softmax_floor) for name, ulp in rounding.items()}
+
+    @cached_property
+    def softmax_floor(self) -> float:
+        """In float64, the rounding error of the first factor of every gradient; in float32 it is part of the floor.
+
+        PyTorch takes it as the exponential of log-probabilities and so makes it grow with them: 10 ULP were seen at a
+        log-probability of -16, where JAX was at 2.
+        """
+        if self.dtype != "float64":
+            return 0.0
+        logits = self.torch.taps["logits"]
+        wide = logits.astype(np.longdouble)
+        powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
+        return scaled_ulp(torch_side.probabilities(logits), powers / powers.sum(axis=-1, keepdims=True), self.dtype)

@@ -11,7 +11,9 @@ _MODULES = {
         "masks positions linear dropout attention layers losses models optim weights next_token beam generate "
         "training.step"
     ),
-    "torch_reference": "masks positions linear dropout attention layers losses models optim training",
+    "torch_reference": (
+        "masks positions linear dropout attention layers losses models optim next_token beam generate training"
+    ),
 }
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from jaxtyping import Bool, Int
 
 from flax_transformer import losses as flax_losses
 from flax_transformer import masks as flax_masks
@@ -25,6 +26,7 @@ from torch_reference import masks as torch_masks
 from torch_reference import positions as torch_positions
 
 ULP, ENTRIES = "scaled ULP", "entries that differ"
+Tokens = Int[np.ndarray, "batch new"]
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,24 @@ def _measured(
     rung: str,
     view: str,
     figures: Mapping[str, float],
-    floor: float,
+    floor: float | Mapping[str, float],
     ceiling: tolerances.Ceiling,
     pair: Pair,
     note: str = "",
 ) -> Result:
-    if pair.dtype == "bfloat16":
-        limit = tolerances.BFLOAT16.of(pair.case.model)
-    else:
-        limit = tolerances.tolerance(floor, ceiling.of(pair.case.model))
-    worst = max(figures, key=lambda name: figures[name])
-    return Result(rung, view, figures[worst], limit, ULP, worst, floor, note)
+    """The figure that uses up most of its tolerance.
+
+    Args:
+        floor: of all figures together or of each: one whose sums cancel then lifts its own ceiling and no other's.
+    """
+    floors = floor if isinstance(floor, Mapping) else dict.fromkeys(figures, floor)
+    highest, noisiest = ceiling.of(pair.case.model), max(floors[name] for name in figures if name in floors)
+    limits = {name: tolerances.tolerance(noisiest, highest, floors.get(name, 0.0), pair.dtype) for name in figures}
+    notes = [note] if note else []
+    if floors is floor and (lifted := sum(limit > highest for limit in limits.values())):
+        notes.append(f"{lifted} of {len(limits)} may be above the ceiling of {highest:g}, being mostly rounding")
+    worst = max(figures, key=lambda name: figures[name] / limits[name])
+    return Result(rung, view, figures[worst], limits[worst], ULP, worst, floors.get(worst, 0.0), "; ".join(notes))
 
 
 def positions(pair: Pair) -> list[Result]:
@@ -139,13 +148,13 @@ def _taps(rung: str, belongs: Callable[[str], bool]) -> Callable[[Pair], list[Re
 
     def measure(pair: Pair) -> list[Result]:
         names = [name for name in {**pair.cumulative, **pair.local} if belongs(name)]
-        floor = max(pair.tap_floor.get(name, 0.0) for name in names)
+        floors = {name: pair.tap_floor.get(name, 0.0) for name in names}
         results = []
         for view, figures, ceiling in (
             ("local", pair.local, tolerances.OPERATION),
             ("cumulative", pair.cumulative, tolerances.STACK),
         ):
-            results.append(_measured(rung, view, {name: figures[name] for name in names}, floor, ceiling, pair))
+            results.append(_measured(rung, view, {name: figures[name] for name in names}, floors, ceiling, pair))
         return results
 
     measure.__doc__ = f"The taps of {rung}."
@@ -209,12 +218,17 @@ def _cross_entropy(pair: Pair, smoothing: float) -> float:
 
 def gradients(pair: Pair) -> list[Result]:
     """Each parameter's gradient. One that is null is measured against the model's largest."""
-    floor = max(pair.gradient_floor.values())
-    return [_gradients("gradients", pair, pair.flax, pair.torch, floor, tolerances.GRADIENT[pair.dtype])]
+    ceiling = tolerances.GRADIENT[pair.dtype]
+    return [_gradients("gradients", pair, pair.flax, pair.torch, pair.gradient_floor, ceiling)]
 
 
 def _gradients(
-    rung: str, pair: Pair, flax: Outcome, torch_: Outcome, floor: float, ceiling: tolerances.Ceiling
+    rung: str,
+    pair: Pair,
+    flax: Outcome,
+    torch_: Outcome,
+    floors: Mapping[str, float],
+    ceiling: tolerances.Ceiling,
 ) -> Result:
     figures = scaled_ulps(pair.without_null(flax.gradients), pair.without_null(torch_.gradients), pair.dtype)
     largest = max(np.abs(gradient).max() for gradient in torch_.gradients.values())
@@ -222,7 +236,7 @@ def _gradients(
         noise = np.abs(flax.gradients[name] - torch_.gradients[name]).max()
         figures[name] = float(noise / (EPS[pair.dtype] * largest))
     note = f"{len(pair.null_tensors)} null tensors against the largest gradient" if pair.null_tensors else ""
-    return _measured(rung, "cumulative", figures, floor, ceiling, pair, note)
+    return _measured(rung, "cumulative", figures, floors, ceiling, pair, note)
 
 
 def clipping(pair: Pair) -> list[Result]:
@@ -281,7 +295,7 @@ def free_running(pair: Pair, run: FreeRun) -> Result:
         note += "a ReLU may open on one side alone"
     else:
         limit, note = (
-            tolerances.lifted(limits[0], floor),
+            tolerances.lifted(limits[0], floor, pair.dtype),
             f"largest {run.drift.largest:.1e}, of itself {run.floor.largest:.1e}",
         )
     unit = "absolute, 99.9%" if in_float32 else "absolute"
@@ -303,11 +317,12 @@ def dropout(pair: Pair) -> list[Result]:
     shapes = {name: float(own.get(name) != keep[name].shape) for name in keep}
     logits = scaled_ulps({"logits": flax.taps["logits"]}, {"logits": torch_.taps["logits"]}, pair.dtype)
     floor = scaled_ulp(rounded.taps["logits"], exact.taps["logits"], "float32")
-    floors = scaled_ulps(pair.without_null(rounded.gradients), pair.without_null(exact.gradients), "float32")
+    rounding = scaled_ulps(pair.without_null(rounded.gradients), pair.without_null(exact.gradients), "float32")
+    floors = {name: max(ulp, pair.softmax_floor) for name, ulp in rounding.items()}
     return [
         *_exact("dropout masks", shapes),
         _measured("dropout", "cumulative", logits, floor, tolerances.STACK, pair),
-        _gradients("dropout gradients", pair, flax, torch_, max(floors.values()), tolerances.DROPOUT_GRADIENT),
+        _gradients("dropout gradients", pair, flax, torch_, floors, tolerances.DROPOUT_GRADIENT),
     ]
 
 
@@ -325,17 +340,25 @@ def cached_decoding(pair: Pair) -> list[Result]:
 
 
 def generation(pair: Pair) -> list[Result]:
-    """Greedy tokens, up to where the best two logits lie within the logits' own tolerance: there either is right."""
-    new_tokens = min(12, pair.case.model.max_length)
-    arguments = (pair.case.model, pair.case.weights, pair.case.batch, new_tokens)
-    tokens, (expected, leads) = flax_side.generate(*arguments), torch_side.generate(*arguments)
-    limit = tolerances.tolerance(pair.tap_floor["logits"], tolerances.STACK.of(pair.case.model))
-    decided = np.logical_and.accumulate(leads > 2 * limit, axis=1)
+    """Greedy tokens of both sides."""
+    tokens, expected, decided = decided_tokens(pair, 12)
     if tokens.shape != expected.shape:
         return [Result("generated ids", "cumulative", np.inf, 0, ENTRIES, "shape")]
     differing = float(((tokens != expected) & decided).sum())
     note = "" if decided.all() else f"{int((~decided).sum())} of {decided.size} tokens follow a near tie"
     return [Result("generated ids", "cumulative", differing, 0, ENTRIES, "tokens", note=note)]
+
+
+def decided_tokens(pair: Pair, longest: int) -> tuple[Tokens, Tokens, Bool[np.ndarray, "batch new"]]:
+    """Greedy tokens of JAX and of PyTorch, and where they must be the same.
+
+    That is up to where the best two logits lie within the logits' own tolerance: there either of them is right.
+    """
+    new_tokens = min(longest, pair.case.model.max_length)
+    arguments = (pair.case.model, pair.case.weights, pair.case.batch, new_tokens)
+    tokens, (expected, leads) = flax_side.generate(*arguments), torch_side.generate(*arguments)
+    limit = tolerances.lifted(tolerances.STACK.of(pair.case.model), pair.tap_floor["logits"], pair.dtype)
+    return tokens, expected, np.logical_and.accumulate(leads > 2 * limit, axis=1)
 
 
 Rung = Callable[[Pair], list[Result]]

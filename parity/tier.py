@@ -16,7 +16,7 @@ import numpy as np
 from flax_transformer.data.batches import Seq2SeqBatch
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.errors import UserError
-from parity import flax_side, rungs, torch_side
+from parity import rungs
 from parity.localise import first_divergence
 from parity.measure import element_ulps, scaled_ulps
 from parity.pair import Pair
@@ -72,10 +72,12 @@ def _histogram(pair: Pair) -> list[int]:
 
 
 def _decoded_text(pair: Pair, tokenizer: Tokenizer) -> Result:
-    """What a reader sees of the generated ids."""
-    arguments = (pair.case.model, pair.case.weights, pair.case.batch, min(32, pair.case.model.max_length))
-    flax, (torch_, _) = flax_side.generate(*arguments), torch_side.generate(*arguments)
-    texts = (tokenizer.decode(tokens.tolist()) for tokens in (flax, torch_))
+    """What a reader sees of the generated ids, up to the first near tie."""
+    *sides, decided = rungs.decided_tokens(pair, 32)
+    texts = (
+        tokenizer.decode([row[:end].tolist() for row, end in zip(ids, decided.sum(axis=1), strict=True)])
+        for ids in sides
+    )
     differing = sum(a != b for a, b in zip(*texts, strict=True))
     return Result("decoded text", "cumulative", float(differing), 0, ENTRIES, "texts")
 

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from flax_transformer.config import ModelConfig, TrainConfig
+from flax_transformer.config import GenerationConfig, ModelConfig, TrainConfig
 from flax_transformer.data.batches import Batch, Seq2SeqBatch
 from flax_transformer.taps import Tape, recording
 from parity.measure import Arrays
+from torch_reference import generate as generation
 from torch_reference import linear, losses, models, optim, training
 
 
@@ -98,6 +99,15 @@ def _tap_dtypes(model: Any, names: Mapping[int, str], batch: Batch) -> dict[str,
 def norm(config: ModelConfig, x: Float[np.ndarray, "rows d_model"]) -> Float[np.ndarray, "rows d_model"]:
     """A fresh norm layer."""
     return to_numpy(linear.layer_norm(config)(_tensor(x)))
+
+
+def probabilities(logits: Float[np.ndarray, "*batch classes"]) -> Float[np.ndarray, "*batch classes"]:
+    """The softmax that stands in the gradient of PyTorch's log_softmax, with its rounding error."""
+    x = _tensor(logits).requires_grad_()
+    torch.log_softmax(x, dim=-1).backward(torch.zeros_like(x).index_fill_(-1, torch.tensor(0), -1.0))
+    assert x.grad is not None
+    x.grad[..., 0] += 1.0
+    return to_numpy(x.grad)
 
 
 def clip(gradients: Arrays, max_norm: float) -> dict[str, np.ndarray]:
@@ -194,16 +204,10 @@ def generate(
     """Greedy tokens, and by how much the best logit leads the second at each of them, in scaled ULP."""
     model = build(config, weights)
     source, lengths = _tensor(batch.source), _tensor(batch.source_lengths)
-    memory = model.decoder.project_memory(model.encode(source, lengths))
-    cache = model.empty_cache(len(source), new_tokens)
-    last = torch.full((len(source), 1), config.bos_id)
-    finished = lengths == 0
-    tokens, leads = [], []
-    for offset in range(new_tokens):
-        logits, cache = model.decode(last, memory, lengths, offset=offset, cache=cache)
-        best = logits[:, 0].topk(2).values
-        leads.append((best[:, 0] - best[:, 1]) / logits.abs().max() / torch.finfo(logits.dtype).eps)
-        last = torch.where(finished, config.pad_id, logits[:, 0].argmax(dim=-1))[:, None]
-        finished = finished | (last[:, 0] == config.eos_id)
-        tokens.append(last[:, 0])
-    return torch.stack(tokens, dim=1).numpy().astype(np.int32), to_numpy(torch.stack(leads, dim=1))
+    generated = generation.generate(model, source, lengths, GenerationConfig(new_tokens))
+    begin = torch.full((len(source), 1), config.bos_id)
+    logits = model(source, lengths, torch.cat([begin, generated.tokens[:, :-1]], dim=1), generated.lengths)
+    best = logits.topk(2).values
+    leads = (best[..., 0] - best[..., 1]) / logits.abs().amax(dim=(0, 2)) / torch.finfo(logits.dtype).eps
+    behind_the_end = torch.arange(new_tokens) >= generated.lengths[:, None]
+    return to_numpy(generated.tokens).astype(np.int32), to_numpy(leads.masked_fill(behind_the_end, torch.inf))

@@ -75,7 +75,7 @@ def locked_step(pair: Pair, steps: int) -> dict[str, float]:
         of_gradient = gradient_floor(dataclasses.replace(case, weights=before.weights), batch)
         for name in pair.without_null(after_torch.weights):
             difference = np.abs(after_flax.weights[name] - after_torch.weights[name])
-            allowed = tolerances.lifted(_GRADIENT_ULP, of_gradient[name])
+            allowed = tolerances.lifted(_GRADIENT_ULP, of_gradient[name], pair.dtype)
             bound = _step_bound(pair, name, before, after_torch, metrics["learning_rate"], allowed)
             ratio = np.where(np.isfinite(difference), difference / bound, np.inf).max()
             ratios[name] = max(ratios.get(name, 0.0), float(ratio))

@@ -128,6 +128,8 @@ def _climb_apart(
     """One tier in a fresh process; shows the rung that it is on."""
     request = {"path": path and str(path), "preset": preset, "run": run and str(run), "dtype": dtype, "steps": steps}
     environment = os.environ | {"JAX_ENABLE_X64": "1" if dtype == "float64" else "0"}
+    # An accelerator left to itself multiplies float32 in TF32 or in passes of bfloat16.
+    environment["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
     if cache := jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         environment["JAX_COMPILATION_CACHE_DIR"] = cache
     with tempfile.TemporaryDirectory() as folder, console.status(f"{dtype}: starting") as status:

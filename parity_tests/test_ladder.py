@@ -15,7 +15,8 @@ from parity.cases import Sizes, make_case
 from parity.measure import element_ulps, mismatches, scaled_ulp, scaled_ulps
 from parity.mutations import CLASSIFIER, TINY
 from parity.pair import Pair
-from parity.rungs import FORWARD, climb, ladder
+from parity.rungs import FORWARD, climb, free_running, ladder
+from parity.targets import SMALL
 from parity.training import free_steps
 
 SIZES = Sizes(rows=4, source=7, target=6)
@@ -50,14 +51,20 @@ def test_the_whole_ladder_in_both_tiers(model: dict, dtype: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_the_whole_ladder_of_a_small_model_and_100_steps(norm_first: bool, dtype: str):
-    from parity.rungs import free_running
-    from parity.targets import SMALL
-
     model = dataclasses.replace(
         SMALL, norm_first=norm_first, source_vocab_size=97, target_vocab_size=97, dtype=dtype, param_dtype=dtype
     )
     pair = Pair(make_case(model, seed=0, sizes=Sizes(8, 24, 20)))
     assert_passed([*climb(pair), free_running(pair, free_steps(pair, 100))])
+
+
+@pytest.mark.slow
+def test_1000_steps_in_float64(x64):
+    model = dataclasses.replace(TINY, activation="gelu", dtype="float64", param_dtype="float64")
+    pair = Pair(make_case(model, seed=0, sizes=SIZES))
+    result = free_running(pair, free_steps(pair, 1000))
+    assert result.tolerance < 1e-9
+    assert_passed([result])
 
 
 def test_bfloat16_forward_pass():
@@ -106,7 +113,13 @@ def test_mismatches_count_entries():
 
 
 def test_a_tolerance_follows_its_floor_up_to_the_ceiling_which_only_a_large_floor_lifts():
-    assert tolerances.tolerance(0.0, 16) == 4
-    assert tolerances.tolerance(2.0, 16) == 8
-    assert tolerances.tolerance(5.0, 16) == 16
-    assert tolerances.tolerance(20.0, 16) == 60
+    def tolerance(floor: float, own_floor: float, dtype: str = "float32") -> float:
+        return tolerances.tolerance(floor, 16, own_floor, dtype)
+
+    assert tolerance(0.0, own_floor=0.0) == 4
+    assert tolerance(2.0, own_floor=1.0) == 8
+    assert tolerance(5.0, own_floor=1.0) == 16
+    assert tolerance(20.0, own_floor=1.0) == 16
+    assert tolerance(20.0, own_floor=15.0) == 60
+    assert tolerance(20.0, own_floor=1.0, dtype="bfloat16") == 2
+    assert tolerance(20.0, own_floor=6.0, dtype="bfloat16") == 3

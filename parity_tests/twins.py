@@ -18,7 +18,7 @@ from parity.measure import EPS, Arrays, scaled_ulp
 OPERATION = tolerances.OPERATION.small
 STACK = tolerances.STACK.small
 LOSS = tolerances.LOSS.small
-BFLOAT16 = tolerances.BFLOAT16.small
+BFLOAT16 = tolerances.BFLOAT16
 GRADIENT = {dtype: ceiling.small for dtype, ceiling in tolerances.GRADIENT.items()}
 
 # Sizes that differ from each other, most of them primes, so that no swapped axis can pass.
