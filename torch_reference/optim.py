@@ -47,9 +47,7 @@ def decays(parameter: torch.Tensor) -> bool:
     return parameter.ndim > 1
 
 
-def create_optimizer(
-    config: OptimizerConfig, model: nn.Module, *, fused: bool | None = None
-) -> torch.optim.Optimizer:
+def create_optimizer(config: OptimizerConfig, model: nn.Module, *, fused: bool | None = None) -> torch.optim.Optimizer:
     """Adam with L2 decay in the gradient, or AdamW with decoupled decay, at rate 1 for :func:`schedule` to scale.
 
     Args:
