@@ -63,7 +63,7 @@ class Generator(Contender):
             tokens = self.generate(self._source, self._settings)
         seconds = time.perf_counter() - start
         assert tokens.shape == (len(self._source), self._settings.max_new_tokens)
-        assert (tokens != self.config.eos_id).all()
+        assert not np.any(tokens == self.config.eos_id)
         return seconds, seconds
 
 
@@ -75,7 +75,8 @@ class Flax(Generator):
 
         super().__init__(config)
         keep_freed_memory()  # as the command line does
-        self._generate, self._model = generate, create_model(config, seed=0)
+        self._generate: Any = generate
+        self._model = create_model(config, seed=0)
 
     def generate(self, source: Tokens, settings: GenerationConfig) -> Tokens:
         lengths = np.full(len(source), source.shape[1], np.int32)
@@ -125,7 +126,7 @@ class Marian(Generator):
 
         super().__init__(config)
         self._torch, self._transformers = torch, transformers
-        self._ids = {
+        self._ids: dict[str, Any] = {
             "pad_token_id": config.pad_id,
             "eos_token_id": config.eos_id,
             "decoder_start_token_id": config.bos_id,
