@@ -18,8 +18,10 @@ def write(page: Path = PAGE, results: Path = RESULTS) -> None:
 
     def table(match: re.Match[str]) -> str:
         own = [record for record in records if record.what == match[2]]
-        lines = _TABLES[match[2]](own) if own else ["Not measured yet."]
-        return match[1] + "\n".join(lines) + "\n" + match[3]
+        lines = []
+        for machine in dict.fromkeys(map(_machine, own)):
+            lines += [machine, "", *_TABLES[match[2]]([record for record in own if _machine(record) == machine]), ""]
+        return match[1] + "\n".join(lines[:-1] or ["Not measured yet."]) + "\n" + match[3]
 
     page.write_text(_MARKED.sub(table, page.read_text(encoding="utf-8")), encoding="utf-8")
 
@@ -28,19 +30,16 @@ def newest(records: Iterable[Record]) -> list[Record]:
     """The last record of each benchmark, device and launch, in order of their names."""
     kept: dict[tuple[str, ...], Record] = {}
     for record in sorted(records, key=lambda record: record.date):
-        kept[record.machine["device"], record.what, record.label, launch(record)] = record
+        kept[record.machine["device"], record.what, record.label, record.launch] = record
     return [kept[key] for key in sorted(kept)]
 
 
-def launch(record: Record) -> str:
-    """How the processes were started, beyond their command."""
-    environment = record.machine["launch"]
-    names = []
-    if "tcmalloc" in environment.get("LD_PRELOAD", ""):
-        names.append("tcmalloc")
-    if "onednn" in environment.get("XLA_FLAGS", ""):
-        names.append("oneDNN")
-    return " + ".join(names) or "as installed"
+def _machine(record: Record) -> str:
+    """What the records of a table have in common."""
+    machine, versions = record.machine, record.machine["versions"]
+    libraries = ", ".join(f"{name} {versions[name]}" for name in ("jax", "torch") if name in versions)
+    hardware = f"{machine['device']}, {machine['threads']} threads"
+    return f"{hardware}; {libraries}; {record.date[:10]}, commit {machine['commit']}:"
 
 
 def _table(columns: list[str], rows: Iterable[list[str]]) -> list[str]:
@@ -57,7 +56,7 @@ def _throughput(records: list[Record]) -> list[str]:
         ratios = contenders[best[0]]["ratios"] if best else []
         ratio = f"**{best[1]:.2f}** ({min(ratios):.2f} to {max(ratios):.2f})" if best else ""
         used = contenders["flax"].get("flops_utilisation")
-        rows.append([_model(record), launch(record), *cells, ratio, f"{used:.0%}" if used else ""])
+        rows.append([_model(record), record.launch, *cells, ratio, f"{used:.0%}" if used else ""])
     return _table(columns, rows)
 
 
@@ -81,7 +80,7 @@ def _e2e(records: list[Record]) -> list[str]:
             rows.append(
                 [
                     record.label.replace("-", " "),
-                    launch(record),
+                    record.launch,
                     name,
                     f"{own['tokens_per_second']:,.0f}",
                     f"{waste:.1%}",

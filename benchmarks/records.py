@@ -40,12 +40,20 @@ class Record:
     command: str = field(default_factory=lambda: shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
     date: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%d %H:%M"))
 
+    @property
+    def launch(self) -> str:
+        """How the processes were started, beyond their command: tcmalloc, oneDNN, both, or "as installed"."""
+        environment = self.machine["launch"]
+        signs = {"tcmalloc": "LD_PRELOAD", "oneDNN": "XLA_FLAGS"}
+        return " + ".join(n for n, v in signs.items() if n.lower() in environment.get(v, "")) or "as installed"
+
     def save(self, where: Path) -> Path:
-        """Write to ``where``; a folder gets a file named by date, device and benchmark."""
+        """Write to ``where``; a folder gets a file named by date, device, benchmark and launch."""
         if where.is_dir():
-            where = (
-                where / f"{self.date[:10]}-{_slug(self.machine['device'])}-{_slug(f'{self.what}-{self.label}')}.json"
-            )
+            parts = [self.date[:10], self.machine["device"], self.what, self.label]
+            if self.launch != "as installed":
+                parts.append(self.launch)
+            where = where / f"{'-'.join(map(_slug, parts))}.json"
         where.parent.mkdir(parents=True, exist_ok=True)
         where.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
         return where

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import measure, throughput
+from benchmarks import docs, measure, throughput
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.agreement import compare
 from benchmarks.attention import fit_exponent
@@ -311,10 +311,28 @@ def test_a_file_that_is_no_record(tmp_path: Path) -> None:
 
 
 def test_a_record_in_a_folder_is_named_by_date_device_and_benchmark(tmp_path: Path) -> None:
-    machine = {"device": "Some CPU, 2 cores"}
+    machine: dict[str, Any] = {"device": "Some CPU, 2 cores", "launch": {}}
     record = Record("train", "tiny-float32", {}, {}, machine, command="", date="2026-01-02 03:04")
     assert record.save(tmp_path).name == "2026-01-02-some-cpu-2-cores-train-tiny-float32.json"
     assert load_record(tmp_path / "2026-01-02-some-cpu-2-cores-train-tiny-float32.json") == record
+    launched = replace(record, machine=machine | {"launch": {"LD_PRELOAD": "/lib/libtcmalloc_minimal.so.4"}})
+    assert launched.save(tmp_path).name == "2026-01-02-some-cpu-2-cores-train-tiny-float32-tcmalloc.json"
+
+
+def test_the_performance_page_is_written_from_the_newest_records(tmp_path: Path) -> None:
+    machine = {"device": "Some CPU", "threads": 2, "versions": {"jax": "1"}, "commit": "abc", "launch": {}}
+    page = tmp_path / "PERFORMANCE.md"
+    page.write_text("before\n<!-- records: startup -->\nold\n<!-- end -->\nafter\n")
+    for day, second in (("01", 5.0), ("02", 2.5)):
+        seconds = {"help": [0.1], "first_start": [10.0], "second_start": [second]}
+        Record("startup", "tiny", {}, seconds, machine, command="", date=f"2026-01-{day} 00:00").save(tmp_path)
+    docs.write(page, tmp_path)
+    written = page.read_text()
+    assert "| tiny | 0.10 s | 10.0 s | 2.5 s | **4.00** |" in written
+    assert "2026-01-01" not in written
+    assert written.startswith("before\n<!-- records: startup -->\nSome CPU, 2 threads; jax 1; 2026-01-02, commit abc:")
+    docs.write(page, tmp_path)
+    assert page.read_text() == written
 
 
 def test_help_names_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
