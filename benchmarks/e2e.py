@@ -85,13 +85,12 @@ def e2e(
                 )
                 return 1
         taking_part = {name: one for name, one in workers.items() if name not in refused}
-        steps = max(rounds, round(fraction * facts["steps"]))
-        results = _run(taking_part, steps, rounds, fraction, status)
+        results = _run(taking_part, rounds, fraction, status)
     for name, own in results.items():
         own["epoch_seconds"] = _whole_epoch(own, facts)
         if name != "flax":
             own["ratio"] = results["flax"]["tokens_per_second"] / own["tokens_per_second"]
-    facts |= {"fraction": fraction, "steps_run": steps, "agreement": {n: asdict(a) for n, a in agreements.items()}}
+    facts |= {"fraction": fraction, "agreement": {n: asdict(a) for n, a in agreements.items()}}
     record = Record(
         "e2e",
         f"imdb-{preset}-dropout{dropout:g}",
@@ -113,18 +112,18 @@ def _config(preset: Literal["tiny", "assignment"], data: ImdbData, dropout: floa
     )
 
 
-def _run(
-    workers: dict[str, Worker], steps: int, rounds: int, fraction: float, status: Status
-) -> dict[str, dict[str, Any]]:
+def _run(workers: dict[str, Worker], rounds: int, fraction: float, status: Status) -> dict[str, dict[str, Any]]:
     results: dict[str, dict[str, Any]] = {}
     for name, worker in workers.items():
         status.update(f"{name}: first steps")
         results[name] = {"warm_up_seconds": worker.call("warm_up"), "turns": []}
         worker.call("warm_up")
-    for part in _parts(steps, rounds):
+    # With longest padding an epoch has fewer steps than in buckets, each of which ends with filler.
+    parts = {name: parts_of(worker.call("steps"), rounds, fraction) for name, worker in workers.items()}
+    for i in range(rounds):
         for name, worker in workers.items():
-            status.update(f"{name}: {part} steps")
-            results[name]["turns"].append(worker.call("train", part))
+            status.update(f"{name}: round {i + 1} of {rounds}")
+            results[name]["turns"].append(worker.call("train", parts[name][i]))
     for name, worker in workers.items():
         status.update(f"{name}: evaluation")
         work, accuracy = worker.call("evaluate", fraction)
@@ -138,9 +137,10 @@ def _run(
     return results
 
 
-def _parts(total: int, count: int) -> list[int]:
-    """``total`` steps in ``count`` parts that differ by one at most."""
-    return [total * (i + 1) // count - total * i // count for i in range(count)]
+def parts_of(steps: int, rounds: int, fraction: float) -> list[int]:
+    """A fraction of the steps, but one for each round if there are as many, in parts that differ by one at most."""
+    total = min(steps, max(rounds, round(fraction * steps)))
+    return [total * (i + 1) // rounds - total * i // rounds for i in range(rounds)]
 
 
 def _whole_epoch(own: dict[str, Any], facts: dict[str, Any]) -> float:
@@ -154,7 +154,7 @@ def print_table(record: Record, console: Console) -> None:
     results = record.results
     sizes = record.settings["batch"]
     table = Table(
-        title=f"{record.what} {record.label}: {results['steps_run']} of {results['steps']} steps, batch "
+        title=f"{record.what} {record.label}: {results['fraction']:.0%} of an epoch, batch "
         f"{sizes['size']}, at most {sizes['max_source_length']} tokens; {record.machine['device']}",
         title_justify="left",
         pad_edge=False,

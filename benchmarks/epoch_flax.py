@@ -28,12 +28,15 @@ class FlaxEpoch(Flax):
         return {
             "config": self.config,
             "seconds": epoch.seconds,
-            "steps": len(epoch.batches),
             "train_tokens": epoch.real_tokens,
             "test_tokens": int(epoch.test.sources.lengths.sum()),
             "waste": epoch.waste(),
             "shapes": [batch.source.shape for batch in self.batches],
         }
+
+    def steps(self) -> int:
+        """Of an epoch."""
+        return len(self.epoch.batches)
 
     def warm_up(self) -> float:
         """Seconds for a step of each shape, compilation included."""

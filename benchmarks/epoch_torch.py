@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader
@@ -28,13 +28,13 @@ class TorchEpoch(Torch):
         self.epoch = read_epoch(config, folder)
         self.padding = padding
         super().__init__(config, "torch", "train", threads, folder / "weights", self.epoch.shapes())
-        self.feed = self._training_batches()
+        generator = torch.Generator().manual_seed(config.seed)
+        self.training: Any = self.epoch.batches if padding == "buckets" else self._loader(self.epoch.train, generator)
+        self.feed: Iterator[Batch] = iter(self.training)
 
-    def _training_batches(self) -> Iterator[Batch]:
-        if self.padding == "buckets":
-            return iter(self.epoch.batches)
-        generator = torch.Generator().manual_seed(self.config.seed)
-        return iter(self._loader(self.epoch.train, generator))
+    def steps(self) -> int:
+        """Of an epoch."""
+        return len(self.training)
 
     def _loader(self, encoded: Encoded, shuffled_by: torch.Generator | None = None) -> Iterable[Batch]:
         return DataLoader(

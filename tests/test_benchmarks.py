@@ -16,6 +16,7 @@ from benchmarks import docs, measure, throughput
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.agreement import compare
 from benchmarks.attention import fit_exponent
+from benchmarks.e2e import parts_of
 from benchmarks.flops import forward_flops, train_flops
 from benchmarks.measure import Measured, pair_ratios, spread, take_turns
 from benchmarks.records import Record, load_record
@@ -88,6 +89,16 @@ def test_tokens_of_a_step() -> None:
     assert tokens_per_step(config) == 30
     assert batch.source.shape == (3, 5)
     assert batch.target.shape == (3, 6)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("steps", "rounds", "fraction", "parts"),
+    [(469, 5, 0.03, [2, 3, 3, 3, 3]), (10, 2, 1.0, [5, 5]), (100, 4, 0.01, [1] * 4), (2, 3, 1.0, [0, 1, 1])],
+)
+def test_a_fraction_of_an_epoch_is_cut_into_equal_parts(
+    steps: int, rounds: int, fraction: float, parts: list[int]
+) -> None:
+    assert parts_of(steps, rounds, fraction) == parts
 
 
 # --- turns ---
@@ -274,6 +285,27 @@ def test_agreement_sees_float32_rounding_as_such(tmp_path: Path) -> None:
     assert agreements["near"].holds
     assert not agreements["far"].holds
     assert not refused
+
+
+@pytest.mark.slow
+def test_an_epoch_from_the_file_to_its_metrics(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = ["split,label,text"]
+    for row in range(160):
+        words = rng.choice(["film", "plot", "good", "poor", "long", "loud", "dull"], size=rng.integers(3, 40))
+        lines.append(f"{'train' if row < 80 else 'test'},{row % 2},{' '.join(words)} {row}")
+    reviews, file = tmp_path / "reviews.csv", tmp_path / "record.json"
+    reviews.write_text("\n".join(lines) + "\n")
+    flags = ["--data.path", str(reviews), "--data.split", "official", "--fraction", "1", "--rounds", "1"]
+    assert main(["e2e", *flags, "--json", str(file)]) == 0
+    results = load_record(file).results
+    contenders = results["contenders"]
+    assert contenders.keys() == {"flax", "torch-longest", "torch-buckets"}
+    for own in contenders.values():
+        assert sum(tokens for _, tokens in own["turns"]) == results["train_tokens"]  # every example once
+        assert own["ratio"] > 0 if "ratio" in own else own is contenders["flax"]
+        assert own["epoch_seconds"] > results["seconds"]["tokenizer"]
+    assert 0 < results["waste"]["buckets"] < results["waste"]["longest"] < 1
 
 
 # --- wrong input ---
