@@ -1,4 +1,4 @@
-"""A real training run on both sides: ``python -m parity.curves`` draws docs/parity-loss.svg and says how far they part.
+"""A real training run on both sides: ``python -m parity.curves`` draws its two losses and says how far they part.
 
 The same config, the same batches of manifests, the same initial weights, and dropout with the masks that JAX drew.
 """
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from rich.progress import track
 
 from flax_transformer.config import BatchConfig, ManifestsData, TrainConfig
 from flax_transformer.data.batches import Batch, TrainingBatches, encode_examples
@@ -48,14 +49,14 @@ def train_both(config: TrainConfig, batches: list[Batch]) -> tuple[list[float], 
     flax = flax_side.Trainer(config, weights, len(batches))
     torch_ = torch_side.Trainer(config, weights, len(batches))
     losses: tuple[list[float], list[float]] = ([], [])
-    for step, batch in enumerate(batches):
+    for step, batch in enumerate(track(batches, description="training both twins")):
         keep = flax_side.keep_masks(config, batch, step)
         losses[0].append(flax(batch)["loss"])
         losses[1].append(torch_(batch, keep)["loss"])
     return losses
 
 
-def main(steps: int = 300, file: Path = DOCS / "parity-loss.svg") -> None:
+def main(steps: int = 300, file: Path = DOCS / "images" / "parity-loss.svg") -> None:
     """Train on both sides and draw the two curves.
 
     Args:
@@ -66,7 +67,8 @@ def main(steps: int = 300, file: Path = DOCS / "parity-loss.svg") -> None:
     names = [f"step {i + 1}" for i in range(steps)]
     picture = line_chart([(FLAX_COLOUR, flax), (TORCH_COLOUR, torch_)], "loss", names, from_zero=True)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(picture.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n", encoding="utf-8")
+    alone = '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="12" '
+    file.write_text(picture.replace("<svg ", alone, 1) + "\n", encoding="utf-8")
     apart = np.abs(np.subtract(flax, torch_))
     print(f"{steps} steps, loss {flax[0]:.4f} -> {flax[-1]:.4f}; largest difference {apart.max():.2e}")
     print(f"after 10, 100 and all steps: {apart[:10].max():.1e}, {apart[:100].max():.1e}, {apart.max():.1e}")

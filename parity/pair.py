@@ -162,6 +162,17 @@ class Pair:
         return {name: max(ulp, order.get(name, 0.0), self.softmax_floor) for name, ulp in rounding.items()}
 
     @cached_property
+    def flax_rounding(self) -> dict[str, float]:
+        """The rounding error of each parameter's gradient on JAX's side: float32 against float64, in scaled ULP."""
+        single = cast(self.case, "float32")
+        with jax.enable_x64(True):
+            narrow, wide = (
+                flax_side.run(case.config, case.weights, case.batch, gradients=True).gradients
+                for case in (single, cast(single, "float64"))
+            )
+        return scaled_ulps(narrow, wide, "float32")
+
+    @cached_property
     def softmax_floor(self) -> float:
         """In float64, the rounding error of the first factor of every gradient; in float32 it is part of the floor.
 

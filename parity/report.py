@@ -167,6 +167,8 @@ def line_chart(series: list[tuple[str, list[float]]], label: str, names: list[st
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
         dashes = ' stroke-dasharray="5 4"' if index == len(series) - 1 else ""
         drawn.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>')
+        if count > 100:  # dots would hide the lines
+            continue
         for x, y, name, value in zip(xs, ys, names, values, strict=True):
             tip = html.escape(f"{name}: {number(value)}")
             drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"><title>{tip}</title></circle>')
@@ -185,7 +187,7 @@ def _bars(values: list[float], names: list[str], label: str) -> str:
             f'<rect x="{_LEFT + i * width + 1:.1f}" y="{y:.1f}" width="{max(width - 2, 1):.1f}" height="{height:.1f}" '
             f'fill="{FLAX_COLOUR}"><title>{tip}</title></rect>'
         )
-        if len(values) <= 24:
+        if len(values) <= 24 and i % (1 + len(values) // 16) == 0:  # more would overlap
             drawn.append(
                 f'<text x="{_LEFT + (i + 0.5) * width:.1f}" y="{_HEIGHT + 2}" text-anchor="middle">{name}</text>'
             )

@@ -78,8 +78,8 @@ def _measured(
     highest, noisiest = ceiling.of(pair.case.model), max(floors[name] for name in figures if name in floors)
     limits = {name: tolerances.tolerance(noisiest, highest, floors.get(name, 0.0), pair.dtype) for name in figures}
     notes = [note] if note else []
-    if floors is floor and (lifted := sum(limit > highest for limit in limits.values())):
-        notes.append(f"{lifted} of {len(limits)} may be above the ceiling of {highest:g}, being mostly rounding")
+    if above := sum(highest < figure <= limits[name] for name, figure in figures.items()):
+        notes.append(f"{above} of {len(limits)} above the ceiling of {highest:g}, as their own floors allow")
     worst = max(figures, key=lambda name: figures[name] / limits[name])
     return Result(rung, view, figures[worst], limits[worst], ULP, worst, floors.get(worst, 0.0), "; ".join(notes))
 
@@ -235,6 +235,11 @@ def _gradients(
     for name in pair.null_tensors & flax.gradients.keys() & torch_.gradients.keys():
         noise = np.abs(flax.gradients[name] - torch_.gradients[name]).max()
         figures[name] = float(noise / (EPS[pair.dtype] * largest))
+    # Where sums cancel, so that PyTorch alone is far from float64, JAX's own rounding error is measured too. It takes a
+    # compilation, so it is asked for only where the verdict hangs on it.
+    highest = ceiling.of(pair.case.model)
+    doubtful = [name for name, floor in floors.items() if figures[name] > 4 * floor > highest]
+    floors = {**floors, **{name: (floors[name] + pair.flax_rounding[name]) / 2 for name in doubtful}}
     note = f"{len(pair.null_tensors)} null tensors against the largest gradient" if pair.null_tensors else ""
     return _measured(rung, "cumulative", figures, floors, ceiling, pair, note)
 

@@ -11,8 +11,7 @@ That makes four floors in all, but no more than the ceiling, which was measured 
 tensor whose own four floors lie above the ceiling, because its sums cancel, is held to those: no one can ask more of
 two implementations than of one.
 
-bfloat16 rounds at the same places on both sides. There a difference of two ULP, or of half of one side's own rounding
-error where that is more, is what roundings that fall the other way add up to.
+bfloat16 rounds at the same places on both sides. There two ULP are the ceiling, and two floors where that is more.
 """
 
 from dataclasses import dataclass
@@ -56,5 +55,5 @@ def tolerance(floor: float, ceiling: float, own_floor: float, dtype: str) -> flo
 
 
 def lifted(ceiling: float, own_floor: float, dtype: str) -> float:
-    """The ceiling, or four floors where that is more; in bfloat16 its own ceiling, or half a floor."""
-    return max(BFLOAT16, own_floor / 2) if dtype == "bfloat16" else max(ceiling, 4 * own_floor)
+    """The ceiling, or four floors where that is more; in bfloat16 its own ceiling, or two floors."""
+    return max(BFLOAT16, 2 * own_floor) if dtype == "bfloat16" else max(ceiling, 4 * own_floor)
