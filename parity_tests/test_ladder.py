@@ -122,4 +122,4 @@ def test_a_tolerance_follows_its_floor_up_to_the_ceiling_which_only_a_large_floo
     assert tolerance(20.0, own_floor=1.0) == 16
     assert tolerance(20.0, own_floor=15.0) == 60
     assert tolerance(20.0, own_floor=1.0, dtype="bfloat16") == 2
-    assert tolerance(20.0, own_floor=6.0, dtype="bfloat16") == 3
+    assert tolerance(20.0, own_floor=1.5, dtype="bfloat16") == 3
