@@ -453,9 +453,7 @@ MUTANTS = (
         "optimizer",
     ),
     Mutant("another beta2", f"{_T}/optim.py", "(config.beta1, config.beta2)", "(config.beta1, 0.98)", "optimizer"),
-    Mutant(
-        "ascent in place of descent", f"{_T}/optim.py", "eps=config.eps)", "eps=config.eps, maximize=True)", "optimizer"
-    ),
+    Mutant("ascent in place of descent", f"{_T}/optim.py", "fused=fused)", "fused=fused, maximize=True)", "optimizer"),
     # Training step
     Mutant(
         "gradient averaged over rows", f"{_T}/training.py", "gradient /= count", "gradient /= len(batch.source)", "step"
