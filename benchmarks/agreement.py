@@ -58,7 +58,7 @@ def compare(
         on_peer(f"{name}: does it compute the same?")
         try:
             theirs = _outputs(worker, "outputs")
-            tolerances = tolerances or _tolerances(model, worker, theirs)
+            tolerances = tolerances or _tolerances(model, worker)
         except Refused as refusal:
             refused[name] = str(refusal)
             continue
@@ -66,16 +66,20 @@ def compare(
     return agreements, refused
 
 
-def _outputs(worker: Worker, method: str) -> Outputs:
+def _outputs(worker: Worker, method: str, *arguments: str) -> Outputs:
     with TemporaryDirectory() as folder:
         file = Path(folder, "logits.npy")
-        loss = np.array(worker.call(method, file))
+        loss = np.array(worker.call(method, *arguments, file))
         return np.load(file), loss
 
 
-def _tolerances(model: ModelConfig, worker: Worker, outputs: Outputs) -> tuple[float, float]:
-    """The ceilings of the parity suite, lifted where one side alone is as far from float64."""
-    floors = _distances(outputs, _outputs(worker, "exact_outputs"), model)
+def _tolerances(model: ModelConfig, worker: Worker) -> tuple[float, float]:
+    """The ceilings of the parity suite, lifted where one side alone is as far from float64.
+
+    That is asked of a fresh twin: a contender with a mistake in it is far from float64 too.
+    """
+    rounded, exact = (_outputs(worker, "twin_outputs", dtype) for dtype in (model.dtype, "float64"))
+    floors = _distances(rounded, exact, model)
     stack, loss = (
         lifted(ceiling.of(model), floor, model.dtype) for ceiling, floor in zip((STACK, LOSS), floors, strict=True)
     )

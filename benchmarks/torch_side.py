@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.peers import HuggingFace, of_torch_nn
 from benchmarks.worker import Contender
 from benchmarks.workload import make_batches
-from flax_transformer.config import TrainConfig
+from flax_transformer.config import FloatDtype, TrainConfig
 from flax_transformer.data.batches import Batch
 from torch_reference import load
 from torch_reference.losses import classification_loss, seq2seq_loss, shift_target
@@ -110,14 +110,15 @@ class Torch(Contender):
         np.save(file, logits.float().cpu().numpy())
         return float(loss)
 
-    def exact_outputs(self, file: Path) -> float:
-        """:meth:`outputs` of the twin in float64: it differs from them by the rounding of float32."""
-        twin = create_model(replace(self.config.model, dtype="float64", param_dtype="float64"), self.config.seed)
+    def twin_outputs(self, dtype: FloatDtype, file: Path) -> float:
+        """:meth:`outputs` of a fresh twin on the CPU, by which the effect of rounding can be told."""
+        param_dtype = "float64" if dtype == "float64" else "float32"
+        twin = create_model(replace(self.config.model, dtype=dtype, param_dtype=param_dtype), self.config.seed)
         twin.load_state_dict(load(self.weights).state_dict())
         batch = place(self.batches[0], "cpu")
         with torch.no_grad():
             logits, loss = logits_of(twin.eval(), batch), mean_loss(twin, batch)
-        np.save(file, logits.numpy())
+        np.save(file, logits.float().numpy() if dtype == "bfloat16" else logits.numpy())
         return float(loss)
 
     def time(self, steps: int) -> tuple[float, float]:
