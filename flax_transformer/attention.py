@@ -42,7 +42,8 @@ def attention_weights(
     """
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     query, key = jnp.swapaxes(query, 1, 2), jnp.swapaxes(key, 1, 2)  # (batch, heads, length, head_dim)
-    scores = jnp.matmul(query, jnp.swapaxes(key, 2, 3), preferred_element_type=dtype) * query.shape[-1] ** -0.5
+    # Both contracted over their last axis: a key with its axes swapped would be copied on CPU.
+    scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=dtype) * query.shape[-1] ** -0.5
     allowed = mask.materialize(scores.shape[-2], scores.shape[-1])
     if allowed is None:
         return jax.nn.softmax(scores, axis=-1)
