@@ -15,6 +15,7 @@ from flax_transformer.dropout import Dropout
 from flax_transformer.errors import UserError
 from flax_transformer.linear import TORCH_PACKED_PROJECTION, Linear
 from flax_transformer.masks import AttentionMask, padding_mask
+from flax_transformer.mesh import current_mesh, partition, target_platform
 from flax_transformer.positions import rotate
 from flax_transformer.taps import tap
 
@@ -91,17 +92,31 @@ def flash_attention(query: Array, key: Array, value: Array, mask: AttentionMask)
     """The Pallas flash attention of TPU: memory linear in the length. Shapes as in :func:`plain_attention`."""
     from jax.experimental.pallas.ops.tpu import flash_attention as pallas  # TPU only, and slow to import
 
-    def kernel(mask: AttentionMask) -> Array:
+    def attend(query: Array, key: Array, value: Array, key_lengths: Array | None) -> Array:
         segments = None
-        if mask.key_lengths is not None:
-            real_keys = padding_mask(mask.key_lengths, key.shape[1])
+        if key_lengths is not None:
+            real_keys = padding_mask(key_lengths, key.shape[1])
             segments = pallas.SegmentIds(jnp.ones(query.shape[:2], jnp.int32), real_keys.astype(jnp.int32))
         by_head = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
         scale = query.shape[-1] ** -0.5
         attended = pallas.flash_attention(*by_head, segment_ids=segments, causal=mask.causal, sm_scale=scale)
         return jnp.swapaxes(attended, 1, 2)
 
-    return _zero_rows_without_keys(kernel, mask)
+    return _zero_rows_without_keys(lambda mask: _on_every_device(attend, query, key, value, mask.key_lengths), mask)
+
+
+def _on_every_device(
+    attend: Callable[..., Array], query: Array, key: Array, value: Array, key_lengths: Int[Array, " batch"] | None
+) -> Array:
+    """Attend on each device to its own rows and heads: XLA cannot cut a Pallas kernel by itself."""
+    mesh = current_mesh()
+    if mesh is None:
+        return attend(query, key, value, key_lengths)
+    sequences = partition(("batch", None, "heads", None), query.shape, mesh.shape)
+    rows = partition(("batch",), query.shape[:1], mesh.shape)
+    # A kernel's outputs do not say along which axes of the mesh they vary, so that check is off.
+    specs = (sequences, sequences, sequences, rows)
+    return jax.shard_map(attend, in_specs=specs, out_specs=sequences, check_vma=False)(query, key, value, key_lengths)
 
 
 def refusal(
@@ -155,7 +170,7 @@ def choose_backend(
     Raises:
         UserError: a backend was named that cannot serve the request. ``auto`` falls back to ``xla`` and logs why, once.
     """
-    platform = platform or jax.default_backend()
+    platform = platform or target_platform()
     if backend == "auto":
         fastest = _FASTEST.get(platform, "xla")
         reason = refusal(fastest, query, key, mask, drops_weights, platform)
@@ -183,11 +198,13 @@ class MultiHeadAttention(nnx.Module):
         self.uses_rope = is_self_attention and config.positions == "rope"
         zeros = nnx.initializers.zeros
         # torch.nn.MultiheadAttention starts all its biases at zero.
-        packed = {"torch_kernel": TORCH_PACKED_PROJECTION, "torch_bias": zeros}
+        packed = {"axes": ("embed", "heads"), "torch_kernel": TORCH_PACKED_PROJECTION, "torch_bias": zeros}
         self.query = Linear(config.d_model, config.d_model, config, rngs=rngs, **packed)
         self.key = Linear(config.d_model, config.d_model, config, rngs=rngs, **packed)
         self.value = Linear(config.d_model, config.d_model, config, rngs=rngs, **packed)
-        self.output = Linear(config.d_model, config.d_model, config, rngs=rngs, torch_bias=zeros)
+        self.output = Linear(
+            config.d_model, config.d_model, config, axes=("heads", "embed"), rngs=rngs, torch_bias=zeros
+        )
         self.dropout = Dropout(config.attention_dropout)
 
     def _split_heads(self, x: Float[Array, "batch length d_model"]) -> Float[Array, "batch length heads head_dim"]:

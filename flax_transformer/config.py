@@ -314,6 +314,22 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """How many devices share the work, and in what way; the product is the number of devices."""
+
+    # each device (or group of them) takes its part of the batch and holds a whole model; 0: as many as there are
+    data: int = 0
+    # each device takes its part of the batch, and holds its part of the weights and of the optimizer's state
+    fsdp: int = 1
+    # the devices share each matrix product by heads, hidden units and vocabulary (tensor parallelism)
+    model: int = 1
+
+    def __post_init__(self) -> None:
+        _check(self, "data", "a whole number of at least 0", isinstance(self.data, int) and self.data >= 0)
+        _check_positive(self, "fsdp", "model")
+
+
+@dataclass(frozen=True)
 class GenerationConfig:
     """How tokens are chosen, one after the other."""
 
@@ -375,6 +391,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
     # passes over the training split
     epochs: int = 1
     # share of the target probability spread over all tokens or classes (Szegedy et al., 2016)
@@ -383,17 +400,30 @@ class TrainConfig:
     accumulation: int = 1
     # evaluations on the validation split in each epoch
     evaluations_per_epoch: int = 1
+    # steps between two checkpoints, beside those of the evaluations; 0 for none
+    checkpoint_every: int = 1_000
     # steps between two lines of metrics
     log_every: int = 20
+    # a step whose loss or gradient is not finite is skipped; so many in a row end the run
+    max_skipped: int = 10
     # data order, initial weights and dropout all follow from it
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_positive(self, "epochs", "accumulation", "evaluations_per_epoch", "log_every")
+        _check_positive(self, "epochs", "accumulation", "evaluations_per_epoch", "log_every", "max_skipped")
+        every = self.checkpoint_every
+        _check(self, "checkpoint_every", "a whole number of at least 0", isinstance(every, int) and every >= 0)
         _check_rate(self, "label_smoothing")
         _check(self, "seed", "a whole number in [0, 2**31)", 0 <= self.seed < 2**31)
         expected = f"a divisor of batch.size={self.batch.size}"
         _check(self, "accumulation", expected, self.batch.size % self.accumulation == 0)
+        for name in ("num_heads", "d_ff"):
+            _check(
+                self.model,
+                name,
+                f"a multiple of mesh.model={self.mesh.model}",
+                getattr(self.model, name) % self.mesh.model == 0,
+            )
         longest = max(self.batch.max_source_length, self._target_length)
         if self.model.max_length < longest:
             raise UserError(

@@ -11,6 +11,7 @@ from flax_transformer.config import ModelConfig
 from flax_transformer.dropout import Dropout
 from flax_transformer.linear import Linear, layer_norm
 from flax_transformer.masks import AttentionMask
+from flax_transformer.mesh import constrain
 from flax_transformer.taps import tap
 
 Sequences = Float[Array, "batch length d_model"]
@@ -28,8 +29,8 @@ class FeedForward(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.activation = config.activation
-        self.expand = Linear(config.d_model, config.d_ff, config, rngs=rngs)
-        self.contract = Linear(config.d_ff, config.d_model, config, rngs=rngs)
+        self.expand = Linear(config.d_model, config.d_ff, config, axes=("embed", "hidden"), rngs=rngs)
+        self.contract = Linear(config.d_ff, config.d_model, config, axes=("hidden", "embed"), rngs=rngs)
         self.dropout = Dropout(config.dropout)
 
     def __call__(self, x: Sequences, rngs: nnx.Rngs | None) -> Sequences:
@@ -48,9 +49,12 @@ class Residual(nnx.Module):
     def __call__(self, x: Sequences, sublayer: Callable[[Array], Array], rngs: nnx.Rngs | None) -> Sequences:
         if self.norm_first:
             added = sublayer(self.norm(x))
-            return tap(self, "output", x + self.dropout(added, rngs).astype(x.dtype))
+            return self._output(x + self.dropout(added, rngs).astype(x.dtype))
         added = sublayer(x)
-        return tap(self, "output", self.norm(x + self.dropout(added, rngs).astype(x.dtype)))
+        return self._output(self.norm(x + self.dropout(added, rngs).astype(x.dtype)))
+
+    def _output(self, x: Sequences) -> Sequences:
+        return tap(self, "output", constrain(x, "batch", None, None))
 
 
 class EncoderLayer(nnx.Module):

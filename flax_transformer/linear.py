@@ -6,6 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from flax_transformer.config import ModelConfig
+from flax_transformer.mesh import Axes
 
 # torch.nn.Linear: U(-1/sqrt(in), 1/sqrt(in)), as kaiming_uniform with a = sqrt(5) comes out.
 TORCH_LINEAR = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -56,6 +57,9 @@ class Linear(nnx.Linear):
     """``y = x @ kernel + bias``; kernel is (in, out), the product is taken in ``config.dtype``.
 
     The operand is flattened to (tokens, in): in three dimensions XLA transposes it physically for each weight gradient.
+
+    Args:
+        axes: names of the kernel's two axes, by which the mesh cuts it.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Linear(nnx.Linear):
         out_features: int,
         config: ModelConfig,
         *,
+        axes: Axes,
         rngs: nnx.Rngs,
         torch_kernel: nnx.Initializer = TORCH_LINEAR,
         torch_bias: nnx.Initializer | None = None,
@@ -78,6 +83,8 @@ class Linear(nnx.Linear):
             kernel_init=torch_kernel if as_torch else XAVIER_UNIFORM,
             bias_init=(torch_bias or symmetric_uniform(in_features**-0.5)) if as_torch else nnx.initializers.zeros,
             dot_general=lambda x, kernel, *_, **__: _product(x, kernel),
+            kernel_metadata={"axes": axes},
+            bias_metadata={"axes": axes[1:]},
             rngs=rngs,
         )
 
@@ -104,6 +111,7 @@ def token_table(vocab_size: int, config: ModelConfig, *, rngs: nnx.Rngs) -> nnx.
         vocab_size,
         config.d_model,
         embedding_init=nnx.initializers.normal(scale),
+        embedding_metadata={"axes": ("vocab", "embed")},
         param_dtype=jnp.dtype(config.param_dtype),
         rngs=rngs,
     )

@@ -13,6 +13,7 @@ from flax_transformer.dropout import Dropout
 from flax_transformer.layers import Decoder, Encoder
 from flax_transformer.linear import Linear, token_table
 from flax_transformer.masks import AttentionMask, padding_mask
+from flax_transformer.mesh import constrain
 from flax_transformer.positions import PositionalEncoding
 from flax_transformer.taps import tap
 
@@ -45,7 +46,9 @@ class Embedding(nnx.Module):
     def __call__(
         self, table: nnx.Embed, ids: Int[Array, "batch length"], rngs: nnx.Rngs | None, offset: Offset = 0
     ) -> Float[Array, "batch length d_model"]:
-        x = self.positions(table(ids) * self.scale, offset)
+        # Gathered along d_model before the lookup: XLA would look up first, and then move what it found.
+        rows = jnp.take(constrain(table.embedding[...], "vocab", None), ids, axis=0)
+        x = self.positions(constrain(rows, "batch", None, None) * self.scale, offset)
         return self.dropout(tap(self, "output", x), rngs)
 
 
@@ -58,7 +61,7 @@ class Classifier(nnx.Module):
         self.source_embedding = Embedding(config, rngs=rngs)
         self.encoder = Encoder(config, rngs=rngs)
         self.dropout = Dropout(config.dropout)
-        self.head = Linear(config.d_model, config.num_classes, config, rngs=rngs)
+        self.head = Linear(config.d_model, config.num_classes, config, axes=("embed", None), rngs=rngs)
 
     def __call__(
         self, source: Int[Array, "batch source"], source_lengths: Int[Array, " batch"], *, rngs: nnx.Rngs | None = None
@@ -82,7 +85,9 @@ class Seq2Seq(nnx.Module):
         self.decoder = Decoder(config, rngs=rngs)
         if not config.tie_embeddings:
             self.target_table = token_table(config.target_vocab_size, config, rngs=rngs)
-            self.projection = Linear(config.d_model, config.target_vocab_size, config, rngs=rngs)
+            self.projection = Linear(
+                config.d_model, config.target_vocab_size, config, axes=("embed", "vocab"), rngs=rngs
+            )
 
     def __call__(
         self,

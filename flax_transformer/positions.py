@@ -65,7 +65,7 @@ class PositionalEncoding(nnx.Module):
         if config.positions == "learned":
             initial = nnx.initializers.normal(config.d_model**-0.5 if config.initialization == "paper" else 1.0)
             shape = (config.max_length, config.d_model)
-            self.table = nnx.Param(initial(rngs.params(), shape, jnp.dtype(config.param_dtype)))
+            self.table = nnx.Param(initial(rngs.params(), shape, jnp.dtype(config.param_dtype)), axes=(None, "embed"))
 
     def __call__(
         self, x: Float[Array, "batch length d_model"], offset: int | Int[Array, ""] = 0
