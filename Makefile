@@ -12,7 +12,7 @@ SOURCES := flax_transformer torch_reference parity benchmarks tests parity_tests
 
 # Trains the default task, or goes on where an earlier `make train` was stopped.
 train: $(VENV)/.base
-	$(BIN)/flax-transformer train manifests --run $(RUN) $$(test -d $(RUN) && echo --resume)
+	$(BIN)/flax-transformer train manifests --run $(RUN) --resume auto
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)

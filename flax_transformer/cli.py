@@ -70,10 +70,13 @@ def train(arguments: Sequence[str]) -> int:
     task, *flags = arguments
     if task not in PRESETS:
         raise UserError(f"expected a task, one of {', '.join(PRESETS)}, got {task!r}")
-    config, folder, resume = _parse_train_flags(task, flags)
+    config, folder, resume, processes = _parse_train_flags(task, flags)
 
     from flax_transformer.training import loop
+    from flax_transformer.training.sharding import join_processes
 
+    if processes.coordinator:
+        join_processes(processes.coordinator, processes.count, processes.index)
     _set_up_jax()
     try:
         result = loop.train(config, folder, resume=resume)
@@ -85,20 +88,34 @@ def train(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parse_train_flags(task: str, flags: Sequence[str]) -> tuple[TrainConfig, Path, bool]:
+@dataclass(frozen=True)
+class Processes:
+    """Where several processes train together: each host of a slice starts one, with the same command."""
+
+    coordinator: str | None = None
+    """HOST:PORT of the first one; or auto, on TPU pods, Slurm, Open MPI and Kubernetes, which needs no more"""
+    count: int | None = None
+    """how many there are"""
+    index: int | None = None
+    """which of them this one is, from 0"""
+
+
+def _parse_train_flags(task: str, flags: Sequence[str]) -> tuple[TrainConfig, Path, bool, Processes]:
     # The preset, or the run to go on with, gives the defaults of all other flags, so it is looked up first.
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="default")
     first.add_argument("--run", type=Path)
-    first.add_argument("--resume", action="store_true")
-    known, _ = first.parse_known_args(flags)
+    first.add_argument("--resume", nargs="?", const="yes", default="no", choices=["no", "yes", "auto"])
+    known, _ = first.parse_known_args(_with_resume_spelled_out(flags))
     presets = PRESETS[task]
     if known.preset not in presets:
         raise UserError(f"--preset: expected one of {', '.join(presets)}, got {known.preset!r}")
     folder = known.run or Path("runs", f"{task}-{known.preset}")
-    if known.resume and not (folder / "config.json").is_file():
+    is_run = (folder / "config.json").is_file()
+    if known.resume == "yes" and not is_run:
         raise UserError(f"{folder}: expected a run to go on with, but there is none; start it without --resume")
-    base = load_config(TrainConfig, folder / "config.json") if known.resume else presets[known.preset]
+    resume = is_run and known.resume != "no"
+    base = load_config(TrainConfig, folder / "config.json") if resume else presets[known.preset]
     if base.data.task != task:
         raise UserError(f"{folder}: expected a run of the task {task!r}, got one of {base.data.task!r}")
 
@@ -106,18 +123,30 @@ def _parse_train_flags(task: str, flags: Sequence[str]) -> tuple[TrainConfig, Pa
     class TrainFlags:
         preset: Annotated[str, tyro.conf.arg(help=f"one of {', '.join(presets)}; the other flags change it")]
         run: Annotated[Path, tyro.conf.arg(help="folder of the run")]
-        resume: Annotated[bool, tyro.conf.arg(help="go on with the run in its folder"), tyro.conf.FlagCreatePairsOff]
+        resume: Annotated[
+            Literal["no", "yes", "auto"],
+            tyro.conf.arg(help="go on with the run in its folder; alone it means yes; auto starts one where none is"),
+        ]
+        processes: Processes
         config: Annotated[TrainConfig, tyro.conf.arg(name="")]
 
     parsed: Any = tyro.cli(
         TrainFlags,
-        default=TrainFlags(known.preset, folder, False, base),
+        default=TrainFlags(known.preset, folder, "no", Processes(), base),
         prog=f"{PROGRAM} train {task}",
         description=type(base.data).__doc__,
-        args=flags,
+        args=_with_resume_spelled_out(flags),
         registry=CONFIG_FLAGS,
     )
-    return parsed.config.build(), folder, known.resume
+    return parsed.config.build(), folder, resume, parsed.processes
+
+
+def _with_resume_spelled_out(flags: Sequence[str]) -> list[str]:
+    """``--resume`` alone as ``--resume yes``."""
+    spelled = []
+    for flag, following in zip(flags, [*flags[1:], ""], strict=True):
+        spelled += ["--resume", "yes"] if flag == "--resume" and following not in ("no", "yes", "auto") else [flag]
+    return spelled
 
 
 def _print_result(result: "Result") -> None:

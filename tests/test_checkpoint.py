@@ -60,12 +60,12 @@ def test_best_and_newest_are_kept(tmp_path: Path, state: TrainState):
         checkpoints.save(5, state)
         assert checkpoints.best_step == 2
         assert checkpoints.newest_step == 5
-    assert {path.name for path in tmp_path.iterdir()} == {"2", "5"}
+    assert {path.name for path in tmp_path.iterdir()} == {"2", "4", "5"}
     with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
         assert checkpoints.best_step == 2
         assert checkpoints.scores(2) == {"bleu": 9.0}
         assert checkpoints.scores(5) is None
-        assert checkpoints.scores(4) is None
+        assert checkpoints.scores(3) is None
 
 
 def test_without_scores_the_newest_is_the_best(tmp_path: Path, state: TrainState):

@@ -12,13 +12,18 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from flax_transformer.config import BatchConfig, ClassificationData, ModelConfig, TokenizerConfig, TrainConfig
+from flax_transformer.config import (
+    BatchConfig,
+    ClassificationData,
+    ModelConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
 from flax_transformer.data.batches import ClassifierBatch
-from flax_transformer.errors import UserError
 from flax_transformer.training.evaluate import Evaluator
 from flax_transformer.training.input import prefetch
 from flax_transformer.training.loop import Result, Stopped, _is_evaluation_step, train
-from flax_transformer.training.report import Report
+from flax_transformer.training.report import Diverged, Report
 from flax_transformer.training.run import Run
 from flax_transformer.training.step import TrainState, TrainStep
 
@@ -50,7 +55,7 @@ def final_state(folder: Path) -> TrainState:
     total = STEPS_PER_EPOCH * EPOCHS
     with run.checkpoints() as checkpoints:
         assert checkpoints.newest_step == total
-        return checkpoints.restore(total, jax.eval_shape(TrainStep(run.config, total).init))
+        return checkpoints.restore(total, TrainStep(run.config, total).abstract_state)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -175,11 +180,17 @@ class Scalar:
 
 
 def step_metrics(loss: float) -> dict[str, Any]:
-    return {"loss": Scalar(loss), "tokens": Scalar(10), "grad_norm": Scalar(1.0), "learning_rate": Scalar(0.1)}
+    return {
+        "loss": Scalar(loss),
+        "tokens": Scalar(10),
+        "grad_norm": Scalar(1.0),
+        "learning_rate": Scalar(0.1),
+        "skipped": Scalar(not math.isfinite(loss)),
+    }
 
 
 def new_report(folder: Path) -> Report:
-    return Report(folder, step=0, total_steps=10, steps_per_epoch=5, log_every=2)
+    return Report(folder, step=0, total_steps=10, steps_per_epoch=5, log_every=2, max_skipped=3)
 
 
 def test_the_newest_step_is_never_waited_for(tmp_path: Path):
@@ -193,11 +204,16 @@ def test_the_newest_step_is_never_waited_for(tmp_path: Path):
     assert [line["loss"] for line in read_metrics(tmp_path)] == [1.5, 3.5]
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path):
+def test_skipped_steps_are_counted_and_too_many_in_a_row_end_the_run(tmp_path: Path):
     with new_report(tmp_path) as report:
+        for loss in (math.nan, math.nan, 1.0, 2.0, math.nan, math.inf):
+            report.train_step(step_metrics(loss))
+        report.read_pending()
         report.train_step(step_metrics(math.nan))
-        with pytest.raises(UserError, match="the loss became nan before step 1"):
+        with pytest.raises(Diverged, match="3 steps in a row, 4 to 6"):
             report.read_pending()
+    lines = [(line["step"], line["loss"], line.get("skipped")) for line in read_metrics(tmp_path)]
+    assert lines == [(2, None, 2), (4, 1.5, None), (6, None, 2)]
 
 
 @pytest.mark.parametrize("terminal", [False, True])

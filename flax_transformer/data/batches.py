@@ -254,23 +254,42 @@ class TrainingBatches(Sequence[Batch]):
     Each epoch holds every example exactly once, in ``steps_per_epoch`` batches of ``config.size`` rows. Its order
     follows from (seed, epoch) alone and word dropout from (seed, step), so a resumed run sees what the uninterrupted
     one would have seen.
+
+    Args:
+        rows: of each batch, those to make; all of them if not given. They are the same rows whatever others are made.
     """
 
-    def __init__(self, encoded: Encoded, config: BatchConfig, *, epochs: int, seed: int):
+    def __init__(
+        self,
+        encoded: Encoded,
+        config: BatchConfig,
+        *,
+        epochs: int,
+        seed: int,
+        rows: Int[np.ndarray, " rows"] | None = None,
+    ):
         self.buckets = make_buckets(encoded, config)
         self.steps_per_epoch = sum(-(-len(bucket.indices) // config.size) for bucket in self.buckets)
         self._encoded, self._config, self._epochs, self._seed = encoded, config, epochs, seed
+        self._rows = np.arange(config.size) if rows is None else rows
         self._current: tuple[int, list[tuple[Shape, np.ndarray]]] = (-1, [])
 
     def __len__(self) -> int:
         return self.steps_per_epoch * self._epochs
 
     def __getitem__(self, step: int) -> Batch:
+        shape, indices = self._plan(step)
+        return self._drop_words(self._encoded.batch(indices[self._rows], shape), step)
+
+    def indices(self, step: int) -> Int[np.ndarray, " batch"]:
+        """Which examples the whole batch of a step is made of; -1 is filler."""
+        return self._plan(step)[1]
+
+    def _plan(self, step: int) -> tuple[Shape, Int[np.ndarray, " batch"]]:
         if not 0 <= step < len(self):
             raise IndexError(f"expected a step in [0, {len(self)}), got {step}")
         epoch, position = divmod(step, self.steps_per_epoch)
-        shape, indices = self._epoch_plan(epoch)[position]
-        return self._drop_words(self._encoded.batch(indices, shape), step)
+        return self._epoch_plan(epoch)[position]
 
     def _epoch_plan(self, epoch: int) -> list[tuple[Shape, np.ndarray]]:
         """Shape and indices of each batch of an epoch. The current epoch's is kept."""
@@ -292,7 +311,9 @@ class TrainingBatches(Sequence[Batch]):
         if self._config.word_dropout == 0:
             return batch
         rng = np.random.default_rng((self._seed, _WORD_DROPOUT, step))
-        dropped = (rng.random(batch.source.shape) < self._config.word_dropout) & batch.source_mask
+        # Drawn for the whole batch, so that a row's words do not depend on which other rows are made.
+        draws = rng.random((self._config.size, batch.source.shape[1]))[self._rows]
+        dropped = (draws < self._config.word_dropout) & batch.source_mask
         return batch._replace(source=np.where(dropped, np.int32(self._encoded.unk_id), batch.source))
 
 

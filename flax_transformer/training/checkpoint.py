@@ -1,18 +1,53 @@
 """The states of a run that are kept: the newest to go on from, and the best to use. Written by orbax, no pickle."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from flax import nnx
+from jaxtyping import Array, UInt32
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from flax_transformer.config import TrainConfig, to_dict
 from flax_transformer.errors import UserError
+from flax_transformer.training.sharding import is_first_process, to_host, wait_for_all
 from flax_transformer.training.step import TrainState
+
+_KEPT = 2  # newest checkpoints: one to go on from, and one in case that the other is damaged
+_DAMAGED = ".damaged"
+
+
+class DamagedCheckpointError(UserError):
+    """A checkpoint that cannot be read, or that holds other bits than were saved."""
+
+
+@jax.jit
+def fingerprint(tree: Any) -> UInt32[Array, ""]:
+    """A number that changes with any single bit of the arrays: the sum of their words, each mixed with its position.
+
+    Sums of integers do not depend on their order, so it is the same on every mesh.
+    """
+    total = jnp.zeros((), jnp.uint32)
+    for leaf in jax.tree.leaves(tree):
+        total = total * jnp.uint32(0x01000193) + _leaf_fingerprint(leaf)
+    return total
+
+
+def _leaf_fingerprint(array: Array) -> UInt32[Array, ""]:
+    width = array.dtype.itemsize
+    words = jax.lax.bitcast_convert_type(array, {1: jnp.uint8, 2: jnp.uint16}.get(width, jnp.uint32)).astype(jnp.uint32)
+    position = jnp.zeros(words.shape, jnp.uint32)
+    for axis, size in enumerate(words.shape):
+        position = position * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    # Both steps are one-to-one in the word (Weyl sequence and mixer of MurmurHash3), so no changed word goes unseen.
+    mixed = words ^ (position * jnp.uint32(0x9E3779B9))
+    mixed = (mixed ^ (mixed >> 16)) * jnp.uint32(0x85EBCA6B)
+    return jnp.sum(mixed ^ (mixed >> 13), dtype=jnp.uint32)
 
 
 class Checkpoints:
@@ -20,27 +55,37 @@ class Checkpoints:
 
     A save returns as soon as the arrays are copied to the host and is written in the background, under another name
     until it is complete; leaving the context waits for it. Beside its arrays each checkpoint holds the config of its
-    run, and no other config reads it.
+    run, and no other config reads it, and a fingerprint of them, by which damage is told. Kept are the two newest and
+    the best.
 
     Args:
         folder: made if absent.
         config: of the run, with the vocabulary of its tokenizer filled in.
         metric: the score by which the best checkpoint is told, higher being better.
+
+    Raises:
+        UserError: here, in :meth:`save` and on leaving: the folder cannot be written. What was saved before is kept.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, metric: str) -> None:
         self._folder, self._config, self._metric = folder.absolute(), to_dict(config), metric
         best = BestN(get_metric_fn=self._value, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
-            best_fn=self._value, preservation_policy=AnyPreservationPolicy([LatestN(1), best])
+            best_fn=self._value, preservation_policy=AnyPreservationPolicy([LatestN(_KEPT), best])
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        with self._writing():
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with self._writing():
+                self._manager.close()
+        except UserError:
+            if kind is None:  # otherwise what went wrong first is what is told
+                raise
 
     @property
     def newest_step(self) -> int | None:
@@ -56,8 +101,31 @@ class Checkpoints:
         """The validation scores saved with a step, if it was evaluated."""
         return self._manager.metrics(step) if step in self._manager.all_steps() else None
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say what it means when orbax cannot write."""
+        try:
+            yield
+        except Exception as error:  # tensorstore's and orbax's own have no common class
+            reason = textwrap.shorten(str(error), 200)
+            kept = self._steps_on_disk()
+            remains = f"the last good checkpoint is of step {kept[0]}" if kept else "there is no checkpoint yet"
+            raise UserError(
+                f"{self._folder}: expected to write a checkpoint, but could not ({reason}); {remains}; "
+                "make room or mend the folder, then go on with --resume"
+            ) from error
+
+    def _steps_on_disk(self) -> list[int]:
+        """Complete checkpoints, the newest first."""
+        names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
+        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
     def save(self, step: int, state: TrainState, scores: Mapping[str, float | str] | None = None) -> None:
         """Keep ``state``. A checkpoint of the same step is replaced where this one brings scores."""
+        with self._writing():
+            self._save(step, state, scores)
+
+    def _save(self, step: int, state: TrainState, scores: Mapping[str, float | str] | None) -> None:
         if step in self._manager.all_steps():
             if scores is None:
                 return
@@ -68,24 +136,71 @@ class Checkpoints:
             args=ocp.args.Composite(
                 params=ocp.args.StandardSave(state.params),
                 training=ocp.args.StandardSave({"opt_state": state.opt_state, "step": state.step}),
+                fingerprints=ocp.args.StandardSave(
+                    {"params": fingerprint(state.params), "opt_state": fingerprint(state.opt_state)}
+                ),
             ),
             metrics=None if scores is None else {k: v for k, v in scores.items() if not isinstance(v, str)},
             custom_metadata={"config": self._config},
         )
 
-    def restore(self, step: int, like: TrainState) -> TrainState:
-        """The whole state of a step; ``like`` gives its shapes and, where its arrays are real, their devices.
+    def restore_newest(self, like: TrainState, say: Callable[[str], None]) -> tuple[int, TrainState | None]:
+        """The newest state that is whole, and its step; (0, None) where there is none. Damaged ones are set aside.
+
+        Args:
+            say: is told of each that is damaged.
 
         Raises:
-            UserError: the checkpoint is of another config, or is damaged.
+            UserError: the newest is of another config; or all are damaged.
+        """
+        damaged = None
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return step, self.restore(step, like)
+            except DamagedCheckpointError as error:
+                damaged = error
+                say(f"{error}; it is set aside, and the one before it used")
+                self._set_aside(step)
+        if damaged is not None:
+            raise UserError(
+                f"{self._folder}: expected a whole checkpoint, but all are damaged; start anew"
+            ) from damaged
+        return 0, None
+
+    def _set_aside(self, step: int) -> None:
+        wait_for_all(f"damaged {step}")  # no process still reads it
+        path = self._folder / str(step)
+        if is_first_process():
+            path.rename(path.with_name(path.name + _DAMAGED))
+        wait_for_all(f"set aside {step}")
+        self._manager.reload()
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """The whole state of a step; ``like`` gives its shapes and, where they have any, their shardings.
+
+        Raises:
+            UserError: the checkpoint is of another config.
+            DamagedCheckpointError: it cannot be read, or holds other bits than were saved.
         """
         training = {"opt_state": like.opt_state, "step": like.step}
         items = self._read(step, params=_restore(like.params), training=_restore(training))
-        return TrainState(items.params, items.training["opt_state"], items.training["step"])
+        state = TrainState(items.params, items.training["opt_state"], items.training["step"])
+        self._check(step, items, params=state.params, opt_state=state.opt_state)
+        return state
 
     def restore_params(self, step: int, like: nnx.State) -> nnx.State:
-        """The parameters of a step alone. Raises :class:`UserError` as :meth:`restore` does."""
-        return self._read(step, params=_restore(like)).params
+        """The parameters of a step alone. Raises as :meth:`restore` does."""
+        items = self._read(step, params=_restore(like))
+        self._check(step, items, params=items.params)
+        return items.params
+
+    def _check(self, step: int, items: Any, **restored: Any) -> None:
+        saved, found = to_host((dict(items.fingerprints), {name: fingerprint(tree) for name, tree in restored.items()}))
+        different = [name for name in found if found[name] != saved[name]]
+        if different:
+            raise DamagedCheckpointError(
+                f"{self._folder / str(step)}: expected the {' and '.join(different)} that were saved, but bits changed"
+            )
 
     def _read(self, step: int, **items: ocp.args.StandardRestore) -> Any:
         path = self._folder / str(step)
@@ -94,12 +209,14 @@ class Checkpoints:
             if not metadata:
                 raise ValueError("its metadata is damaged")
             check_same_config(metadata["config"], self._config, path)
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
+            word = jax.ShapeDtypeStruct((), jnp.uint32)
+            fingerprints = _restore({"params": word, "opt_state": word})
+            return self._manager.restore(step, args=ocp.args.Composite(**items, fingerprints=fingerprints))
         except UserError:
             raise
-        except (ValueError, KeyError, OSError) as error:
+        except Exception as error:  # damage comes as any class, Exception itself among them
             reason = textwrap.shorten(str(error), 200)
-            raise UserError(f"{path}: expected a checkpoint, but it cannot be read ({reason})") from error
+            raise DamagedCheckpointError(f"{path}: expected a checkpoint, but it cannot be read ({reason})") from error
 
     def _value(self, scores: Mapping[str, float]) -> float:
         return scores[self._metric]
@@ -115,12 +232,15 @@ def _restore(like: Any) -> ocp.args.StandardRestore:
 
 
 def check_same_config(found: Mapping[str, Any], expected: Mapping[str, Any], where: Path) -> None:
-    """Raises :class:`UserError`, which names the keys that differ, where two configs (as dicts) are not the same."""
+    """Raises :class:`UserError`, which names the keys that differ, where two configs (as dicts) are not the same.
+
+    The mesh may differ: where the arrays lie is no part of what is trained.
+    """
     found, expected = _flatten(found), _flatten(expected)
     different = [
         f"{key} is {found.get(key)!r} there and {expected.get(key)!r} here"
         for key in sorted(found.keys() | expected.keys())
-        if found.get(key) != expected.get(key)
+        if found.get(key) != expected.get(key) and not key.startswith("mesh.")
     ]
     if different:
         raise UserError(f"{where}: expected a checkpoint of this config, but " + ", ".join(different))

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,18 +10,31 @@ from types import FrameType
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from flax_transformer.config import TrainConfig, to_dict
 from flax_transformer.data.batches import Encoded, TrainingBatches, encode_examples
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.tasks import load_splits
 from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
+from flax_transformer.errors import UserError
 from flax_transformer.training.checkpoint import check_same_config
 from flax_transformer.training.evaluate import Evaluator, Predictions
 from flax_transformer.training.input import prefetch
-from flax_transformer.training.report import Report
+from flax_transformer.training.report import Diverged, Report
 from flax_transformer.training.run import Run, require_new
-from flax_transformer.training.step import TrainStep
+from flax_transformer.training.sharding import (
+    bytes_per_device,
+    check_batch,
+    create_mesh,
+    is_first_process,
+    local_rows,
+    place_rows,
+    undivided,
+    wait_for_all,
+)
+from flax_transformer.training.step import TrainState, TrainStep
 
 
 @dataclass(frozen=True)
@@ -67,11 +81,17 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Result:
     # All splits are encoded before anything is written, so that bad input leaves nothing behind.
     encoded = encode_examples(splits.train, tokenizer, run.config.batch, training=True)
     validation, test = (Evaluator(split, tokenizer, run.config) for split in (splits.validation, splits.test))
-    if saved is None:
+    # What cannot run is refused, and every process has looked at the folder, before anything is written.
+    mesh = create_mesh(run.config.mesh)
+    check_batch(run.config, mesh)
+    wait_for_all("ready")
+    if saved is None and is_first_process():
         run.save()
+    wait_for_all("saved")
 
-    _fit(run, encoded, validation)
-    return _score_best(run, test)
+    with jax.set_mesh(mesh):
+        _fit(run, encoded, validation, mesh)
+        return _score_best(run, test, mesh)
 
 
 def with_vocabulary(config: TrainConfig, tokenizer: Tokenizer, classes: tuple[str, ...]) -> TrainConfig:
@@ -93,38 +113,45 @@ def _texts(examples: Examples) -> list[str]:
     return [*examples.sources, *(target for target in examples.targets if isinstance(target, str))]
 
 
-def _fit(run: Run, encoded: Encoded, validation: Evaluator) -> None:
+def _fit(run: Run, encoded: Encoded, validation: Evaluator, mesh: Mesh) -> None:
     """Take the steps that are left. Between evaluations only the reading of older metrics waits for the device."""
     config = run.config
-    batches = TrainingBatches(encoded, config.batch, epochs=config.epochs, seed=config.seed)
-    train_step = TrainStep(config, len(batches))
+    rows = local_rows(mesh, config.batch.size)
+    batches = TrainingBatches(encoded, config.batch, epochs=config.epochs, seed=config.seed, rows=rows)
+    train_step = TrainStep(config, len(batches), mesh)
     with run.checkpoints() as checkpoints:
-        step = checkpoints.newest_step or 0
-        state = checkpoints.restore(step, jax.eval_shape(train_step.init)) if step else train_step.init()
-        feed = prefetch(batches, step)
+        step, state = checkpoints.restore_newest(train_step.abstract_state, _warn)
+        state = train_step.init() if state is None else state
+        feed = prefetch(batches, step, lambda rows: place_rows(rows, mesh, config.batch.size))
         report = Report(
             run.folder,
             step=step,
             total_steps=len(batches),
             steps_per_epoch=batches.steps_per_epoch,
             log_every=config.log_every,
+            max_skipped=config.max_skipped,
+            silent=not is_first_process(),
         )
         with report, _Signals() as signals:
-            report.say(_description(run, encoded, state.params, len(batches), step))
+            report.say(_description(run, encoded, state, mesh, len(batches), step))
             try:
                 while True:
                     due = _is_evaluation_step(step, batches.steps_per_epoch, config.evaluations_per_epoch)
                     if due and checkpoints.scores(step) is None:
                         report.read_pending()
-                        _, scores = validation.evaluate(train_step.model(state), signals.check)
+                        _, scores = validation.evaluate(train_step.model(state), signals.check_between_batches)
                         report.evaluation("validation", scores)
                         checkpoints.save(step, state, scores)
+                    elif config.checkpoint_every and step and step % config.checkpoint_every == 0:
+                        checkpoints.save(step, state)
                     if step == len(batches):
                         break
                     state, metrics = train_step(state, next(feed))
                     step += 1
                     report.train_step(metrics)
-                    signals.check()
+                    signals.check(step)
+            except Diverged as diverged:
+                raise _diverged(diverged, batches, run.folder) from diverged
             except Stopped as stopped:
                 report.read_pending()
                 checkpoints.save(step, state)
@@ -132,16 +159,40 @@ def _fit(run: Run, encoded: Encoded, validation: Evaluator) -> None:
                 raise
 
 
+def _warn(text: str) -> None:
+    if is_first_process():
+        print(f"warning: {text}", file=sys.stderr)
+
+
+def _diverged(diverged: Diverged, batches: TrainingBatches, folder: Path) -> UserError:
+    """Writes down which examples the skipped batches were made of."""
+    path = folder / "skipped.json"
+    if is_first_process():
+        skipped = [{"step": step, "examples": batches.indices(step).tolist()} for step in diverged.steps]
+        path.write_text(json.dumps(skipped) + "\n", encoding="utf-8")
+    return UserError(
+        f"{diverged}; {path} has the indices of their training examples; "
+        "try a lower optimizer.learning_rate, or optimizer.clip_norm=1"
+    )
+
+
 def _is_evaluation_step(step: int, steps_per_epoch: int, per_epoch: int) -> bool:
     """Whether another ``1 / per_epoch`` of an epoch ends with this step."""
     return step > 0 and step * per_epoch // steps_per_epoch > (step - 1) * per_epoch // steps_per_epoch
 
 
-def _description(run: Run, encoded: Encoded, params: Any, total_steps: int, step: int) -> str:
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    device = jax.devices()[0]
+def _description(run: Run, encoded: Encoded, state: TrainState, mesh: Mesh, total_steps: int, step: int) -> str:
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    device = mesh.devices.flat[0]
     sizes = f"{len(encoded):,} training examples, {count:,} parameters, {total_steps:,} steps"
-    lines = [f"{run.config.data.task}: {sizes} on {jax.device_count()} x {device.device_kind} ({device.platform})"]
+    lines = [f"{run.config.data.task}: {sizes} on {mesh.size} x {device.device_kind} ({device.platform})"]
+    if mesh.size > 1:
+        whole = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        held = max(bytes_per_device(state).values())
+        sizes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+        lines.append(f"mesh: {sizes}; each device holds {held / 2**20:,.1f} of the state's {whole / 2**20:,.1f} MiB")
+    if whole_weights := undivided(state.params, mesh):
+        lines.append(f"not cut, since their sizes do not divide: {', '.join(whole_weights)}")
     if encoded.truncated:
         lines.append(f"{encoded.truncated:,} texts are cut to {run.config.batch.max_source_length} tokens")
     if encoded.dropped:
@@ -151,11 +202,11 @@ def _description(run: Run, encoded: Encoded, params: Any, total_steps: int, step
     return "\n".join(lines)
 
 
-def _score_best(run: Run, test: Evaluator) -> Result:
+def _score_best(run: Run, test: Evaluator, mesh: Mesh) -> Result:
     with run.checkpoints() as checkpoints:
         step = checkpoints.best_step
         validation = None if step is None else checkpoints.scores(step)
-    predictions, scores = test.evaluate(run.best_model())
+    predictions, scores = test.evaluate(run.best_model(mesh))
     results = {
         "step": step,
         "validation": validation,
@@ -164,19 +215,26 @@ def _score_best(run: Run, test: Evaluator) -> Result:
         "jax": jax.__version__,
     }
     text = json.dumps(results, indent=2) + "\n"
-    (run.folder / "results.json").write_text(text, encoding="utf-8")
+    if is_first_process():
+        (run.folder / "results.json").write_text(text, encoding="utf-8")
     return Result(run, scores, test.examples, predictions)
 
 
 class _Signals:
-    """Takes note of SIGINT and SIGTERM instead of obeying at once; a second one is obeyed."""
+    """Takes note of SIGINT and SIGTERM instead of obeying at once; a second one is obeyed.
+
+    Several processes must stop after the same step. They agree on it by jax's coordination service, which takes note of
+    SIGTERM itself; SIGINT ends them at once.
+    """
 
     def __init__(self) -> None:
+        self._agrees = jax.process_count() > 1
         self._received: int | None = None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "_Signals":
-        if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and not self._agrees:  # no other thread may set handlers
             self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -188,7 +246,13 @@ class _Signals:
         self._received = number
         self.__exit__()
 
-    def check(self) -> None:
-        """Raises :class:`Stopped` where a signal came."""
+    def check(self, step: int) -> None:
+        """Raises :class:`Stopped` where a signal came; to be called after every step, with the steps taken."""
+        if self._agrees and multihost_utils.reached_preemption_sync_point(step):
+            raise Stopped(signal.SIGTERM)
+        self.check_between_batches()
+
+    def check_between_batches(self) -> None:
+        """As :meth:`check`, within an evaluation: several processes see it through."""
         if self._received is not None:
             raise Stopped(self._received)

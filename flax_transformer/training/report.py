@@ -13,10 +13,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboard.summary import Writer
 
-from flax_transformer.errors import UserError
 from flax_transformer.training.step import Metrics
 
-Values = Mapping[str, float | str]
+Values = Mapping[str, float | str | None]
+
+
+class Diverged(Exception):  # noqa: N818, what to make of it is the loop's to say
+    """As many steps in a row as the run allows had a loss or a gradient that is not finite, and were skipped."""
+
+    def __init__(self, steps: range) -> None:
+        super().__init__(
+            f"no finite loss and gradient in {len(steps)} steps in a row, {steps.start} to {steps.stop - 1}"
+        )
+        self.steps = steps
 
 
 class Report:
@@ -29,12 +38,25 @@ class Report:
         folder: of the run. Lines of metrics.jsonl past ``step`` (logged by a run that was killed, and that will now be
             repeated) are dropped.
         step: steps already taken.
+        max_skipped: so many skipped steps in a row end the run.
+        silent: say and write nothing, since another process does.
     """
 
-    def __init__(self, folder: Path, *, step: int, total_steps: int, steps_per_epoch: int, log_every: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        step: int,
+        total_steps: int,
+        steps_per_epoch: int,
+        log_every: int,
+        max_skipped: int,
+        silent: bool = False,
+    ) -> None:
         self._first, self._step, self._total = step, step, total_steps
         self._steps_per_epoch, self._log_every = steps_per_epoch, log_every
-        self._console = Console(highlight=False, markup=False, soft_wrap=True)
+        self._max_skipped, self._skipped_in_a_row = max_skipped, 0
+        self._console = Console(highlight=False, markup=False, soft_wrap=True, quiet=silent)
         self._progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -42,13 +64,15 @@ class Report:
             TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]:,.0f} tokens/s  ETA"),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=silent or not self._console.is_terminal,
         )
         self._bar = self._progress.add_task("train", total=total_steps, completed=step, loss=math.nan, speed=0.0)
-        metrics = folder / "metrics.jsonl"
-        _drop_lines_after(metrics, step)
-        self._lines = metrics.open("a", encoding="utf-8", buffering=1)
-        self._events = Writer(str(folder / "tensorboard"))
+        self._lines, self._events = None, None
+        if not silent:
+            metrics = folder / "metrics.jsonl"
+            _drop_lines_after(metrics, step)
+            self._lines = metrics.open("a", encoding="utf-8", buffering=1)
+            self._events = Writer(str(folder / "tensorboard"))
         self._pending: list[Metrics] = []
         self._start = self._last_read = time.perf_counter()
 
@@ -58,8 +82,9 @@ class Report:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
-        self._lines.close()
-        self._events.close()
+        for output in (self._lines, self._events):
+            if output is not None:
+                output.close()
 
     def say(self, text: str) -> None:
         """A line for the reader, above the progress bar."""
@@ -76,30 +101,32 @@ class Report:
         """Wait for the steps that were noted, and write down their mean loss and speed.
 
         Raises:
-            UserError: the loss is not finite.
+            Diverged: too many of them in a row were skipped.
         """
         if not self._pending:
             return
         steps = jax.device_get(self._pending)
-        self._step += len(steps)
         self._pending = []
+        for step in steps:
+            self._step += 1
+            self._skipped_in_a_row = self._skipped_in_a_row + 1 if step["skipped"] else 0
+            if self._skipped_in_a_row == self._max_skipped:
+                raise Diverged(range(self._step - self._max_skipped, self._step))
         now = time.perf_counter()
         speed = sum(int(step["tokens"]) for step in steps) / (now - self._last_read)
         self._last_read = now
-        loss = float(np.mean([step["loss"] for step in steps]))
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss became {loss} before step {self._step}; "
-                "try a lower optimizer.learning_rate, or optimizer.clip_norm=1"
-            )
-        self._write(
-            {
-                "loss": loss,
-                "grad_norm": float(np.mean([step["grad_norm"] for step in steps])),
-                "learning_rate": float(steps[-1]["learning_rate"]),
-                "tokens_per_second": speed,
-            }
-        )
+        taken = [step for step in steps if not step["skipped"]]
+        loss = float(np.mean([step["loss"] for step in taken])) if taken else math.nan
+        values: dict[str, float | None] = {
+            "loss": loss if taken else None,
+            "grad_norm": float(np.mean([step["grad_norm"] for step in taken])) if taken else None,
+            "learning_rate": float(steps[-1]["learning_rate"]),
+            "tokens_per_second": speed,
+        }
+        if len(taken) < len(steps):
+            values["skipped"] = len(steps) - len(taken)
+            self.say(f"step {self._step}: skipped {len(steps) - len(taken)} steps, loss or gradient were not finite")
+        self._write(values)
         self._progress.update(self._bar, completed=self._step, loss=loss, speed=speed)
         if not self._console.is_terminal:
             left = (now - self._start) / (self._step - self._first) * (self._total - self._step)
@@ -113,11 +140,13 @@ class Report:
         self._last_read = time.perf_counter()
 
     def _write(self, values: Values) -> None:
+        if self._lines is None or self._events is None:
+            return
         seconds = round(time.perf_counter() - self._start, 3)
         epoch = round(self._step / self._steps_per_epoch, 4)
         self._lines.write(json.dumps({"step": self._step, "epoch": epoch, "seconds": seconds, **values}) + "\n")
         for name, value in values.items():
-            if not isinstance(value, str):
+            if isinstance(value, int | float):
                 self._events.add_scalar(name if "/" in name else f"train/{name}", value, self._step)
 
 
@@ -126,10 +155,12 @@ def _drop_lines_after(path: Path, step: int) -> None:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         # A line that was cut short by a crash has no newline.
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        path.write_text("".join(kept), encoding="utf-8")
+        rewritten = path.with_suffix(".new")
+        rewritten.write_text("".join(kept), encoding="utf-8")
+        rewritten.replace(path)  # at once: a run that is killed here loses no line
 
 
-def format_scores(scores: Values) -> str:
+def format_scores(scores: Mapping[str, float | str]) -> str:
     """The main scores for people: ``exact match 93.4%, loss 0.1230``. Those of a part, ``field/date``, are left out."""
     return ", ".join(format_score(name, value) for name, value in scores.items() if "/" not in name)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flax import nnx
+from jax.sharding import Mesh
 
 from flax_transformer.config import (
     BatchConfig,
@@ -21,6 +22,7 @@ from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer
 from flax_transformer.errors import UserError
 from flax_transformer.models import Classifier, Seq2Seq, create_model
 from flax_transformer.training.checkpoint import Checkpoints
+from flax_transformer.training.sharding import on_mesh
 from flax_transformer.weights import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, load_export
 
 CLASSES_FILE = "classes.json"
@@ -53,8 +55,8 @@ class Run:
     def checkpoints(self) -> Checkpoints:
         return Checkpoints(self.folder / "checkpoints", self.config, primary_metric(self.config.data))
 
-    def best_model(self) -> Classifier | Seq2Seq:
-        """The model with the weights of the best checkpoint.
+    def best_model(self, mesh: Mesh | None = None) -> Classifier | Seq2Seq:
+        """The model with the weights of the best checkpoint, on the devices of ``mesh`` or on one.
 
         Raises:
             UserError: there is no checkpoint, or it is of another config or damaged.
@@ -65,6 +67,7 @@ class Run:
                 raise UserError(f"{self.folder}: expected a checkpoint, but there is none; go on with --resume first")
             shapes = nnx.eval_shape(lambda: create_model(self.config.model, self.config.seed))
             graph, params = nnx.split(shapes)
+            params = params if mesh is None else on_mesh(params, mesh)
             return nnx.merge(graph, checkpoints.restore_params(step, params))
 
 
@@ -84,7 +87,8 @@ class Exported(Run):
         classes = _load_classes(folder) if is_classifier else ()
         return cls(folder, config, load_tokenizer(folder / TOKENIZER_FILE), classes)
 
-    def best_model(self) -> Classifier | Seq2Seq:
+    def best_model(self, mesh: Mesh | None = None) -> Classifier | Seq2Seq:
+        """On one device, whatever the mesh: an export is not what is being trained."""
         return load_export(self.folder)
 
 

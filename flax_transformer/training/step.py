@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from flax_transformer.config import TrainConfig
@@ -13,6 +14,7 @@ from flax_transformer.data.batches import ClassifierBatch, Seq2SeqBatch
 from flax_transformer.losses import classification_loss, seq2seq_loss, shift_target
 from flax_transformer.models import Classifier, Seq2Seq, create_model
 from flax_transformer.optim import create_optimizer, schedule
+from flax_transformer.training.sharding import check_batch, create_mesh, on_mesh, row_sharding, state_shardings
 
 Batch = Seq2SeqBatch | ClassifierBatch
 Metrics = dict[str, Array]
@@ -55,15 +57,28 @@ class TrainStep:
     Args:
         config: the run, with the vocabulary of its tokenizer filled in.
         total_steps: length of the schedule.
+        mesh: of the devices; all of them by ``config.mesh`` if not given.
+
+    Raises:
+        UserError: mesh and devices, or mesh and batch, do not fit.
     """
 
-    def __init__(self, config: TrainConfig, total_steps: int) -> None:
+    def __init__(self, config: TrainConfig, total_steps: int, mesh: Mesh | None = None) -> None:
         self.config = config
+        self.mesh = create_mesh(config.mesh) if mesh is None else mesh
+        check_batch(config, self.mesh)
         self.optimizer = create_optimizer(config.optimizer, total_steps)
         self.learning_rate = schedule(config.optimizer, total_steps)
         self.graph = nnx.graphdef(nnx.eval_shape(lambda: create_model(config.model, config.seed)))
-        self._step = jax.jit(self._apply, donate_argnums=0)
-        self._init = jax.jit(self._create)
+        self.abstract_state = on_mesh(jax.eval_shape(self._create), self.mesh)
+        shardings = state_shardings(self.abstract_state, self.mesh)
+        self._step = jax.jit(
+            self._apply,
+            donate_argnums=0,
+            in_shardings=(shardings, row_sharding(self.mesh)),
+            out_shardings=(shardings, None),
+        )
+        self._init = jax.jit(self._create, out_shardings=shardings)
 
     def init(self) -> TrainState:
         """Fresh weights and optimizer state, a function of the config's seed."""
@@ -81,24 +96,39 @@ class TrainStep:
         """One optimizer step. ``state`` is donated: its arrays are gone afterwards.
 
         Returns:
-            The new state, and ``loss`` (mean per real token or row), ``tokens``, ``grad_norm`` and ``learning_rate``.
+            The new state, and ``loss`` (mean per real token or row), ``tokens``, ``grad_norm``, ``learning_rate`` and
+            ``skipped``: whether loss or gradient were not finite, so that only the step number changed.
         """
         return self._step(state, batch)
 
+    def lower(self, batch: Batch) -> jax.stages.Lowered:
+        """The step for a batch of these (perhaps abstract) shapes, ready to be compiled for its mesh's platform."""
+        return self._step.trace(self.abstract_state, batch).lower()
+
     def _apply(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+            return self._update(state, batch)
+
+    def _update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(self.config.seed), state.step)
         loss_sum, count, gradients = self._gradients(state.params, batch, key)
         count = jnp.maximum(count, 1)
         gradients = jax.tree.map(lambda gradient: gradient / count, gradients)
+        grad_norm = optax.tree.norm(gradients)
         updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        is_finite = jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
+        kept = jax.tree.map(
+            lambda new, old: jnp.where(is_finite, new, old), (params, opt_state), (state.params, state.opt_state)
+        )
         metrics = {
             "loss": loss_sum / count,
             "tokens": count_tokens(batch),
-            "grad_norm": optax.tree.norm(gradients),
+            "grad_norm": grad_norm,
             "learning_rate": self.learning_rate(state.step),
+            "skipped": ~is_finite,
         }
-        params: Any = optax.apply_updates(state.params, updates)
-        return TrainState(params, opt_state, state.step + 1), metrics
+        return TrainState(*kept, state.step + 1), metrics
 
     def _gradients(self, params: nnx.State, batch: Batch, key: PRNGKeyArray) -> tuple[Array, Array, nnx.State]:
         """Summed loss, its count, and the gradient of the sum: part by part, the parts add up to the whole batch."""
@@ -118,7 +148,8 @@ class TrainStep:
         def add(total: Any, part: tuple[Batch, PRNGKeyArray]) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, gradient(*part)), None
 
-        split = jax.tree.map(lambda rows: rows.reshape(parts, -1, *rows.shape[1:]), batch)
+        # Each part takes every n-th row, and so the same share of rows from every device.
+        split = jax.tree.map(lambda rows: rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1), batch)
         like_one_part = jax.eval_shape(gradient, jax.tree.map(lambda rows: rows[0], split), key)
         zero = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), like_one_part)
         total, _ = jax.lax.scan(add, zero, (split, jax.random.split(key, parts)))

@@ -1,0 +1,171 @@
+"""Sharding: every mesh trains to the losses of one device, its weights really cut; what does not fit is refused."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+
+from flax_transformer.config import BatchConfig, MeshConfig, ModelConfig, TrainConfig
+from flax_transformer.errors import UserError
+from flax_transformer.mesh import MESH_AXES, constrain, partition
+from flax_transformer.models import create_model
+from flax_transformer.training.sharding import check_batch, create_mesh, local_rows, state_shardings, undivided
+from flax_transformer.training.step import TrainStep
+
+ROOT = Path(__file__).parent.parent
+Sizes = tuple[int, int, int]
+
+
+def run_worker(sizes: Sizes, steps: int, *, devices: int, processes: int = 1) -> list[dict[str, Any]]:
+    """What each process of a training run on simulated devices says."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    program = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "sharding_worker.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    started = [
+        subprocess.Popen(
+            [*program, json.dumps([sizes, steps, devices // processes, coordinator, processes, index])],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for index in range(processes)
+    ]
+    outputs = [process.communicate(timeout=600) for process in started]
+    assert all(process.returncode == 0 for process in started), outputs
+    return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+
+
+def check_same_training(sizes: Sizes, steps: int, one_device: dict[str, Any]):
+    (cut,) = run_worker(sizes, steps, devices=int(np.prod(sizes)))
+    np.testing.assert_allclose(cut["losses"], one_device["losses"], rtol=0, atol=1e-10)
+    assert len(cut["losses"]) == steps
+    shares = sizes[1] * sizes[2]
+    # Vectors of d_model are whole on every device, and biases of heads and hidden units are not cut along fsdp.
+    bound = one_device["bytes"][0] * (1 / shares + 0.04) if shares > 1 else one_device["bytes"][0]
+    assert len(cut["bytes"]) == np.prod(sizes)
+    assert max(cut["bytes"]) <= bound
+
+
+@pytest.fixture(scope="module")
+def one_device() -> dict[str, Any]:
+    (result,) = run_worker((1, 1, 1), 50, devices=1)
+    assert result["losses"][-1] < 0.8 * result["losses"][0]
+    return result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2), (4, 1, 2)], ids=str)
+def test_every_mesh_trains_to_the_losses_of_one_device(sizes: Sizes, one_device: dict[str, Any]):
+    check_same_training(sizes, 50, one_device)
+
+
+def test_two_processes_are_one_with_all_their_devices():
+    """They train on 2 devices each, cut along data and along fsdp, and each loads only its own rows."""
+    (alone,) = run_worker((2, 2, 1), 5, devices=4)
+    together = run_worker((2, 2, 1), 5, devices=4, processes=2)
+    assert together[0]["losses"] == together[1]["losses"]
+    np.testing.assert_allclose(together[0]["losses"], alone["losses"], rtol=0, atol=1e-12)
+    assert [process["rows"] for process in together] == [list(range(8)), list(range(8, 16))]
+    assert alone["rows"] == list(range(16))
+
+
+# Below, no device is needed: a mesh is a table of sizes.
+
+MESH = {"data": 2, "fsdp": 4, "model": 2}
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "expected"),
+    [
+        (("embed", "heads"), (32, 32), PartitionSpec(("fsdp",), ("model",))),
+        (("embed", "heads"), (30, 32), PartitionSpec(None, ("model",))),  # 30 does not divide by 4
+        (("vocab", "embed"), (301, 32), PartitionSpec(None, ("fsdp",))),
+        (("embed",), (32,), PartitionSpec(None)),
+        (("heads",), (32,), PartitionSpec(("model",))),
+        (("batch", None, "heads", None), (16, 5, 4, 3), PartitionSpec(("data", "fsdp"), None, ("model",), None)),
+        (("batch", None), (12, 5), PartitionSpec(None, None)),
+    ],
+)
+def test_partition(axes: tuple[str | None, ...], shape: tuple[int, ...], expected: PartitionSpec):
+    assert partition(axes, shape, MESH) == expected
+
+
+def test_axes_of_size_one_cut_nothing():
+    assert partition(("embed", "heads"), (32, 32), {"data": 8, "fsdp": 1, "model": 1}) == PartitionSpec(None, None)
+
+
+@pytest.mark.parametrize("architecture", ["classifier", "seq2seq"])
+def test_every_weight_names_its_axes(architecture: Any):
+    config = ModelConfig(architecture, tie_embeddings=False, positions="learned")
+    for path, param in nnx.to_flat_state(nnx.state(nnx.eval_shape(lambda: create_model(config, 0)), nnx.Param)):
+        if path[-2] != "norm":
+            assert len(param.get_metadata("axes")) == param.ndim, path
+
+
+def test_one_device_is_a_mesh_like_any_other():
+    step = TrainStep(TrainConfig(model=ModelConfig(d_model=8, num_heads=2)), total_steps=1)
+    assert dict(step.mesh.shape) == {"data": jax.device_count(), "fsdp": 1, "model": 1}
+    x = jax.numpy.ones((4, 4))
+    assert constrain(x, "batch", None) is x
+
+
+def test_the_optimizer_state_lies_as_its_parameters_do():
+    mesh = AbstractMesh((2, 4, 2), MESH_AXES, (AxisType.Auto,) * 3)
+    config = TrainConfig(model=ModelConfig(d_model=32, num_heads=4))
+    state = TrainStep(config, total_steps=1).abstract_state
+    shardings = state_shardings(state, mesh)  # pyright: ignore[reportArgumentType]
+    specs = [leaf.spec for leaf in jax.tree.leaves(shardings.params)]
+    assert PartitionSpec(("fsdp",), ("model",)) in specs
+    adam = next(part for part in shardings.opt_state if hasattr(part, "mean"))
+    for moment in (adam.mean, adam.square):
+        assert [leaf.spec for leaf in jax.tree.leaves(moment)] == specs
+
+
+def test_weights_that_do_not_divide_are_named():
+    mesh = AbstractMesh((1, 1, 2), MESH_AXES, (AxisType.Auto,) * 3)
+    config = ModelConfig(d_model=32, num_heads=4, source_vocab_size=301, target_vocab_size=301)
+    params = nnx.state(nnx.eval_shape(lambda: create_model(config, 0)), nnx.Param)
+    assert undivided(params, mesh) == ["source_table.embedding (301, 32)"]  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (MeshConfig(data=3), "expected data x fsdp x model to be the number of devices, 4, got 3 x 1 x 1"),
+        (MeshConfig(fsdp=3), "got any x 3 x 1"),
+        (MeshConfig(model=8), "got any x 1 x 8"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_the_devices_is_refused(config: MeshConfig, message: str):
+    with pytest.raises(UserError, match=message):
+        create_mesh(config, jax.devices() * 4)
+
+
+def test_heads_that_do_not_divide_are_refused():
+    with pytest.raises(UserError, match=r"num_heads: expected a multiple of mesh.model=3, got 4"):
+        TrainConfig(mesh=MeshConfig(model=3))
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    config = TrainConfig(batch=BatchConfig(size=12), accumulation=2)
+    mesh: Any = AbstractMesh((2, 2, 1), MESH_AXES, (AxisType.Auto,) * 3)
+    with pytest.raises(UserError, match=r"mesh.data x mesh.fsdp x accumulation = 2 x 2 x 2, got 12"):
+        check_batch(config, mesh)
+    check_batch(replace(config, accumulation=3), mesh)
+
+
+def test_a_lone_process_loads_all_rows():
+    np.testing.assert_array_equal(local_rows(create_mesh(MeshConfig()), 6), np.arange(6))
