@@ -21,6 +21,7 @@ Positions = Literal["sinusoidal", "learned", "rope", "none"]
 Pooling = Literal["mean", "first", "max"]
 Initialization = Literal["torch", "paper"]
 AttentionBackend = Literal["auto", "xla", "cudnn", "flash"]
+Remat = Literal["none", "dots", "full"]
 FloatDtype = Literal["bfloat16", "float32", "float64"]
 Strategy = Literal["greedy", "sample", "beam"]
 LengthPenalty = Literal["gnmt", "mean"]
@@ -109,6 +110,10 @@ class ModelConfig:
     pooling: Pooling = "mean"
     # auto takes the fastest kernel that can serve the request; the others are taken or refused
     attention_backend: AttentionBackend = "auto"
+    # what the backward pass of a layer computes again, to save memory: nothing; all but the outputs of linear maps; all
+    remat: Remat = "none"
+    # layers as one loop: the time to compile stays the same however many there are, dropout draws other masks
+    scan_layers: bool = False
     # of matrix products; softmax, norms, residuals and losses stay in at least float32
     dtype: FloatDtype = "float32"
     # of the weights and the optimizer's state; float64 needs JAX_ENABLE_X64=1

@@ -1,8 +1,10 @@
 """Encoder and decoder layers and stacks (Vaswani et al., 2017, section 3.1), post-LN or pre-LN."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -12,8 +14,9 @@ from flax_transformer.dropout import Dropout
 from flax_transformer.linear import Linear, layer_norm
 from flax_transformer.masks import AttentionMask
 from flax_transformer.mesh import constrain
-from flax_transformer.taps import tap
+from flax_transformer.taps import is_recording, tap
 
+Layer = TypeVar("Layer", bound=nnx.Module)
 Sequences = Float[Array, "batch length d_model"]
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -117,16 +120,78 @@ def write_cache(cache: KeyValue, new: KeyValue, offset: Array | int) -> KeyValue
     return jax.tree.map(lambda old, entry: jax.lax.dynamic_update_slice_in_dim(old, entry, offset, axis=2), cache, new)
 
 
+# remat -> what of a layer is kept for the backward pass, beside its inputs.
+_KEPT = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def apply_layers(
+    apply: Callable[[Layer, Sequences, Any, nnx.Rngs | None], tuple[Sequences, Any]],
+    layers: Sequence[Layer],
+    x: Sequences,
+    inputs: Sequence[Any],
+    config: ModelConfig,
+    rngs: nnx.Rngs | None,
+    *,
+    may_scan: bool = True,
+) -> tuple[Sequences, list[Any]]:
+    """Hand ``x`` from layer to layer; unrolled or as a loop, with or without rematerialisation (Chen et al., 2016).
+
+    Args:
+        apply: one layer, given ``x`` and its own one of ``inputs``.
+
+    Returns:
+        The last layer's ``x``, and what each layer gave besides.
+    """
+    if config.remat in _KEPT and not is_recording():
+        apply = nnx.remat(apply, policy=_KEPT[config.remat])
+    if config.scan_layers and may_scan and not is_recording():
+        return _scan_layers(apply, layers, x, inputs, rngs)
+    outputs = []
+    for layer, own in zip(layers, inputs, strict=True):
+        x, output = apply(layer, x, own, rngs)
+        outputs.append(output)
+    return x, outputs
+
+
+def _scan_layers(
+    apply: Callable[..., tuple[Sequences, Any]],
+    layers: Sequence[nnx.Module],
+    x: Sequences,
+    inputs: Sequence[Any],
+    rngs: nnx.Rngs | None,
+) -> tuple[Sequences, list[Any]]:
+    """The layers keep weights of their own, so that no name depends on the loop; they are stacked for it anew."""
+
+    def stack(trees: Sequence[Any]) -> Any:
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+    graph = nnx.graphdef(layers[0])
+    keys = None if rngs is None else jax.random.split(rngs.dropout(), len(layers))
+
+    def step(x: Sequences, part: tuple[Any, Any, Any]) -> tuple[Sequences, Any]:
+        state, own, key = part
+        return apply(nnx.merge(graph, state), x, own, None if key is None else nnx.Rngs(dropout=key))
+
+    x, outputs = jax.lax.scan(step, x, (stack([nnx.state(layer) for layer in layers]), stack(inputs), keys))
+    return x, [jax.tree.map(lambda leaf, i=i: leaf[i], outputs) for i in range(len(layers))]
+
+
 class Encoder(nnx.Module):
     """A stack of encoder layers, and a last norm if the config asks for one."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.config = config
         self.layers = nnx.List([EncoderLayer(config, rngs=rngs) for _ in range(config.num_encoder_layers)])
         self.norm = layer_norm(config, rngs=rngs) if config.final_norm else None
 
     def __call__(self, x: Sequences, mask: AttentionMask, rngs: nnx.Rngs | None = None) -> Sequences:
-        for layer in self.layers:
-            x = layer(x, mask, rngs)
+        def apply(layer: EncoderLayer, x: Sequences, _: None, rngs: nnx.Rngs | None) -> tuple[Sequences, None]:
+            return layer(x, mask, rngs), None
+
+        x, _ = apply_layers(apply, self.layers, x, [None] * len(self.layers), self.config, rngs)
         return x if self.norm is None else self.norm(x)
 
 
@@ -134,6 +199,7 @@ class Decoder(nnx.Module):
     """A stack of decoder layers, and a last norm if the config asks for one."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.config = config
         self.layers = nnx.List([DecoderLayer(config, rngs=rngs) for _ in range(config.num_decoder_layers)])
         self.norm = layer_norm(config, rngs=rngs) if config.final_norm else None
 
@@ -152,8 +218,13 @@ class Decoder(nnx.Module):
     ) -> tuple[Sequences, list[KeyValue]]:
         """The whole target, or its next tokens given each layer's cache. Returns the output and the written caches."""
         caches = cache or [None] * len(self.layers)
-        written = []
-        for layer, layer_memory, layer_cache in zip(self.layers, memory, caches, strict=True):
-            x, layer_written = layer(x, layer_memory, mask, memory_mask, rngs, layer_cache)
-            written.append(layer_written)
+
+        def apply(
+            layer: DecoderLayer, x: Sequences, own: tuple[KeyValue, KeyValue | None], rngs: nnx.Rngs | None
+        ) -> tuple[Sequences, KeyValue]:
+            memory, cache = own
+            return layer(x, memory, mask, memory_mask, rngs, cache)
+
+        inputs = list(zip(memory, caches, strict=True))
+        x, written = apply_layers(apply, self.layers, x, inputs, self.config, rngs, may_scan=cache is None)
         return (x if self.norm is None else self.norm(x)), written

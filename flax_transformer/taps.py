@@ -36,6 +36,11 @@ class Tape:
 _active: contextvars.ContextVar[Tape | None] = contextvars.ContextVar("active_tape", default=None)
 
 
+def is_recording() -> bool:
+    """Whether a tape is active: then a model runs layer by layer, since a tape cannot look into a loop."""
+    return _active.get() is not None
+
+
 def tap(module: object, name: str, value: Value) -> Value:
     """Offer ``value`` to the active tape, if there is one, and hand on what it gives back."""
     tape = _active.get()
