@@ -1,6 +1,7 @@
 """A run folder: config, tokenizer, classes and checkpoints, all that it takes to go on, evaluate and export."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +39,14 @@ class Run:
     classes: tuple[str, ...]
 
     def save(self) -> None:
-        """Make the folder. The config comes last: a folder with a config is a whole one."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.tokenizer.save(self.folder / TOKENIZER_FILE)
-        save_classes(self.folder, self.classes)
-        save_config(self.config, self.folder / CONFIG_FILE)
+        """Make the folder, under another name until it is whole: a run that is killed here leaves none behind."""
+        unfinished = self.folder.with_name(self.folder.name + ".new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        self.tokenizer.save(unfinished / TOKENIZER_FILE)
+        save_classes(unfinished, self.classes)
+        save_config(self.config, unfinished / CONFIG_FILE)
+        unfinished.replace(self.folder)
 
     @classmethod
     def load(cls, folder: Path) -> "Run":
