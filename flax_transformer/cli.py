@@ -57,7 +57,7 @@ def _run(name: str, rest: Sequence[str]) -> int:
         raise UserError(f"expected a command, one of {', '.join(COMMANDS)}, got {name!r}")
     command = COMMANDS[name]
     # What these can be told depends on the task or the run, or needs an extra: they read their arguments themselves.
-    if command in (train, evaluate, predict, verify, bench):
+    if command in (train, evaluate, predict, verify, bench, plan):
         return command(rest)
     return tyro.cli(command, prog=f"{PROGRAM} {name}", args=rest)
 
@@ -346,6 +346,13 @@ def bench(arguments: Sequence[str]) -> int:
     return command(arguments or ["--help"], f"{PROGRAM} bench")
 
 
+def plan(arguments: Sequence[str]) -> int:
+    """Compile a training step for a TPU slice, without a TPU: the memory it takes, and how fast it can be at best."""
+    from flax_transformer.plan_command import plan as command
+
+    return command(arguments, f"{PROGRAM} plan")
+
+
 def _require_absent(path: Path | None, instead: str = "") -> None:
     if path is not None and path.exists():
         raise UserError(f"{path}: expected a name that is not taken, but it exists; {instead}name another")
@@ -372,6 +379,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "export": export,
     "verify": verify,
     "bench": bench,
+    "plan": plan,
 }
 
 

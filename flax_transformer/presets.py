@@ -21,6 +21,15 @@ _SMALL = ModelConfig(
     d_model=128, num_heads=4, d_ff=512, num_encoder_layers=2, num_decoder_layers=2, dropout=0.1, positions="rope"
 )
 
+_BASE = ModelConfig(
+    d_model=512, num_heads=8, d_ff=2048, num_encoder_layers=6, num_decoder_layers=6, norm_first=False, activation="relu"
+)
+# Models without a task: base is that of Vaswani et al., 2017, table 3, and large their big one with twice the layers.
+SIZES: dict[str, ModelConfig] = {
+    "base": _BASE,
+    "large": replace(_BASE, d_model=1024, num_heads=16, d_ff=4096, num_encoder_layers=12, num_decoder_layers=12),
+}
+
 # Task -> preset -> config. The preset called "default" is what `train_flax.py TASK` runs.
 PRESETS: dict[str, dict[str, TrainConfig]] = {
     "manifests": {

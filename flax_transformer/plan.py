@@ -1,0 +1,266 @@
+"""What a training step will cost on a TPU slice, by the TPU's own compiler; no TPU is needed.
+
+The step is compiled for the chips of a topology (``libtpu`` holds the compiler), and the compiler's own account of it
+is set against the public peaks of the chip: the roofline model (Williams et al., 2009). A bound is what no run can
+beat, not what a run will reach.
+"""
+
+import math
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+
+from flax_transformer.config import BatchConfig, ClassificationData, ModelConfig, Seq2SeqData, TrainConfig
+from flax_transformer.data.batches import ClassifierBatch, Seq2SeqBatch
+from flax_transformer.errors import UserError
+from flax_transformer.training.sharding import create_mesh
+from flax_transformer.training.step import Batch, TrainStep
+
+
+@dataclass(frozen=True)
+class Chip:
+    """Public peaks: bfloat16 operations a second, bytes of HBM, bytes a second of HBM and of all links one way."""
+
+    flops: float
+    hbm: float
+    hbm_bandwidth: float
+    link_bandwidth: float
+
+
+# https://docs.cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e: link bandwidth is half of the bidirectional figure there.
+CHIPS = {
+    "v4": Chip(275e12, 32e9, 1228e9, 150e9),
+    "v5e": Chip(197e12, 16e9, 819e9, 200e9),
+    "v5p": Chip(459e12, 95e9, 2765e9, 600e9),
+    "v6e": Chip(918e12, 32e9, 1600e9, 400e9),
+}
+
+
+@dataclass(frozen=True)
+class Collective:
+    """All operations of one kind in a step: how many, the bytes of their results, and those that one chip sends."""
+
+    count: int
+    bytes: int
+    sent: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The account of one step. Sizes and times are those of one chip; times in seconds are lower bounds.
+
+    ``xla_flops`` is what the compiler counts: it cannot look into a Pallas kernel, and counts the body of a loop once.
+    ``model_flops`` is counted from the config: the matrix products of the forward pass, three times.
+    """
+
+    topology: str
+    chips: int
+    mesh: dict[str, int]
+    attention: str
+    compile_seconds: float
+    fits: bool
+    hbm_needed: float
+    hbm: float
+    model_flops: float
+    tokens: int
+    xla_flops: float | None = None
+    bytes: float | None = None
+    collectives: dict[str, Collective] | None = None
+    compute_time: float | None = None
+    memory_time: float | None = None
+    link_time: float | None = None
+    step_time: float | None = None
+    mfu: float | None = None
+    tokens_per_second: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def plan_config(model: ModelConfig, batch: int, length: int) -> TrainConfig:
+    """A training run of ``model`` on full rows of ``length`` tokens of source, and as many of target."""
+    is_classifier = model.architecture == "classifier"
+    return TrainConfig(
+        data=ClassificationData() if is_classifier else Seq2SeqData(),
+        model=replace(model, max_length=max(model.max_length, length + 1)),
+        # The decoder reads all of the target but its last token.
+        batch=BatchConfig(size=batch, max_source_length=length, max_target_length=length + 1),
+    )
+
+
+def make_plan(topology: str, config: TrainConfig) -> Plan:
+    """Compile the training step of ``config`` for a topology such as ``v5e:2x4`` and take account of it.
+
+    Raises:
+        UserError: chip or topology is unknown, or mesh, batch and chips do not fit each other.
+    """
+    chip = CHIPS.get(topology.split(":")[0])
+    if chip is None:
+        raise UserError(f"--topology: expected one of {', '.join(CHIPS)} and its shape, as v5e:2x4, got {topology!r}")
+    mesh = create_mesh(config.mesh, _devices(topology))
+    lowered = TrainStep(config, total_steps=1_000, mesh=mesh).lower(abstract_batch(config))
+    tokens = config.batch.size * (config.batch.max_source_length + _target_length(config))
+    start = time.perf_counter()
+    compiled, too_large = _compile(lowered)
+    account: dict[str, Any] = {
+        "topology": topology,
+        "chips": mesh.size,
+        "mesh": dict(mesh.shape),
+        "attention": "flash" if "tpu_custom_call" in lowered.as_text() else "xla",
+        "compile_seconds": time.perf_counter() - start,
+        "hbm": chip.hbm,
+        "model_flops": train_flops(config) / mesh.size,
+        "tokens": tokens,
+    }
+    if compiled is None:
+        return Plan(**account, fits=False, hbm_needed=too_large)
+    return Plan(**account, **_costs(compiled, chip, account["model_flops"], tokens))
+
+
+def _devices(topology: str) -> list[Any]:
+    try:
+        return list(topologies.get_topology_desc(topology, platform="tpu").devices)
+    except Exception as error:  # jaxlib's own class, which is not public
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"--topology: expected one that the TPU compiler knows, got {topology!r} ({reason})") from error
+
+
+def _target_length(config: TrainConfig) -> int:
+    return 0 if config.model.architecture == "classifier" else config.batch.max_target_length - 1
+
+
+def abstract_batch(config: TrainConfig) -> Batch:
+    """The shapes of the largest batch of a run."""
+
+    def integers(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, jnp.int32)
+
+    rows, sizes = config.batch.size, config.batch
+    source = (integers(rows, sizes.max_source_length), integers(rows))
+    if config.model.architecture == "classifier":
+        return ClassifierBatch(*source, integers(rows))
+    return Seq2SeqBatch(*source, integers(rows, sizes.max_target_length), integers(rows))
+
+
+def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, float]:
+    """The compiled step; or None, and the bytes that it would need, where it does not fit."""
+    try:
+        return lowered.compile(), 0.0
+    except jax.errors.JaxRuntimeError as error:
+        used = re.search(r"Used ([\d.]+)([KMGT]?) of", str(error))
+        if "RESOURCE_EXHAUSTED" not in str(error) or used is None:
+            raise
+        return None, float(used[1]) * 1024 ** " KMGT".index(used[2] or " ")
+
+
+def _costs(compiled: jax.stages.Compiled, chip: Chip, model_flops: float, tokens: int) -> dict[str, Any]:
+    memory: Any = compiled.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    needed = held + memory.temp_size_in_bytes
+    cost: Any = compiled.cost_analysis()
+    collectives = count_collectives(compiled.as_text() or "")
+    times = {
+        "compute_time": max(cost["flops"], model_flops) / chip.flops,
+        "memory_time": cost["bytes accessed"] / chip.hbm_bandwidth,
+        "link_time": sum(kind.sent for kind in collectives.values()) / chip.link_bandwidth,
+    }
+    step_time = max(times.values())
+    return {
+        "fits": needed <= chip.hbm,
+        "hbm_needed": needed,
+        "xla_flops": cost["flops"],
+        "bytes": cost["bytes accessed"],
+        "collectives": collectives,
+        **times,
+        "step_time": step_time,
+        "mfu": model_flops / chip.flops / step_time,
+        "tokens_per_second": tokens / step_time,
+    }
+
+
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
+_KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+_COLLECTIVE = re.compile(rf"= (?P<result>\(.*?\)|\S+) (?P<kind>{_KINDS})(?P<start>-start)?\((?P<rest>.*)")
+
+
+def count_collectives(hlo: str) -> dict[str, Collective]:
+    """The collectives in the text of a compiled program, by kind. The body of a loop counts once.
+
+    Sent bytes are those of a ring (Patarasuk & Yuan, 2009): of n chips, each sends (n - 1) / n of the whole, and an
+    all-reduce does so twice.
+    """
+    found: dict[str, Collective] = {}
+    for kind, whole, chips in _collectives(hlo):
+        share = 1.0 if kind == "collective-permute" else (chips - 1) / chips
+        sent = whole * share * (2 if kind == "all-reduce" else 1)
+        before = found.get(kind, Collective(0, 0, 0.0))
+        found[kind] = Collective(before.count + 1, before.bytes + whole, before.sent + sent)
+    return dict(sorted(found.items()))
+
+
+def _collectives(hlo: str) -> Iterator[tuple[str, int, int]]:
+    """Kind, bytes of the whole array, and the chips that take part, of each."""
+    for match in _COLLECTIVE.finditer(hlo):
+        kind, chips = match["kind"], _group_size(match["rest"])
+        parts = [_size(*shape) for shape in re.findall(r"(\w+)\[([\d,]*)\]", match["result"])]
+        # The asynchronous start of a gather or a permutation gives its operand along with its result.
+        is_pair = match["start"] and kind != "all-reduce"
+        whole = max(parts, default=0) if is_pair else sum(parts)
+        yield kind, whole * chips if kind == "reduce-scatter" else whole, chips
+
+
+def _size(dtype: str, shape: str) -> int:
+    return _BYTES.get(dtype, 0) * math.prod(int(size) for size in shape.split(",") if size)
+
+
+def _group_size(attributes: str) -> int:
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
+        return listed[1].count(",") + 1
+    if counted := re.search(r"replica_groups=\[(\d+),(\d+)\]", attributes):
+        return int(counted[2])
+    return 2
+
+
+def train_flops(config: TrainConfig) -> float:
+    """Operations of all matrix products of a step, a multiply-add as two; the backward pass has two for each."""
+    model, source, target = config.model, config.batch.max_source_length, _target_length(config)
+
+    def layer(queries: int, *key_lengths: int) -> int:
+        attention = sum(
+            2 * model.d_model * (2 * (queries + keys) * model.d_model + 2 * queries * keys) for keys in key_lengths
+        )
+        return attention + 2 * (2 * queries * model.d_model * model.d_ff)
+
+    row = model.num_encoder_layers * layer(source, source)
+    if model.architecture == "seq2seq":
+        row += (
+            model.num_decoder_layers * layer(target, target, source)
+            + 2 * target * model.d_model * model.target_vocab_size
+        )
+    return 3.0 * config.batch.size * row
+
+
+def advice(plan: Plan, config: TrainConfig) -> list[str]:
+    """What makes a step fit that does not, the cheapest first."""
+    if plan.fits:
+        return []
+    rows = config.batch.size // (plan.mesh["data"] * plan.mesh["fsdp"])
+    ways = [
+        (
+            plan.attention == "xla",
+            "let attention use the flash kernel: --attention auto, no attention dropout, lengths of 128s",
+        ),
+        (
+            plan.mesh["data"] > 1,
+            f"cut the weights and the optimizer's state: --mesh.fsdp {plan.mesh['data'] * plan.mesh['fsdp']}",
+        ),
+        (config.accumulation < rows, f"cut the batch into parts: --accumulation {min(rows, config.accumulation * 2)}"),
+        (True, "take more chips, or a smaller batch"),
+    ]
+    return [way for applies, way in ways if applies]
