@@ -73,7 +73,7 @@ def train(arguments: Sequence[str]) -> int:
     config, folder, resume, processes = _parse_train_flags(task, flags)
 
     from flax_transformer.training import loop
-    from flax_transformer.training.sharding import join_processes
+    from flax_transformer.training.sharding import is_first_process, join_processes
 
     if processes.coordinator:
         join_processes(processes.coordinator, processes.count, processes.index)
@@ -84,7 +84,8 @@ def train(arguments: Sequence[str]) -> int:
         go_on = f"{PROGRAM} train {task} --run {folder} --resume"
         print(f"{stopped} after step {stopped.step}, which is saved; go on with: {go_on}", file=sys.stderr)
         return 128 + stopped.number
-    _print_result(result)
+    if is_first_process():
+        _print_result(result)
     return 0
 
 

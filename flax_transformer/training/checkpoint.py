@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from jaxtyping import Array, UInt32
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from flax_transformer.config import TrainConfig, to_dict
+from flax_transformer.config import TrainConfig, from_dict, to_dict
 from flax_transformer.errors import UserError
 from flax_transformer.training.sharding import is_first_process, to_host, wait_for_all
 from flax_transformer.training.step import TrainState
@@ -183,18 +184,24 @@ class Checkpoints:
             DamagedCheckpointError: it cannot be read, or holds other bits than were saved.
         """
         training = {"opt_state": like.opt_state, "step": like.step}
-        items = self._read(step, params=_restore(like.params), training=_restore(training))
+        items = self._read(step, params=like.params, training=training)
         state = TrainState(items.params, items.training["opt_state"], items.training["step"])
         self._check(step, items, params=state.params, opt_state=state.opt_state)
         return state
 
     def restore_params(self, step: int, like: nnx.State) -> nnx.State:
         """The parameters of a step alone. Raises as :meth:`restore` does."""
-        items = self._read(step, params=_restore(like))
+        items = self._read(step, params=like)
         self._check(step, items, params=items.params)
         return items.params
 
+    def _has_fingerprints(self, step: int) -> bool:
+        """Checkpoints of version 0.1.0 may have none."""
+        return (self._folder / str(step) / "fingerprints").is_dir()
+
     def _check(self, step: int, items: Any, **restored: Any) -> None:
+        if not self._has_fingerprints(step):
+            return
         saved, found = to_host((dict(items.fingerprints), {name: fingerprint(tree) for name, tree in restored.items()}))
         different = [name for name in found if found[name] != saved[name]]
         if different:
@@ -202,16 +209,21 @@ class Checkpoints:
                 f"{self._folder / str(step)}: expected the {' and '.join(different)} that were saved, but bits changed"
             )
 
-    def _read(self, step: int, **items: ocp.args.StandardRestore) -> Any:
+    def _read(self, step: int, *, params: nnx.State, **others: Any) -> Any:
         path = self._folder / str(step)
         try:
             metadata = self._manager.metadata(step).custom_metadata
             if not metadata:
                 raise ValueError("its metadata is damaged")
-            check_same_config(metadata["config"], self._config, path)
-            word = jax.ShapeDtypeStruct((), jnp.uint32)
-            fingerprints = _restore({"params": word, "opt_state": word})
-            return self._manager.restore(step, args=ocp.args.Composite(**items, fingerprints=fingerprints))
+            # Read as a config, so that a field that came later has its default.
+            found = to_dict(from_dict(TrainConfig, metadata["config"], str(path)))
+            check_same_config(found, self._config, path)
+            items = {"params": params, **others}
+            if self._has_fingerprints(step):
+                word = jax.ShapeDtypeStruct((), jnp.uint32, sharding=_whole_like(params))
+                items["fingerprints"] = {"params": word, "opt_state": word}
+            arguments = {name: ocp.args.StandardRestore(jax.tree.map(_target, like)) for name, like in items.items()}
+            return self._manager.restore(step, args=ocp.args.Composite(**arguments))
         except UserError:
             raise
         except Exception as error:  # damage comes as any class, Exception itself among them
@@ -222,13 +234,16 @@ class Checkpoints:
         return scores[self._metric]
 
 
-def _restore(like: Any) -> ocp.args.StandardRestore:
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+def _target(like: Any) -> jax.ShapeDtypeStruct:
+    """Where to restore an array to: where its like is, or to the first device."""
+    here = like.sharding or SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=here)
 
-    def target(leaf: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or here)
 
-    return ocp.args.StandardRestore(jax.tree.map(target, like))
+def _whole_like(tree: Any) -> Sharding | None:
+    """The sharding of an array that is whole on each device that the tree lies on."""
+    sharding = jax.tree.leaves(tree)[0].sharding
+    return NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else sharding
 
 
 def check_same_config(found: Mapping[str, Any], expected: Mapping[str, Any], where: Path) -> None:

@@ -4,12 +4,14 @@ import json
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import jax
+from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
@@ -19,8 +21,9 @@ from flax_transformer.data.examples import Examples
 from flax_transformer.data.tasks import load_splits
 from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
 from flax_transformer.errors import UserError
+from flax_transformer.models import Classifier, Seq2Seq
 from flax_transformer.training.checkpoint import check_same_config
-from flax_transformer.training.evaluate import Evaluator, Predictions
+from flax_transformer.training.evaluate import Evaluator, Predictions, Scores
 from flax_transformer.training.input import prefetch
 from flax_transformer.training.report import Diverged, Report
 from flax_transformer.training.run import Run, require_new
@@ -31,6 +34,7 @@ from flax_transformer.training.sharding import (
     is_first_process,
     local_rows,
     place_rows,
+    to_host,
     undivided,
     wait_for_all,
 )
@@ -89,9 +93,8 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Result:
         run.save()
     wait_for_all("saved")
 
-    with jax.set_mesh(mesh):
-        _fit(run, encoded, validation, mesh)
-        return _score_best(run, test, mesh)
+    _fit(run, encoded, validation, mesh)
+    return _score_best(run, test, mesh)
 
 
 def with_vocabulary(config: TrainConfig, tokenizer: Tokenizer, classes: tuple[str, ...]) -> TrainConfig:
@@ -139,7 +142,8 @@ def _fit(run: Run, encoded: Encoded, validation: Evaluator, mesh: Mesh) -> None:
                     due = _is_evaluation_step(step, batches.steps_per_epoch, config.evaluations_per_epoch)
                     if due and checkpoints.scores(step) is None:
                         report.read_pending()
-                        _, scores = validation.evaluate(train_step.model(state), signals.check_between_batches)
+                        model = train_step.model(state)
+                        _, scores = _evaluate(validation, model, mesh, signals.check_between_batches)
                         report.evaluation("validation", scores)
                         checkpoints.save(step, state, scores)
                     elif config.checkpoint_every and step and step % config.checkpoint_every == 0:
@@ -157,6 +161,18 @@ def _fit(run: Run, encoded: Encoded, validation: Evaluator, mesh: Mesh) -> None:
                 checkpoints.save(step, state)
                 stopped.step = step
                 raise
+
+
+def _evaluate(
+    evaluator: Evaluator, model: Classifier | Seq2Seq, mesh: Mesh, check: Callable[[], None] = lambda: None
+) -> tuple[Predictions, Scores]:
+    """Evaluate on the mesh; or, where that spans processes, in each of them alike, on a whole copy of the model."""
+    if jax.process_count() == 1:
+        with jax.set_mesh(mesh):
+            return evaluator.evaluate(model, check)
+    graph, params = nnx.split(model)
+    whole = jax.device_put(to_host(params), jax.local_devices()[0])
+    return evaluator.evaluate(nnx.merge(graph, whole), check)
 
 
 def _warn(text: str) -> None:
@@ -206,7 +222,7 @@ def _score_best(run: Run, test: Evaluator, mesh: Mesh) -> Result:
     with run.checkpoints() as checkpoints:
         step = checkpoints.best_step
         validation = None if step is None else checkpoints.scores(step)
-    predictions, scores = test.evaluate(run.best_model(mesh))
+    predictions, scores = _evaluate(test, run.best_model(mesh), mesh)
     results = {
         "step": step,
         "validation": validation,

@@ -1,0 +1,91 @@
+"""The TPU plan: what is read off a compiled program, and what is refused."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flax_transformer import cli
+from flax_transformer.config import ModelConfig
+from flax_transformer.plan import CHIPS, Collective, Plan, advice, count_collectives, plan_config, train_flops
+
+needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu, the extra tpu")
+
+HLO = """
+  %all-reduce.1 = f32[128,8]{1,0} all-reduce(%x), replica_groups=[2,4]<=[8], to_apply=%add
+  %all-reduce.2 = (f32[4]{0}, bf16[6]{0}) all-reduce(%y, %z), replica_groups={{0,1},{2,3}}, to_apply=%add
+  %gather.3 = (bf16[2,8]{1,0}, bf16[16,8]{1,0}) all-gather-start(%w), replica_groups=[1,8]<=[8], dimensions={0}
+  %done.3 = bf16[16,8]{1,0} all-gather-done(%gather.3)
+  %reduce-scatter.4 = f32[16]{0} reduce-scatter(%v), replica_groups=[1,8]<=[8], dimensions={0}, to_apply=%add
+  %collective-permute.5 = s32[10]{0} collective-permute(%u), source_target_pairs={{0,1},{1,0}}
+  %add.6 = f32[128,8]{1,0} add(%all-reduce.1, %all-reduce.1)
+"""
+
+
+def test_collectives_are_counted_by_kind_with_the_bytes_that_a_ring_sends():
+    assert count_collectives(HLO) == {
+        "all-gather": Collective(1, 256, 256 * 7 / 8),
+        "all-reduce": Collective(2, 4096 + 28, 2 * 4096 * 3 / 4 + 2 * 28 * 1 / 2),
+        "collective-permute": Collective(1, 40, 40.0),
+        "reduce-scatter": Collective(1, 512, 512 * 7 / 8),
+    }
+
+
+def test_flops_of_a_model_by_hand():
+    encoder = ModelConfig("classifier", d_model=4, num_heads=1, d_ff=6, num_encoder_layers=1)
+    # 4 projections of (3, 4) x (4, 4), two products of 3 x 3 x 4, two of 3 x 4 x 6; forward once and backward twice.
+    layer = 4 * 2 * 3 * 16 + 2 * 2 * 36 + 2 * 2 * 72
+    assert train_flops(plan_config(encoder, batch=5, length=3)) == 3 * 5 * layer
+    both = replace(encoder, architecture="seq2seq", num_decoder_layers=1)
+    decoder = layer + 4 * 2 * 3 * 16 + 2 * 2 * 36 + 2 * 3 * 4 * both.target_vocab_size
+    assert train_flops(plan_config(both, batch=5, length=3)) == 3 * 5 * (layer + decoder)
+
+
+def test_what_does_not_fit_comes_with_advice():
+    config = plan_config(ModelConfig(), batch=32, length=128)
+    mesh = {"data": 4, "fsdp": 1, "model": 1}
+    plan = Plan("v5e:2x2", 4, mesh, "xla", 1.0, False, 20e9, CHIPS["v5e"].hbm, 1e12, 8192)
+    ways = " ".join(advice(plan, config))
+    for flag in ("--attention auto", "--mesh.fsdp 4", "--accumulation 2"):
+        assert flag in ways
+    assert "--mesh.fsdp" not in " ".join(advice(replace(plan, mesh={"data": 1, "fsdp": 4, "model": 1}), config))
+    assert advice(replace(plan, fits=True), config) == []
+
+
+def test_without_the_compiler_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert cli.main(["plan", "--topology", "v5e:2x4"]) == 2
+    assert capsys.readouterr().err == (
+        "error: plan needs the TPU compiler, which is an extra: pip install 'flax-transformer[tpu]'\n"
+    )
+
+
+def run_plan(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flax_transformer.cli", "plan", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize(("attention", "expected"), [("auto", "flash"), ("xla", "xla")])
+def test_the_compiler_takes_the_step(tmp_path: Path, attention: str, expected: str):
+    flags = ["--preset", "manifests", "--batch", "16", "--length", "128", "--attention", attention]
+    result = run_plan("--topology", "v5e:2x4", *flags, "--json", str(tmp_path / "plan.json"))
+    assert result.returncode == 0, result.stderr
+    plan = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    assert (plan["chips"], plan["attention"], plan["fits"]) == (8, expected, True)
+    assert plan["collectives"]["all-reduce"]["bytes"] > 1e6  # the gradient, which every chip has a part of
+    assert 0 < plan["mfu"] < 1
+
+
+@needs_libtpu
+@pytest.mark.parametrize("topology", ["v9:2x2", "v5e:3x5"])
+def test_an_unknown_topology_is_refused(topology: str):
+    result = run_plan("--topology", topology)
+    assert result.returncode == 2
+    assert f"got '{topology}'" in result.stderr

@@ -1,0 +1,109 @@
+"""Remat and scan: the loss and every gradient are those of unrolled layers, and so are the names of the weights."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from flax_transformer.config import ModelConfig
+from flax_transformer.data.batches import ClassifierBatch, Seq2SeqBatch
+from flax_transformer.models import create_model
+from flax_transformer.training.step import batch_loss
+from flax_transformer.weights import get_weights
+
+ROWS, SOURCE, TARGET, VOCABULARY = 3, 7, 5, 29
+
+
+SMALL = ModelConfig(
+    d_model=8,
+    num_heads=2,
+    d_ff=11,
+    num_encoder_layers=3,
+    num_decoder_layers=2,
+    dropout=0.0,
+    source_vocab_size=VOCABULARY,
+    target_vocab_size=VOCABULARY,
+    dtype="float64",
+    param_dtype="float64",
+)
+
+
+def loss_and_gradients(config: ModelConfig, *, drops: bool = False) -> tuple[float, dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    source = rng.integers(3, VOCABULARY, (ROWS, SOURCE)), np.array([SOURCE, 3, 0])
+    batch = (
+        ClassifierBatch(*source, np.array([0, 1, 1]))
+        if config.architecture == "classifier"
+        else Seq2SeqBatch(*source, rng.integers(3, VOCABULARY, (ROWS, TARGET)), np.array([4, TARGET, 2]))
+    )
+    model = create_model(config, seed=1)
+    graph, params = nnx.split(model)
+
+    def loss(params: nnx.State) -> jax.Array:
+        rngs = nnx.Rngs(dropout=2) if drops else None
+        return batch_loss(nnx.merge(graph, params), batch, rngs=rngs)[0]
+
+    value, gradients = jax.jit(jax.value_and_grad(loss))(params)
+    return float(value), get_weights(nnx.merge(graph, gradients))
+
+
+VARIANTS: list[dict[str, Any]] = [
+    {"remat": "dots"},
+    {"remat": "full"},
+    {"scan_layers": True},
+    {"scan_layers": True, "remat": "full"},
+]
+
+
+@pytest.mark.parametrize("architecture", ["classifier", "seq2seq"])
+def test_remat_and_scan_change_nothing(architecture: Any):
+    with jax.enable_x64(True):
+        config = replace(SMALL, architecture=architecture)
+        loss, gradients = loss_and_gradients(config)
+        for variant in VARIANTS:
+            same_loss, same = loss_and_gradients(replace(config, **variant))
+            assert same_loss == pytest.approx(loss, rel=1e-13)
+            assert same.keys() == gradients.keys()
+            for name, gradient in gradients.items():
+                np.testing.assert_allclose(same[name], gradient, rtol=0, atol=1e-12, err_msg=f"{variant} {name}")
+        other, _ = loss_and_gradients(replace(config, num_encoder_layers=2))
+        assert other != pytest.approx(loss, rel=1e-6)
+
+
+def test_remat_draws_the_dropout_masks_of_the_forward_pass_again():
+    with jax.enable_x64(True):
+        config = replace(SMALL, dropout=0.3, num_encoder_layers=1, num_decoder_layers=1)
+        loss, gradients = loss_and_gradients(config, drops=True)
+        same_loss, same = loss_and_gradients(replace(config, remat="full"), drops=True)
+        assert same_loss == pytest.approx(loss, rel=1e-13)
+        for name, gradient in gradients.items():
+            np.testing.assert_allclose(same[name], gradient, rtol=0, atol=1e-12, err_msg=name)
+
+
+def test_dropout_in_scanned_layers_follows_from_its_key():
+    with jax.enable_x64(True):
+        config = replace(SMALL, architecture="classifier", dropout=0.5, scan_layers=True, num_encoder_layers=2)
+        first, _ = loss_and_gradients(config, drops=True)
+        again, _ = loss_and_gradients(config, drops=True)
+        without, _ = loss_and_gradients(config)
+    assert first == again != without
+
+
+def test_the_step_with_remat_keeps_less():
+    """What the backward pass reads of the forward pass, by the shapes that jax saves."""
+
+    def saved(remat: str) -> int:
+        config = replace(SMALL, architecture="classifier", remat=remat, dtype="float32", param_dtype="float32")
+        graph, params = nnx.split(create_model(config, seed=0))
+        ids, lengths = np.zeros((4, 64), np.int32), np.full(4, 64, np.int32)
+
+        def loss(params: nnx.State) -> jax.Array:
+            return nnx.merge(graph, params)(ids, lengths).sum()
+
+        _, backward = jax.vjp(loss, params)
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(backward))
+
+    assert saved("full") < saved("dots") < saved("none")
