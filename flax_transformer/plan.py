@@ -260,6 +260,7 @@ def advice(plan: Plan, config: TrainConfig) -> list[str]:
             plan.mesh["data"] > 1,
             f"cut the weights and the optimizer's state: --mesh.fsdp {plan.mesh['data'] * plan.mesh['fsdp']}",
         ),
+        (config.model.remat != "full", "compute layers again in the backward pass: --remat dots, or full"),
         (config.accumulation < rows, f"cut the batch into parts: --accumulation {min(rows, config.accumulation * 2)}"),
         (True, "take more chips, or a smaller batch"),
     ]

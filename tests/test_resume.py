@@ -16,14 +16,27 @@ import optax
 import pytest
 from flax import nnx
 
-from flax_transformer.config import BatchConfig, ClassificationData, ModelConfig, OptimizerConfig, TrainConfig
+from flax_transformer import cli
+from flax_transformer.config import (
+    BatchConfig,
+    ClassificationData,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    save_config,
+)
 from flax_transformer.data.batches import ClassifierBatch
 from flax_transformer.errors import UserError
 from flax_transformer.training.checkpoint import Checkpoints, DamagedCheckpointError, fingerprint
 from flax_transformer.training.loop import train
 from flax_transformer.training.step import TrainState, TrainStep
 
-pytestmark = pytest.mark.usefixtures("compilation_cache")
+pytestmark = [
+    pytest.mark.usefixtures("compilation_cache"),
+    # Where its reading or writing fails, orbax leaves coroutines behind that nobody awaits.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 def new_state(seed: int) -> TrainState:
@@ -182,3 +195,21 @@ def test_a_run_that_diverges_ends_with_the_examples_of_its_last_batches(reviews:
     examples = [index for entry in skipped for index in entry["examples"]]
     assert len(set(examples)) == len(examples) == 24
     assert set(examples) <= set(range(64))
+
+
+def test_resume_auto_starts_a_run_or_goes_on(tmp_path: Path):
+    flags = ["--run", str(tmp_path), "--resume", "auto"]
+    assert cli._parse_train_flags("manifests", flags)[2] is False
+    save_config(replace(TrainConfig(), seed=7), tmp_path / "config.json")
+    config, folder, resume, _ = cli._parse_train_flags("manifests", flags)
+    assert (config.seed, folder, resume) == (7, tmp_path, True)
+    # Alone it means yes, also before another flag.
+    assert cli._parse_train_flags("manifests", ["--resume", "--run", str(tmp_path)])[2] is True
+    assert cli._parse_train_flags("manifests", ["--run", str(tmp_path), "--seed", "1"])[2] is False
+
+
+def test_a_run_goes_on_on_another_mesh(tmp_path: Path):
+    with Checkpoints(tmp_path, TrainConfig(), "bleu") as checkpoints:
+        checkpoints.save(1, new_state(1))
+    with Checkpoints(tmp_path, TrainConfig(mesh=MeshConfig(fsdp=2)), "bleu") as checkpoints:
+        assert checkpoints.restore_newest(new_state(0), pytest.fail)[0] == 1
