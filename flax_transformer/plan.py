@@ -220,6 +220,11 @@ def _size(dtype: str, shape: str) -> int:
 
 
 def _group_size(attributes: str) -> int:
+    """Chips that take part, in any of the three ways to write them: by mesh axes (or parts of one), counted, listed."""
+    if by_axes := re.search(r"replica_groups=mesh\[(.*?)\] ?\{(.*?)\}", attributes):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", by_axes[1]))
+        named = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", by_axes[2])
+        return math.prod(int(part or sizes[name]) for name, part in named)
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
         return listed[1].count(",") + 1
     if counted := re.search(r"replica_groups=\[(\d+),(\d+)\]", attributes):
