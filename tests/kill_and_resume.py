@@ -8,6 +8,7 @@ first array that differs.
 
 import argparse
 import json
+import logging
 import os
 import random
 import shutil
@@ -94,6 +95,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax's notes
     rng, tally = random.Random(arguments.seed), Tally()
     with tempfile.TemporaryDirectory() as scratch:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{scratch}/cache")
