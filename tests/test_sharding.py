@@ -62,7 +62,7 @@ def check_same_training(sizes: Sizes, steps: int, one_device: dict[str, Any]):
 @pytest.fixture(scope="module")
 def one_device() -> dict[str, Any]:
     (result,) = run_worker((1, 1, 1), 50, devices=1)
-    assert result["losses"][-1] < 0.8 * result["losses"][0]
+    assert result["losses"][-1] < 0.9 * result["losses"][0]
     return result
 
 
