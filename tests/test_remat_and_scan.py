@@ -99,7 +99,8 @@ def test_the_step_with_remat_keeps_less():
         ids, lengths = np.zeros((4, 64), np.int32), np.full(4, 64, np.int32)
 
         def loss(params: nnx.State) -> jax.Array:
-            return nnx.merge(graph, params)(ids, lengths).sum()
+            model: Any = nnx.merge(graph, params)
+            return model(ids, lengths).sum()
 
         backward = jax.eval_shape(lambda params: jax.vjp(loss, params)[1], params)
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(backward))

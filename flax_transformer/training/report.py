@@ -133,7 +133,7 @@ class Report:
             eta = timedelta(seconds=round(left))
             self.say(f"step {self._step}/{self._total}  loss {loss:.3f}  {speed:,.0f} tokens/s  ETA {eta}")
 
-    def evaluation(self, split: str, scores: Values) -> None:
+    def evaluation(self, split: str, scores: Mapping[str, float | str]) -> None:
         """Write down the scores of a split after the newest step. The time it took counts for no step's speed."""
         self._write({f"{split}/{name}": value for name, value in scores.items()})
         self.say(f"step {self._step}/{self._total}  {split}: {format_scores(scores)}")

@@ -118,7 +118,7 @@ class TrainStep:
         updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         is_finite = jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
-        kept = jax.tree.map(
+        params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(is_finite, new, old), (params, opt_state), (state.params, state.opt_state)
         )
         metrics = {
@@ -128,7 +128,7 @@ class TrainStep:
             "learning_rate": self.learning_rate(state.step),
             "skipped": ~is_finite,
         }
-        return TrainState(*kept, state.step + 1), metrics
+        return TrainState(params, opt_state, state.step + 1), metrics
 
     def _gradients(self, params: nnx.State, batch: Batch, key: PRNGKeyArray) -> tuple[Array, Array, nnx.State]:
         """Summed loss, its count, and the gradient of the sum: part by part, the parts add up to the whole batch."""
