@@ -1,5 +1,6 @@
 """Linear maps, norms, activations, layers and stacks: outputs and all gradients of both twins."""
 
+import functools
 from typing import Any
 
 import jax
@@ -40,6 +41,7 @@ from parity.measure import EPS, scaled_ulp
 from torch_reference.attention import KeyValue as TorchKeyValue
 
 D_MODEL = small().d_model
+LINEAR = functools.partial(flax_linear.Linear, axes=(None, None))
 # Layers and stacks are compared in float64: in float32 the ladder compares them, tap by tap.
 DOUBLE = "float64"
 
@@ -75,7 +77,7 @@ def check_twins(flax_twin: Any, torch_twin: Any, dtype: str, *inputs: np.ndarray
 @pytest.mark.parametrize("bias", [True, False])
 def test_linear_maps_agree(bias: bool, dtype: str) -> None:
     config = small(dtype, bias=bias)
-    twins = twin_modules(flax_linear.Linear, torch_linear.Linear, 13, 19, config, parent="head")
+    twins = twin_modules(LINEAR, torch_linear.Linear, 13, 19, config, parent="head")
     graph, params = nnx.split(twins[0])
     x, upstream = normal(dtype, ROWS, SOURCE, 13), normal(dtype, ROWS, SOURCE, 19, seed=1)
     by_flax, pull_back = jax.vjp(lambda params, x: nnx.merge(graph, params)(x), params, jnp.asarray(x))
@@ -93,7 +95,7 @@ def test_linear_maps_agree(bias: bool, dtype: str) -> None:
 
 def test_products_are_taken_in_bfloat16_over_float32_weights() -> None:
     config = small("float32", dtype="bfloat16")
-    flax_twin, torch_twin = twin_modules(flax_linear.Linear, torch_linear.Linear, 13, 19, config, parent="head")
+    flax_twin, torch_twin = twin_modules(LINEAR, torch_linear.Linear, 13, 19, config, parent="head")
     x = normal("float32", ROWS, 13)
     by_flax, by_torch = flax_twin(jnp.asarray(x)), torch_twin(to_torch(x))
     assert by_flax.dtype == jnp.bfloat16

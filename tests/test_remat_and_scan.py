@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -39,8 +40,8 @@ def loss_and_gradients(config: ModelConfig, *, drops: bool = False) -> tuple[flo
         if config.architecture == "classifier"
         else Seq2SeqBatch(*source, rng.integers(3, VOCABULARY, (ROWS, TARGET)), np.array([4, TARGET, 2]))
     )
-    model = create_model(config, seed=1)
-    graph, params = nnx.split(model)
+    batch = type(batch)(*map(jnp.asarray, batch))
+    graph, params = nnx.split(create_model(config, seed=1))
 
     def loss(params: nnx.State) -> jax.Array:
         rngs = nnx.Rngs(dropout=2) if drops else None
@@ -96,7 +97,7 @@ def test_the_step_with_remat_keeps_less():
     def saved(remat: str) -> int:
         config = replace(SMALL, architecture="classifier", remat=remat, dtype="float32", param_dtype="float32")
         graph, params = nnx.split(create_model(config, seed=0))
-        ids, lengths = np.zeros((4, 64), np.int32), np.full(4, 64, np.int32)
+        ids, lengths = jnp.zeros((4, 64), jnp.int32), jnp.full(4, 64, jnp.int32)
 
         def loss(params: nnx.State) -> jax.Array:
             model: Any = nnx.merge(graph, params)
