@@ -42,7 +42,7 @@ def test_gradients_and_decoding_of_all_covering_variants(model: ModelConfig, x64
     assert_passed(climb(pair, rungs))
 
 
-@pytest.mark.parametrize("model", [{}, CLASSIFIER], ids=["seq2seq", "classifier"])
+@pytest.mark.parametrize("model", [{}, pytest.param(CLASSIFIER, marks=pytest.mark.slow)], ids=["seq2seq", "classifier"])
 def test_the_whole_ladder_in_both_tiers(model: dict, dtype: str):
     config = dataclasses.replace(TINY, **model, dtype=dtype, param_dtype=dtype)
     assert_passed(climb(Pair(make_case(config, seed=5, sizes=SIZES))))

@@ -52,7 +52,7 @@ def test_an_export_passes_and_after_a_nudge_fails_and_names_the_tensor(exported:
 
     rewrite(exported, nudge)
     capfd.readouterr()
-    assert main(arguments) == 1
+    assert main(["verify", str(exported), "--dtype", "bfloat16"]) == 1
     assert NUDGED in capfd.readouterr().out.replace("\n", "").replace(" ", "").replace("│", "")
 
 

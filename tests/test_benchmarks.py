@@ -257,6 +257,7 @@ def test_contenders_that_differ_are_not_timed(
     assert not file.exists()
 
 
+@pytest.mark.slow
 def test_an_absent_contender_is_a_line_and_the_others_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

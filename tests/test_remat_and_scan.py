@@ -53,7 +53,7 @@ def loss_and_gradients(config: ModelConfig, *, drops: bool = False) -> tuple[flo
 
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "classifier": [{"remat": "full"}, {"scan_layers": True}],
-    "seq2seq": [{"remat": "dots"}, {"scan_layers": True, "remat": "full"}],
+    "seq2seq": [{"scan_layers": True, "remat": "dots"}],
 }
 
 

@@ -72,6 +72,7 @@ def test_every_mesh_trains_to_the_losses_of_one_device(sizes: Sizes, one_device:
     check_same_training(sizes, 50, one_device)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_all_their_devices():
     """They train on 2 devices each, cut along data and along fsdp, and each loads only its own rows."""
     (alone,) = run_worker((2, 2, 1), 5, devices=4)
