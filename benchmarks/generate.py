@@ -124,6 +124,8 @@ class Marian(Generator):
         import torch
         import transformers
 
+        from benchmarks.peers import marian
+
         super().__init__(config)
         self._torch, self._transformers = torch, transformers
         self._ids: dict[str, Any] = {
@@ -131,22 +133,7 @@ class Marian(Generator):
             "eos_token_id": config.eos_id,
             "decoder_start_token_id": config.bos_id,
         }
-        shape = transformers.MarianConfig(
-            vocab_size=config.source_vocab_size,
-            max_position_embeddings=config.max_length,
-            d_model=config.d_model,
-            encoder_layers=config.num_encoder_layers,
-            decoder_layers=config.num_decoder_layers,
-            encoder_attention_heads=config.num_heads,
-            decoder_attention_heads=config.num_heads,
-            encoder_ffn_dim=config.d_ff,
-            decoder_ffn_dim=config.d_ff,
-            activation_function=config.activation,
-            scale_embedding=True,
-            forced_eos_token_id=None,
-            **self._ids,
-        )
-        self._model: Any = transformers.MarianMTModel(shape).eval()
+        self._model: Any = marian(config).eval()
 
     def generate(self, source: Tokens, settings: GenerationConfig) -> Tokens:
         tokens = self._torch.tensor(source, dtype=self._torch.long)

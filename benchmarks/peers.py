@@ -125,7 +125,7 @@ class HuggingFace(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.model: Any = _bert(config) if config.architecture == "classifier" else _marian(config)
+        self.model: Any = _bert(config) if config.architecture == "classifier" else marian(config)
 
     def forward(self, source: Tensor, source_lengths: Tensor, *target: Tensor) -> Tensor:
         inputs: dict[str, Any] = {"input_ids": source, "attention_mask": padding_mask(source_lengths, source.shape[1])}
@@ -156,7 +156,8 @@ def _bert(config: ModelConfig) -> Any:
     )
 
 
-def _marian(config: ModelConfig) -> Any:
+def marian(config: ModelConfig) -> Any:
+    """MarianMT of the config's size."""
     from transformers import MarianConfig, MarianMTModel
 
     return MarianMTModel(
@@ -178,5 +179,6 @@ def _marian(config: ModelConfig) -> Any:
             pad_token_id=config.pad_id,
             eos_token_id=config.eos_id,
             decoder_start_token_id=config.bos_id,
+            forced_eos_token_id=None,
         )
     )

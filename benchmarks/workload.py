@@ -5,25 +5,20 @@ from typing import Literal
 
 import numpy as np
 
-from flax_transformer.config import BatchConfig, ClassificationData, FloatDtype, ModelConfig, Seq2SeqData, TrainConfig
+from flax_transformer import presets
+from flax_transformer.config import FloatDtype, ModelConfig, TrainConfig
 from flax_transformer.data.batches import Batch, ClassifierBatch, Seq2SeqBatch
 from flax_transformer.errors import UserError
-from flax_transformer.presets import PRESETS
 
 Preset = Literal["tiny", "assignment", "base", "large"]
 
 _TINY = ModelConfig(architecture="classifier", d_model=256, num_heads=4, d_ff=1024, num_encoder_layers=4)
-# base and large are the sizes of Vaswani et al., 2017, table 3, large with twice the layers.
-_BASE = ModelConfig(
-    d_model=512, num_heads=8, d_ff=2048, num_encoder_layers=6, num_decoder_layers=6, norm_first=False, activation="relu"
-)
-_LARGE = replace(_BASE, d_model=1024, num_heads=16, d_ff=4096, num_encoder_layers=12, num_decoder_layers=12)
 # Preset -> its model, and the rows and the length that a CPU can serve in seconds (large: a GPU).
 SIZES: dict[Preset, tuple[ModelConfig, int, int]] = {
     "tiny": (_TINY, 16, 256),
-    "assignment": (PRESETS["imdb"]["assignment"].model, 8, 128),
-    "base": (_BASE, 8, 128),
-    "large": (_LARGE, 32, 512),
+    "assignment": (presets.PRESETS["imdb"]["assignment"].model, 8, 128),
+    "base": (presets.SIZES["base"], 8, 128),
+    "large": (presets.SIZES["large"], 32, 512),
 }
 
 
@@ -44,19 +39,8 @@ def make_config(
     """
     model, default_batch, default_length = SIZES[preset]
     batch, length = default_batch if batch is None else batch, default_length if length is None else length
-    is_classifier = model.architecture == "classifier"
-    return TrainConfig(
-        data=ClassificationData() if is_classifier else Seq2SeqData(),
-        model=replace(
-            model,
-            dtype=dtype,
-            dropout=dropout,
-            attention_dropout=dropout,
-            max_length=max(model.max_length, length + 1),
-        ),
-        # The decoder reads all of the target but its last token.
-        batch=BatchConfig(size=batch, max_source_length=length, max_target_length=length + 1),
-    )
+    model = replace(model, dtype=dtype, dropout=dropout, attention_dropout=dropout)
+    return presets.full_rows(model, batch, length)
 
 
 def make_batches(config: TrainConfig, count: int) -> list[Batch]:

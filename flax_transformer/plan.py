@@ -9,14 +9,14 @@ import math
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from flax_transformer.config import BatchConfig, ClassificationData, ModelConfig, Seq2SeqData, TrainConfig
+from flax_transformer.config import TrainConfig
 from flax_transformer.data.batches import ClassifierBatch, Seq2SeqBatch
 from flax_transformer.errors import UserError
 from flax_transformer.training.sharding import create_mesh
@@ -81,17 +81,6 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def plan_config(model: ModelConfig, batch: int, length: int) -> TrainConfig:
-    """A training run of ``model`` on full rows of ``length`` tokens of source, and as many of target."""
-    is_classifier = model.architecture == "classifier"
-    return TrainConfig(
-        data=ClassificationData() if is_classifier else Seq2SeqData(),
-        model=replace(model, max_length=max(model.max_length, length + 1)),
-        # The decoder reads all of the target but its last token.
-        batch=BatchConfig(size=batch, max_source_length=length, max_target_length=length + 1),
-    )
 
 
 def make_plan(topology: str, config: TrainConfig) -> Plan:

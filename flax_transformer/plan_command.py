@@ -13,7 +13,7 @@ import tyro
 from flax_transformer.config import AttentionBackend, FloatDtype, MeshConfig, Remat, TrainConfig
 from flax_transformer.errors import UserError
 from flax_transformer.flags import CONFIG_FLAGS
-from flax_transformer.presets import PRESETS, SIZES
+from flax_transformer.presets import PRESETS, SIZES, full_rows
 
 if TYPE_CHECKING:
     from flax_transformer.plan import Plan
@@ -77,8 +77,6 @@ def plan(arguments: Sequence[str], prog: str) -> int:
 
 
 def _config(flags: PlanFlags) -> TrainConfig:
-    from flax_transformer.plan import plan_config
-
     known = {**SIZES, **{task: presets["default"].model for task, presets in PRESETS.items()}}
     if flags.preset not in known:
         raise UserError(f"--preset: expected one of {', '.join(known)}, got {flags.preset!r}")
@@ -86,7 +84,7 @@ def _config(flags: PlanFlags) -> TrainConfig:
     model = replace(model, remat=flags.remat, scan_layers=flags.scan_layers)
     if flags.dropout is not None:
         model = replace(model, dropout=flags.dropout)
-    config = plan_config(model, flags.batch, flags.length)
+    config = full_rows(model, flags.batch, flags.length)
     return replace(config, mesh=flags.mesh, accumulation=flags.accumulation)
 
 

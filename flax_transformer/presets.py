@@ -30,6 +30,17 @@ SIZES: dict[str, ModelConfig] = {
     "large": replace(_BASE, d_model=1024, num_heads=16, d_ff=4096, num_encoder_layers=12, num_decoder_layers=12),
 }
 
+
+def full_rows(model: ModelConfig, batch: int, length: int) -> TrainConfig:
+    """A training run of ``model`` on full rows of ``length`` tokens of source, and as many of target."""
+    return TrainConfig(
+        data=ClassificationData() if model.architecture == "classifier" else Seq2SeqData(),
+        model=replace(model, max_length=max(model.max_length, length + 1)),
+        # The decoder reads all of the target but its last token.
+        batch=BatchConfig(size=batch, max_source_length=length, max_target_length=length + 1),
+    )
+
+
 # Task -> preset -> config. The preset called "default" is what `train_flax.py TASK` runs.
 PRESETS: dict[str, dict[str, TrainConfig]] = {
     "manifests": {

@@ -12,7 +12,8 @@ import pytest
 
 from flax_transformer import cli
 from flax_transformer.config import ModelConfig
-from flax_transformer.plan import CHIPS, Collective, Plan, advice, count_collectives, plan_config, train_flops
+from flax_transformer.plan import CHIPS, Collective, Plan, advice, count_collectives, train_flops
+from flax_transformer.presets import full_rows
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu, the extra tpu")
 
@@ -42,14 +43,14 @@ def test_flops_of_a_model_by_hand():
     encoder = ModelConfig("classifier", d_model=4, num_heads=1, d_ff=6, num_encoder_layers=1)
     # 4 projections of (3, 4) x (4, 4), two products of 3 x 3 x 4, two of 3 x 4 x 6; forward once and backward twice.
     layer = 4 * 2 * 3 * 16 + 2 * 2 * 36 + 2 * 2 * 72
-    assert train_flops(plan_config(encoder, batch=5, length=3)) == 3 * 5 * layer
+    assert train_flops(full_rows(encoder, batch=5, length=3)) == 3 * 5 * layer
     both = replace(encoder, architecture="seq2seq", num_decoder_layers=1)
     decoder = layer + 4 * 2 * 3 * 16 + 2 * 2 * 36 + 2 * 3 * 4 * both.target_vocab_size
-    assert train_flops(plan_config(both, batch=5, length=3)) == 3 * 5 * (layer + decoder)
+    assert train_flops(full_rows(both, batch=5, length=3)) == 3 * 5 * (layer + decoder)
 
 
 def test_what_does_not_fit_comes_with_advice():
-    config = plan_config(ModelConfig(), batch=32, length=128)
+    config = full_rows(ModelConfig(), batch=32, length=128)
     mesh = {"data": 4, "fsdp": 1, "model": 1}
     plan = Plan("v5e:2x2", 4, mesh, "xla", 1.0, False, 20e9, CHIPS["v5e"].hbm, 1e12, 8192)
     ways = " ".join(advice(plan, config))
