@@ -6,13 +6,14 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Runs of one config share their compiled programs, in this process and in those that it starts."""
     options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("jax")),
+        "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "jax"),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
     }
     before = {name: getattr(jax.config, name) for name in options}
@@ -23,6 +24,7 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         yield
     for name, value in before.items():
         jax.config.update(name, value)
+    reset_cache()  # or it would go on in the modules that follow
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,20 @@
+"""Shared by both suites."""
+
+from collections.abc import Iterator
+
+import jax
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs_of_a_module() -> Iterator[None]:
+    """A process may hold 65,530 memory maps, each compiled program takes some, and beyond that jaxlib crashes."""
+    yield
+    jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def forget_programs_of_a_slow_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if request.node.get_closest_marker("slow"):
+        jax.clear_caches()
