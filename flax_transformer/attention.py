@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,20 +89,49 @@ def cudnn_attention(query: Array, key: Array, value: Array, mask: AttentionMask)
 
 
 def flash_attention(query: Array, key: Array, value: Array, mask: AttentionMask) -> Array:
-    """The Pallas flash attention of TPU: memory linear in the length. Shapes as in :func:`plain_attention`."""
-    from jax.experimental.pallas.ops.tpu import flash_attention as pallas  # TPU only, and slow to import
+    """The Pallas splash attention of TPU: memory linear in the length. Shapes as in :func:`plain_attention`.
+
+    It is flash attention (Dao et al., 2022) that leaves out the blocks above the diagonal of a causal mask.
+    """
+    # TPU only, and slow to import.
+    from jax.experimental.pallas.ops.tpu import splash_attention as pallas
 
     def attend(query: Array, key: Array, value: Array, key_lengths: Array | None) -> Array:
+        shape = (query.shape[1], key.shape[1])
+        one_head = (pallas.CausalMask if mask.causal else pallas.FullMask)(shape)
+        kernel = pallas.make_splash_mha_single_device(
+            pallas.MultiHeadMask([one_head] * query.shape[2]), block_sizes=_flash_blocks(*shape)
+        )
         segments = None
         if key_lengths is not None:
             real_keys = padding_mask(key_lengths, key.shape[1])
             segments = pallas.SegmentIds(jnp.ones(query.shape[:2], jnp.int32), real_keys.astype(jnp.int32))
-        by_head = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
-        scale = query.shape[-1] ** -0.5
-        attended = pallas.flash_attention(*by_head, segment_ids=segments, causal=mask.causal, sm_scale=scale)
+        by_head = (jnp.swapaxes(x, 1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
+        attended: Any = jax.vmap(kernel)(*by_head, segments)
         return jnp.swapaxes(attended, 1, 2)
 
     return _zero_rows_without_keys(lambda mask: _on_every_device(attend, query, key, value, mask.key_lengths), mask)
+
+
+def _flash_blocks(queries: int, keys: int) -> Any:
+    """Blocks of up to 512 tokens: the fewest passes over keys and values whose scores fit on the chip.
+
+    Where one block holds all keys, a single kernel computes all three gradients; otherwise it would write out a
+    gradient of the queries for each block of keys.
+    """
+    from jax.experimental.pallas.ops.tpu.splash_attention import BlockSizes
+
+    of_queries, of_keys = (max(size for size in (128, 256, 512) if length % size == 0) for length in (queries, keys))
+    fused = keys == of_keys
+    return BlockSizes(
+        block_q=of_queries,
+        block_kv=of_keys,
+        block_q_dkv=of_queries,
+        block_kv_dkv=of_keys,
+        block_q_dq=None if fused else of_queries,
+        block_kv_dq=None if fused else of_keys,
+        use_fused_bwd_kernel=fused,
+    )
 
 
 def _on_every_device(

@@ -1,7 +1,7 @@
 """Which kernel serves which request, and that the kernels of accelerators compute plain attention."""
 
+import functools
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.experimental.pallas import tpu as pallas_tpu
+from jax.experimental.pallas.ops.tpu import splash_attention
 from twins import BFLOAT16, GRADIENT, OPERATION, ROWS, TARGET, small
 
 import flax_transformer.attention as flax_attention
@@ -99,6 +99,7 @@ KERNEL_MASKS = {
     "none": (128, 256, {}),
     "ragged": (128, 256, {"key_lengths": np.array([256, 0, 131], np.int32)}),
     "causal and ragged": (256, 256, {"causal": True, "key_lengths": np.array([256, 0, 131], np.int32)}),
+    "in several blocks": (384, 384, {"causal": True, "key_lengths": np.array([384, 0, 131], np.int32)}),
 }
 
 
@@ -129,10 +130,10 @@ def figures(given: list[np.ndarray], expected: list[np.ndarray], dtype: str) -> 
 
 
 @pytest.fixture
-def interpreted() -> Iterator[None]:
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     """TPU kernels run as plain code on this machine."""
-    with pallas_tpu.force_tpu_interpret_mode():
-        yield
+    make_kernel = functools.partial(splash_attention.make_splash_mha_single_device, interpret=True)
+    monkeypatch.setattr(splash_attention, "make_splash_mha_single_device", make_kernel)
 
 
 @pytest.mark.slow
