@@ -18,11 +18,15 @@ def cross_entropy(
     The ratio of the two is torch.nn.CrossEntropyLoss with ``ignore_index`` on all other entries: smoothing spreads e
     over all V classes, the true one included (Szegedy et al., 2016, section 7), and the mean is over real entries.
     """
-    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
-    of_labels = jnp.take_along_axis(log_probabilities, labels[..., None], axis=-1)[..., 0]
-    losses = -(1.0 - label_smoothing) * of_labels
+    classes = logits.shape[-1]
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    # Against the largest: the loss of a sure and right answer is small, and must not be the difference of two large.
+    logits = logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+    # A sum over the one that counts, not a lookup, whose gradient would be an array of its own.
+    of_labels = jnp.where(jax.nn.one_hot(labels, classes, dtype=bool), logits, 0).sum(axis=-1)
+    losses = jnp.log(jnp.exp(logits).sum(axis=-1)) - (1.0 - label_smoothing) * of_labels
     if label_smoothing:
-        losses = losses - label_smoothing / logits.shape[-1] * log_probabilities.sum(axis=-1)
+        losses = losses - label_smoothing / classes * logits.sum(axis=-1)
     return jnp.where(real, losses, 0).sum(), real.sum()
 
 
