@@ -5,10 +5,8 @@ is set against the public peaks of the chip: the roofline model (Williams et al.
 beat, not what a run will reach.
 """
 
-import math
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +17,7 @@ from jax.experimental import topologies
 from flax_transformer.config import TrainConfig
 from flax_transformer.data.batches import ClassifierBatch, Seq2SeqBatch
 from flax_transformer.errors import UserError
+from flax_transformer.hlo import Collective, traffic
 from flax_transformer.training.sharding import create_mesh
 from flax_transformer.training.step import Batch, TrainStep
 
@@ -43,20 +42,13 @@ CHIPS = {
 
 
 @dataclass(frozen=True)
-class Collective:
-    """All operations of one kind in a step: how many, the bytes of their results, and those that one chip sends."""
-
-    count: int
-    bytes: int
-    sent: float
-
-
-@dataclass(frozen=True)
 class Plan:
     """The account of one step. Sizes and times are those of one chip; times in seconds are lower bounds.
 
-    ``xla_flops`` is what the compiler counts: it cannot look into a Pallas kernel, and counts the body of a loop once.
-    ``model_flops`` is counted from the config: the matrix products of the forward pass, three times.
+    ``xla_flops`` and ``xla_bytes`` are what the compiler counts: it cannot look into a Pallas kernel, counts the body
+    of a loop once, and bytes that stay on the chip as well. ``hbm_bytes`` are those of the compiled program that do go
+    to HBM, loops as often as they run. ``model_flops`` is counted from the config: the matrix products of the forward
+    pass, three times.
     """
 
     topology: str
@@ -70,7 +62,8 @@ class Plan:
     model_flops: float
     tokens: int
     xla_flops: float | None = None
-    bytes: float | None = None
+    xla_bytes: float | None = None
+    hbm_bytes: float | None = None
     collectives: dict[str, Collective] | None = None
     compute_time: float | None = None
     memory_time: float | None = None
@@ -153,72 +146,25 @@ def _costs(compiled: jax.stages.Compiled, chip: Chip, model_flops: float, tokens
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     needed = held + memory.temp_size_in_bytes
     cost: Any = compiled.cost_analysis()
-    collectives = count_collectives(compiled.as_text() or "")
+    moved = traffic(compiled.as_text() or "")
     times = {
         "compute_time": max(cost["flops"], model_flops) / chip.flops,
-        "memory_time": cost["bytes accessed"] / chip.hbm_bandwidth,
-        "link_time": sum(kind.sent for kind in collectives.values()) / chip.link_bandwidth,
+        "memory_time": moved.hbm / chip.hbm_bandwidth,
+        "link_time": sum(kind.sent for kind in moved.collectives.values()) / chip.link_bandwidth,
     }
     step_time = max(times.values())
     return {
         "fits": needed <= chip.hbm,
         "hbm_needed": needed,
         "xla_flops": cost["flops"],
-        "bytes": cost["bytes accessed"],
-        "collectives": collectives,
+        "xla_bytes": cost["bytes accessed"],
+        "hbm_bytes": moved.hbm,
+        "collectives": moved.collectives,
         **times,
         "step_time": step_time,
         "mfu": model_flops / chip.flops / step_time,
         "tokens_per_second": tokens / step_time,
     }
-
-
-_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
-_KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
-_COLLECTIVE = re.compile(rf"= (?P<result>\(.*?\)|\S+) (?P<kind>{_KINDS})(?P<start>-start)?\((?P<rest>.*)")
-
-
-def count_collectives(hlo: str) -> dict[str, Collective]:
-    """The collectives in the text of a compiled program, by kind. The body of a loop counts once.
-
-    Sent bytes are those of a ring (Patarasuk & Yuan, 2009): of n chips, each sends (n - 1) / n of the whole, and an
-    all-reduce does so twice.
-    """
-    found: dict[str, Collective] = {}
-    for kind, whole, chips in _collectives(hlo):
-        share = 1.0 if kind == "collective-permute" else (chips - 1) / chips
-        sent = whole * share * (2 if kind == "all-reduce" else 1)
-        before = found.get(kind, Collective(0, 0, 0.0))
-        found[kind] = Collective(before.count + 1, before.bytes + whole, before.sent + sent)
-    return dict(sorted(found.items()))
-
-
-def _collectives(hlo: str) -> Iterator[tuple[str, int, int]]:
-    """Kind, bytes of the whole array, and the chips that take part, of each."""
-    for match in _COLLECTIVE.finditer(hlo):
-        kind, chips = match["kind"], _group_size(match["rest"])
-        parts = [_size(*shape) for shape in re.findall(r"(\w+)\[([\d,]*)\]", match["result"])]
-        # The asynchronous start of a gather or a permutation gives its operand along with its result.
-        is_pair = match["start"] and kind != "all-reduce"
-        whole = max(parts, default=0) if is_pair else sum(parts)
-        yield kind, whole * chips if kind == "reduce-scatter" else whole, chips
-
-
-def _size(dtype: str, shape: str) -> int:
-    return _BYTES.get(dtype, 0) * math.prod(int(size) for size in shape.split(",") if size)
-
-
-def _group_size(attributes: str) -> int:
-    """Chips that take part, in any of the three ways to write them: by mesh axes (or parts of one), counted, listed."""
-    if by_axes := re.search(r"replica_groups=mesh\[(.*?)\] ?\{(.*?)\}", attributes):
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", by_axes[1]))
-        named = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", by_axes[2])
-        return math.prod(int(part or sizes[name]) for name, part in named)
-    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
-        return listed[1].count(",") + 1
-    if counted := re.search(r"replica_groups=\[(\d+),(\d+)\]", attributes):
-        return int(counted[2])
-    return 2
 
 
 def train_flops(config: TrainConfig) -> float:

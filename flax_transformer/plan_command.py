@@ -63,8 +63,15 @@ def plan(arguments: Sequence[str], prog: str) -> int:
     flags: PlanFlags = replace(parsed, mesh=parsed.mesh.build())
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("plan needs the TPU compiler, which is an extra: pip install 'flax-transformer[tpu]'")
-    # Before jax is loaded: compile on this machine's CPU, and do not look for a TPU around it.
-    os.environ.update(JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", TPU_LIBRARY_LOG_LEVEL="3")
+    # Before jax is loaded: compile on this machine's CPU, beside others who do, and look for no TPU around it.
+    os.environ.update(
+        JAX_PLATFORMS="cpu",
+        ALLOW_MULTIPLE_LIBTPU_LOAD="true",
+        TPU_SKIP_MDS_QUERY="1",
+        TPU_ACCELERATOR_TYPE="v5litepod-8",
+        TPU_WORKER_HOSTNAMES="localhost",
+        TPU_LIBRARY_LOG_LEVEL="3",
+    )
 
     from flax_transformer.plan import advice, make_plan
 
@@ -95,11 +102,12 @@ def _lines(plan: "Plan") -> Iterator[str]:
     verdict = "fits" if plan.fits else "does not fit"
     yield f"HBM                {plan.hbm_needed / 2**30:.2f} of {plan.hbm / 2**30:.2f} GiB a chip: {verdict}"
     yield f"FLOPs              {plan.model_flops:.3g} of the model's matrix products a chip"
-    if plan.bytes is None:
+    if plan.hbm_bytes is None:
         yield "what would make it fit:"
         return
     yield f"                   {plan.xla_flops:.3g} that XLA counts, which are those outside of kernels"
-    yield f"bytes              {plan.bytes:.3g} to and from HBM"
+    yield f"bytes              {plan.hbm_bytes:.3g} to and from HBM"
+    yield f"                   {plan.xla_bytes:.3g} that XLA counts, with those that stay on the chip"
     for kind, collective in (plan.collectives or {}).items():
         counted = f"{collective.count} x, {collective.bytes:.3g} bytes, {collective.sent:.3g} sent"
         yield f"{kind:<19}{counted}"
