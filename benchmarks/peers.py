@@ -3,12 +3,12 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from flax_transformer.config import ModelConfig
 from torch_reference.masks import causal_mask, padding_mask
-from torch_reference.models import Classifier, Seq2Seq, pool, tied_projection
+from torch_reference.models import Classifier, Lengths, Seq2Seq, pool, tied_projection
 
 
 class NnClassifier(nn.Module):
@@ -23,11 +23,9 @@ class NnClassifier(nn.Module):
         self.encoder.load_state_dict(_stack(twin.encoder))
         self.dropout, self.head = twin.dropout, twin.head
 
-    def forward(
-        self, source: Int[Tensor, "batch source"], source_lengths: Int[Tensor, " batch"]
-    ) -> Float[Tensor, "batch classes"]:
+    def forward(self, source: Int[Tensor, "batch source"], source_lengths: Lengths) -> Float[Tensor, "batch classes"]:
         x = self.source_embedding(self.source_table, source)
-        x = self.encoder(x, src_key_padding_mask=~padding_mask(source_lengths, source.shape[1]))
+        x = self.encoder(x, src_key_padding_mask=_blocked(source_lengths, source))
         return self.head(self.dropout(pool(x, source_lengths, self.config.pooling)))
 
 
@@ -50,21 +48,27 @@ class NnSeq2Seq(nn.Module):
     def forward(
         self,
         source: Int[Tensor, "batch source"],
-        source_lengths: Int[Tensor, " batch"],
+        source_lengths: Lengths,
         target: Int[Tensor, "batch target"],
-        target_lengths: Int[Tensor, " batch"],
+        target_lengths: Lengths,
     ) -> Float[Tensor, "batch target vocab"]:
-        blocked = ~padding_mask(source_lengths, source.shape[1])
+        blocked = _blocked(source_lengths, source)
         memory = self.encoder(self.source_embedding(self.source_table, source), src_key_padding_mask=blocked)
         length = target.shape[1]
         x = self.decoder(
             self.target_embedding(self.source_table, target),
             memory,
             tgt_mask=~causal_mask(length, length, device=target.device),
-            tgt_key_padding_mask=~padding_mask(target_lengths, length),
+            tgt_key_padding_mask=_blocked(target_lengths, target),
+            tgt_is_causal=True,
             memory_key_padding_mask=blocked,
         )
         return tied_projection(x, self.source_table, self.config)
+
+
+def _blocked(lengths: Lengths, ids: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length"] | None:
+    """The padding, as torch.nn marks it."""
+    return None if lengths is None else ~padding_mask(lengths, ids.shape[1])
 
 
 def of_torch_nn(twin: Classifier | Seq2Seq) -> NnClassifier | NnSeq2Seq:
@@ -127,13 +131,22 @@ class HuggingFace(nn.Module):
         super().__init__()
         self.model: Any = _bert(config) if config.architecture == "classifier" else marian(config)
 
-    def forward(self, source: Tensor, source_lengths: Tensor, *target: Tensor) -> Tensor:
-        inputs: dict[str, Any] = {"input_ids": source, "attention_mask": padding_mask(source_lengths, source.shape[1])}
-        if target:
-            ids, lengths = target
-            inputs |= {"decoder_input_ids": ids, "decoder_attention_mask": padding_mask(lengths, ids.shape[1])}
+    def forward(
+        self,
+        source: Int[Tensor, "batch source"],
+        source_lengths: Lengths,
+        target: Int[Tensor, "batch target"] | None = None,
+        target_lengths: Lengths = None,
+    ) -> Float[Tensor, "batch *target classes"]:
+        inputs: dict[str, Any] = {"input_ids": source, "attention_mask": _real(source_lengths, source)}
+        if target is not None:
+            inputs |= {"decoder_input_ids": target, "decoder_attention_mask": _real(target_lengths, target)}
             inputs["use_cache"] = False
         return self.model(**inputs).logits
+
+
+def _real(lengths: Lengths, ids: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length"] | None:
+    return None if lengths is None else padding_mask(lengths, ids.shape[1])
 
 
 def _bert(config: ModelConfig) -> Any:

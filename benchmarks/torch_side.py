@@ -29,15 +29,17 @@ def place(batch: Batch, device: str) -> Any:
     return type(batch)(*(torch.as_tensor(array).to(device) for array in batch))
 
 
-def logits_of(model: Any, batch: Any) -> Tensor:
+def logits_of(model: Any, batch: Any, padded: bool = True) -> Tensor:
+    """Logits of a batch; one without padding needs no lengths."""
+    source_lengths = batch.source_lengths if padded else None
     if not hasattr(batch, "target"):
-        return model(batch.source, batch.source_lengths)
+        return model(batch.source, source_lengths)
     decoder_input, _, lengths = shift_target(batch.target, batch.target_lengths)
-    return model(batch.source, batch.source_lengths, decoder_input, lengths)
+    return model(batch.source, source_lengths, decoder_input, lengths if padded else None)
 
 
-def mean_loss(model: Any, batch: Any) -> Tensor:
-    logits = logits_of(model, batch)
+def mean_loss(model: Any, batch: Any, padded: bool = True) -> Tensor:
+    logits = logits_of(model, batch, padded)
     if not hasattr(batch, "target"):
         loss_sum, count = classification_loss(logits, batch.labels, batch.source_lengths)
     else:
@@ -69,6 +71,8 @@ class Torch(Contender):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config, self.what, self.weights = config, what, weights
         self.batches = [place(batch, self.device) for batch in batches or make_batches(config, 2)]
+        # On a GPU any mask would keep PyTorch from its flash kernel, while cuDNN takes ours as lengths.
+        self.padded = batches is not None or self.device == "cpu"
         self.model = self._build(kind).to(self.device).train(what == "train")
         self.optimizer = create_optimizer(config.optimizer, self.model, fused=True)
         self.schedule = schedule(self.optimizer, config.optimizer, _STEPS)
@@ -89,7 +93,7 @@ class Torch(Contender):
     def _train(self, batch: Any) -> None:
         self.optimizer.zero_grad()
         with self._autocast():
-            loss = self._loss(self.model, batch)
+            loss = self._loss(self.model, batch, self.padded)
         loss.backward()
         if self.config.optimizer.clip_norm:
             clip_by_global_norm(self.model.parameters(), self.config.optimizer.clip_norm)
@@ -98,14 +102,14 @@ class Torch(Contender):
 
     def _evaluate(self, batch: Any) -> None:
         with torch.inference_mode(), self._autocast():
-            self._logits(self.model, batch)
+            self._logits(self.model, batch, self.padded)
 
     def outputs(self, file: Path) -> float:
         """Write the logits of the first batch, without dropout, to ``file``; returns the mean loss."""
         self.model.eval()
         with torch.no_grad(), self._autocast():
-            logits = self._logits(self.model, self.batches[0])
-            loss = mean_loss(self.model, self.batches[0])
+            logits = self._logits(self.model, self.batches[0], self.padded)
+            loss = mean_loss(self.model, self.batches[0], self.padded)
         self.model.train(self.what == "train")
         np.save(file, logits.float().cpu().numpy())
         return float(loss)

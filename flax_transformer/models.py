@@ -18,12 +18,14 @@ from flax_transformer.positions import PositionalEncoding
 from flax_transformer.taps import tap
 
 Offset = int | Int[Array, ""]
+# How many tokens of each row are real; None where all are, which lets attention go without a mask.
+Lengths = Int[Array, " batch"] | None
 
 
-def pool(
-    x: Float[Array, "batch length d_model"], lengths: Int[Array, " batch"], pooling: Pooling
-) -> Float[Array, "batch d_model"]:
+def pool(x: Float[Array, "batch length d_model"], lengths: Lengths, pooling: Pooling) -> Float[Array, "batch d_model"]:
     """Sum up the real tokens of each row: their mean or maximum, or the first. A row without any gives zeros."""
+    if lengths is None:
+        lengths = jnp.full(x.shape[:1], x.shape[1])
     real = padding_mask(lengths, x.shape[1])[:, :, None]
     match pooling:
         case "mean":
@@ -64,7 +66,7 @@ class Classifier(nnx.Module):
         self.head = Linear(config.d_model, config.num_classes, config, axes=("embed", None), rngs=rngs)
 
     def __call__(
-        self, source: Int[Array, "batch source"], source_lengths: Int[Array, " batch"], *, rngs: nnx.Rngs | None = None
+        self, source: Int[Array, "batch source"], source_lengths: Lengths, *, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "batch classes"]:
         """Logits of each class. ``rngs`` with a ``dropout`` stream switches dropout on."""
         x = self.source_embedding(self.source_table, source, rngs)
@@ -92,9 +94,9 @@ class Seq2Seq(nnx.Module):
     def __call__(
         self,
         source: Int[Array, "batch source"],
-        source_lengths: Int[Array, " batch"],
+        source_lengths: Lengths,
         target: Int[Array, "batch target"],
-        target_lengths: Int[Array, " batch"],
+        target_lengths: Lengths,
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch target vocab"]:
@@ -107,7 +109,7 @@ class Seq2Seq(nnx.Module):
         return logits
 
     def encode(
-        self, source: Int[Array, "batch source"], source_lengths: Int[Array, " batch"], *, rngs: nnx.Rngs | None = None
+        self, source: Int[Array, "batch source"], source_lengths: Lengths, *, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "batch source d_model"]:
         """The memory that the decoder attends to."""
         x = self.source_embedding(self.source_table, source, rngs)
@@ -117,9 +119,9 @@ class Seq2Seq(nnx.Module):
         self,
         target: Int[Array, "batch target"],
         memory: Sequence[KeyValue],
-        source_lengths: Int[Array, " batch"],
+        source_lengths: Lengths,
         *,
-        target_lengths: Int[Array, " batch"] | None = None,
+        target_lengths: Lengths = None,
         offset: Offset = 0,
         cache: Sequence[KeyValue] | None = None,
         rngs: nnx.Rngs | None = None,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from torch.nn import functional
 from twins import (
     BFLOAT16,
     GRADIENT,
@@ -103,6 +104,25 @@ def torch_pass(attention: Any, mask: dict[str, Any], dtype: str) -> list[np.ndar
     output = attention(*inputs, torch_mask(mask))
     output.backward(to_torch(upstream))
     return [to_numpy(array) for array in (output, *(array.grad for array in inputs))]
+
+
+def test_torch_is_told_of_causality_alone_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, key, value = (to_torch(array)[:, :QUERIES] for array in operands("float64")[:3])
+    told: list[dict[str, Any]] = []
+    fused = functional.scaled_dot_product_attention
+
+    def record(*inputs: Any, **options: Any) -> Any:
+        told.append(options)
+        return fused(*inputs, **options)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", record)
+    mask = torch_attention.AttentionMask(causal=True)
+    in_words = torch_attention.fused_attention(query, key, value, mask)
+    assert told[0]["is_causal"]
+    assert told[0]["attn_mask"] is None
+    assert ulps(to_numpy(in_words), torch_attention.plain_attention(query, key, value, mask)) <= OPERATION
+    uncaused = torch_attention.fused_attention(query, key, value, torch_attention.AttentionMask())
+    assert ulps(to_numpy(in_words), uncaused) > 1e5
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)

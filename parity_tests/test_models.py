@@ -174,6 +174,23 @@ def test_what_stands_behind_the_real_tokens_does_not_matter() -> None:
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("architecture", ["seq2seq", "classifier"])
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_rows_without_padding_need_no_lengths(architecture: Any, pooling: Any) -> None:
+    config = small("float64", architecture=architecture, pooling=pooling)
+    ids = batch_of(config).source
+    sequences = [ids] if architecture == "classifier" else [ids, ids]
+    for model, tensor in zip(model_twins(config), (jnp.asarray, to_torch), strict=True):
+
+        def logits(width: int | None, model: Any = model, tensor: Any = tensor) -> np.ndarray:
+            lengths = None if width is None else tensor(np.full(ROWS, width, np.int32))
+            return to_numpy(model(*(part for sequence in sequences for part in (tensor(sequence), lengths))))
+
+        assert scaled_ulp(logits(None), logits(SOURCE), "float64") <= STACK
+        assert scaled_ulp(logits(None), logits(SOURCE - 1), "float64") > 1e5
+
+
+@pytest.mark.usefixtures("x64")
 def test_no_token_of_the_target_is_seen_before_it_is_read() -> None:
     config = small("float64")
     flax_twin, torch_twin = model_twins(config)

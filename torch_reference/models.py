@@ -16,11 +16,16 @@ from torch_reference.linear import Linear, compute_dtype, token_table
 from torch_reference.masks import AttentionMask, padding_mask
 from torch_reference.positions import PositionalEncoding
 
+# How many tokens of each row are real; None where all are, which lets attention go without a mask.
+Lengths = Int[Tensor, " batch"] | None
+
 
 def pool(
-    x: Float[Tensor, "batch length d_model"], lengths: Int[Tensor, " batch"], pooling: Pooling
+    x: Float[Tensor, "batch length d_model"], lengths: Lengths, pooling: Pooling
 ) -> Float[Tensor, "batch d_model"]:
     """Sum up the real tokens of each row: their mean or maximum, or the first. A row without any gives zeros."""
+    if lengths is None:
+        lengths = torch.full(x.shape[:1], x.shape[1], device=x.device)
     real = padding_mask(lengths, x.shape[1])[:, :, None]
     match pooling:
         case "mean":
@@ -60,9 +65,7 @@ class Classifier(nn.Module):
         self.dropout = Dropout(config.dropout)
         self.head = Linear(config.d_model, config.num_classes, config)
 
-    def forward(
-        self, source: Int[Tensor, "batch source"], source_lengths: Int[Tensor, " batch"]
-    ) -> Float[Tensor, "batch classes"]:
+    def forward(self, source: Int[Tensor, "batch source"], source_lengths: Lengths) -> Float[Tensor, "batch classes"]:
         """Logits of each class."""
         x = self.source_embedding(self.source_table, source)
         x = tap(self, "memory", self.encoder(x, AttentionMask(source_lengths)))
@@ -88,9 +91,9 @@ class Seq2Seq(nn.Module):
     def forward(
         self,
         source: Int[Tensor, "batch source"],
-        source_lengths: Int[Tensor, " batch"],
+        source_lengths: Lengths,
         target: Int[Tensor, "batch target"],
-        target_lengths: Int[Tensor, " batch"],
+        target_lengths: Lengths,
     ) -> Float[Tensor, "batch target vocab"]:
         """Teacher forcing: logits of the token that follows each token of ``target``, the decoder's input."""
         memory = self.decoder.project_memory(self.encode(source, source_lengths))
@@ -98,7 +101,7 @@ class Seq2Seq(nn.Module):
         return logits
 
     def encode(
-        self, source: Int[Tensor, "batch source"], source_lengths: Int[Tensor, " batch"]
+        self, source: Int[Tensor, "batch source"], source_lengths: Lengths
     ) -> Float[Tensor, "batch source d_model"]:
         """The memory that the decoder attends to."""
         x = self.source_embedding(self.source_table, source)
@@ -108,9 +111,9 @@ class Seq2Seq(nn.Module):
         self,
         target: Int[Tensor, "batch target"],
         memory: Sequence[KeyValue],
-        source_lengths: Int[Tensor, " batch"],
+        source_lengths: Lengths,
         *,
-        target_lengths: Int[Tensor, " batch"] | None = None,
+        target_lengths: Lengths = None,
         offset: int = 0,
         cache: Sequence[KeyValue] | None = None,
     ) -> tuple[Float[Tensor, "batch target vocab"], list[KeyValue]]:
