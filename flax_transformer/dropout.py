@@ -6,6 +6,7 @@ fuses it, together with the comparison, into one kernel. The choice is made whil
 machine for a TPU holds the TPU's generator.
 """
 
+import functools
 import math
 
 import jax
@@ -48,6 +49,8 @@ def _fused_keep_mask(key: PRNGKeyArray, drop_rate: float, shape: tuple[int, ...]
     return (bits >= jnp.uint32(round(drop_rate * 2**32))).reshape(shape)
 
 
+# Jitted on its own, so that the masks of one shape in all layers are traced once.
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def keep_mask(key: PRNGKeyArray, drop_rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
     """True with probability ``1 - drop_rate``, independently for each element; a pure function of ``key``."""
     return jax.lax.platform_dependent(

@@ -36,10 +36,14 @@ def _product_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array
 
 def _product_backward(operands: tuple[Array, Array], upstream: Array) -> tuple[Array, Array]:
     x, kernel = operands
-    of_kernel = jax.lax.platform_dependent(
+    return upstream @ kernel.T, _kernel_gradient(x, upstream)
+
+
+@jax.jit  # so that all layers of one shape are traced once
+def _kernel_gradient(x: Array, upstream: Array) -> Array:
+    return jax.lax.platform_dependent(
         x, upstream, cpu=_kernel_gradient_on_cpu, default=lambda x, y: jax.lax.dot_general(x, y, _OVER_TOKENS)
     )
-    return upstream @ kernel.T, of_kernel
 
 
 def _kernel_gradient_on_cpu(x: Array, upstream: Array) -> Array:

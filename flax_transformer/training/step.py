@@ -69,8 +69,9 @@ class TrainStep:
         check_batch(config, self.mesh)
         self.optimizer = create_optimizer(config.optimizer, total_steps)
         self.learning_rate = schedule(config.optimizer, total_steps)
-        self.graph = nnx.graphdef(nnx.eval_shape(lambda: create_model(config.model, config.seed)))
-        self.abstract_state = on_mesh(jax.eval_shape(self._create), self.mesh)
+        create = jax.jit(self._create)  # traced once, for its shapes and for its arrays
+        self.graph, state = jax.eval_shape(create)
+        self.abstract_state = on_mesh(state, self.mesh)
         shardings = state_shardings(self.abstract_state, self.mesh)
         self._step = jax.jit(
             self._apply,
@@ -78,15 +79,15 @@ class TrainStep:
             in_shardings=(shardings, row_sharding(self.mesh)),
             out_shardings=(shardings, None),
         )
-        self._init = jax.jit(self._create, out_shardings=shardings)
+        self._init = jax.jit(lambda: create()[1], out_shardings=shardings)
 
     def init(self) -> TrainState:
         """Fresh weights and optimizer state, a function of the config's seed."""
         return self._init()
 
-    def _create(self) -> TrainState:
-        params = nnx.state(create_model(self.config.model, self.config.seed), nnx.Param)
-        return TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32))
+    def _create(self) -> tuple[nnx.GraphDef, TrainState]:
+        graph, params = nnx.split(create_model(self.config.model, self.config.seed))
+        return graph, TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32))
 
     def model(self, state: TrainState) -> Classifier | Seq2Seq:
         """The model with the state's weights, for evaluation and export."""
