@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "generate": ("generate", ("throughput", "slope"), "new tokens per second, and the cost of each further one"),
     "input": ("input", ("wait",), "does a training step ever wait for its batch?"),
     "e2e": ("e2e", ("e2e",), "an epoch of IMDb from the file to its metrics, against PyTorch loops"),
+    "plans": ("plans", ("plans",), "memory and bounds of training steps on TPU slices, by the TPU's compiler"),
     "startup": ("startup", ("startup",), "seconds until --help answers, and until the first step is done"),
 }
 

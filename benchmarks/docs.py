@@ -1,14 +1,16 @@
-"""``python -m benchmarks.docs`` writes the tables of docs/PERFORMANCE.md from the records in results/."""
+"""``python -m benchmarks.docs`` writes the tables of docs/PERFORMANCE.md and docs/TPU.md from the records."""
 
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
 
+from benchmarks import plans
 from benchmarks.records import RESULTS, Record, load_record
 from benchmarks.throughput import best_ratio
 
-PAGE = Path(__file__).parents[1] / "docs" / "PERFORMANCE.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "PERFORMANCE.md"
 _MARKED = re.compile(r"(<!-- records: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -24,6 +26,17 @@ def write(page: Path = PAGE, results: Path = RESULTS) -> None:
         return match[1] + "\n".join(lines[:-1] or ["Not measured yet."]) + "\n" + match[3]
 
     page.write_text(_MARKED.sub(table, page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def write_plans(page: Path = DOCS / "TPU.md") -> None:
+    """The same for the TPU compiler's accounts."""
+    own = plans.load_plans()
+    tables = {
+        "lengths": _table(plans.LENGTH_COLUMNS, plans.length_rows(own)),
+        "depths": _table(plans.DEPTH_COLUMNS, plans.depth_rows(own)),
+    }
+    text = _MARKED.sub(lambda match: match[1] + "\n".join(tables[match[2]]) + "\n" + match[3], page.read_text("utf-8"))
+    page.write_text(text, encoding="utf-8")
 
 
 def newest(records: Iterable[Record]) -> list[Record]:
@@ -150,3 +163,4 @@ _TABLES: dict[str, Callable[[list[Record]], list[str]]] = {
 
 if __name__ == "__main__":
     write()
+    write_plans()

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ class PlanFlags:
     """chip and shape of the slice: v5e:2x4, v6e:16x16, v5p:2x2x2"""
     preset: str = "base"
     """base or large (Vaswani et al., 2017, table 3), or a task, whose default model is meant"""
+    layers: int | None = None
+    """of each stack; the preset's own number if not given"""
     batch: int = 256
     """rows of a batch, on all chips together"""
     length: int = 512
@@ -79,7 +81,9 @@ def plan(arguments: Sequence[str], prog: str) -> int:
     account = make_plan(flags.topology, config)
     print("\n".join([*_lines(account), *(f"- {way}" for way in advice(account, config))]))
     if flags.json:
-        flags.json.write_text(json.dumps(account.to_dict(), indent=2) + "\n", encoding="utf-8")
+        settings = {name: value for name, value in asdict(flags).items() if name != "json"}
+        record = {"settings": settings, **account.to_dict()}
+        flags.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
@@ -89,6 +93,8 @@ def _config(flags: PlanFlags) -> TrainConfig:
         raise UserError(f"--preset: expected one of {', '.join(known)}, got {flags.preset!r}")
     model = replace(known[flags.preset], dtype=flags.dtype, attention_backend=flags.attention)
     model = replace(model, remat=flags.remat, scan_layers=flags.scan_layers)
+    if flags.layers is not None:
+        model = replace(model, num_encoder_layers=flags.layers, num_decoder_layers=flags.layers)
     if flags.dropout is not None:
         model = replace(model, dropout=flags.dropout)
     config = full_rows(model, flags.batch, flags.length)
