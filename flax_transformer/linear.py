@@ -47,10 +47,16 @@ def _kernel_gradient(x: Array, upstream: Array) -> Array:
 
 
 def _kernel_gradient_on_cpu(x: Array, upstream: Array) -> Array:
-    """``x^T @ upstream``, or its transpose where x is the wider: XLA packs the first operand, and does so slowly."""
-    if x.shape[1] <= upstream.shape[1]:
+    """``x^T @ upstream``: XLA packs the first operand slowly where it is wide, so one side is transposed beforehand.
+
+    That is ``x``, or the gradient, which the norm and Adam read several times over; whichever is less to move. The
+    barriers keep XLA from turning it back.
+    """
+    (tokens, width), out = x.shape, upstream.shape[1]
+    if width <= out:
         return jax.lax.dot_general(x, upstream, _OVER_TOKENS)
-    # Without the barrier XLA would turn this back into the other order.
+    if tokens < 4 * out:
+        return jax.lax.optimization_barrier(x.T) @ upstream
     return jax.lax.optimization_barrier(jax.lax.dot_general(upstream, x, _OVER_TOKENS)).T
 
 
