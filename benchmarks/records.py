@@ -107,6 +107,10 @@ def processor() -> str:
     return f"{found[1] if found else platform.processor() or platform.machine()}, {thread_count()} cores"
 
 
+# Records and pictures made by earlier benchmarks do not make it another program.
+_OUTPUTS = (":!results", ":!../docs")
+
+
 def _commit() -> str | None:
     """The checked-out commit, with + behind it where files differ; None outside a checkout."""
 
@@ -116,7 +120,7 @@ def _commit() -> str | None:
         return result.stdout.strip()
 
     try:
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", "..") else "")
+        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", "..", *_OUTPUTS) else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
