@@ -26,6 +26,8 @@ def scaling(record: Record, file: Path) -> None:
     figure, (times, memories) = _figure(columns=2)
     for name, own in record.results["backends"].items():
         points = own["points"]
+        if not points:
+            continue
         lengths = [point["length"] for point in points]
         for axes, key, unit in ((times, "seconds", 1e-3), (memories, "memory", 2**20)):
             exponent = own["exponents"][key]
@@ -34,6 +36,7 @@ def scaling(record: Record, file: Path) -> None:
     times.set(title="forward and backward", xlabel="length", ylabel="milliseconds")
     memories.set(title="memory above that of the inputs", xlabel="length", ylabel="MiB")
     for axes in (times, memories):
+        axes.set_xscale("log", base=2)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     _save(figure, file)
