@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+from kill_and_resume import FLAGS
 
 from flax_transformer.config import BatchConfig, MeshConfig, ModelConfig, TrainConfig
 from flax_transformer.errors import UserError
@@ -26,11 +29,15 @@ ROOT = Path(__file__).parent.parent
 Sizes = tuple[int, int, int]
 
 
-def run_worker(sizes: Sizes, steps: int, *, devices: int, processes: int = 1) -> list[dict[str, Any]]:
-    """What each process of a training run on simulated devices says."""
+def free_address() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def run_worker(sizes: Sizes, steps: int, *, devices: int, processes: int = 1) -> list[dict[str, Any]]:
+    """What each process of a training run on simulated devices says."""
+    coordinator = free_address()
     program = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "sharding_worker.py")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     started = [
@@ -81,6 +88,41 @@ def test_two_processes_are_one_with_all_their_devices():
     np.testing.assert_allclose(together[0]["losses"], alone["losses"], rtol=0, atol=1e-12)
     assert [process["rows"] for process in together] == [list(range(8)), list(range(8, 16))]
     assert alone["rows"] == list(range(16))
+
+
+def train_in_two_processes(folder: Path) -> list[subprocess.Popen[str]]:
+    program = [sys.executable, "-W", "ignore", "-m", "flax_transformer.cli", "train", "manifests", *FLAGS]
+    more = ["--epochs", "4", "--run", str(folder), "--resume", "auto", "--processes.coordinator", free_address()]
+    return [
+        subprocess.Popen(
+            [*program, *more, "--processes.count", "2", "--processes.index", str(index)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        )
+        for index in range(2)
+    ]
+
+
+@pytest.mark.slow
+def test_two_processes_stop_after_the_same_step_and_go_on(tmp_path: Path):
+    """The notice that a machine is taken away reaches one of them; both save, and say so by their exit code."""
+    folder = tmp_path / "run"
+    stopped = train_in_two_processes(folder)
+    while not (folder / "checkpoints" / "3").exists() and stopped[0].poll() is None:
+        time.sleep(0.01)
+    stopped[1].send_signal(signal.SIGTERM)
+    said = [process.communicate(timeout=300) for process in stopped]
+    assert [process.returncode for process in stopped] == [143, 143], said
+    newest = max(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
+    assert 3 <= newest < 80
+    gone_on = train_in_two_processes(folder)
+    said = [process.communicate(timeout=300) for process in gone_on]
+    assert [process.returncode for process in gone_on] == [0, 0], said
+    assert f"going on after step {newest}" in said[0][0] + said[0][1]
+    assert (folder / "results.json").exists()
 
 
 # Below, no device is needed: a mesh is a table of sizes.
