@@ -32,7 +32,7 @@ def plans(topologies: tuple[str, ...] = tuple(_SLICES), folder: Path = PLANS, li
         limit: stop after so many; each takes minutes.
     """
     console = Console(stderr=True)
-    jobs = [job for job in [*_depths(), *_lengths()] if job[1][1] in topologies and not _file(folder, job[0]).exists()]
+    jobs = [job for job in [*_lengths(), *_depths()] if job[1][1] in topologies and not _file(folder, job[0]).exists()]
     folder.mkdir(parents=True, exist_ok=True)
     failed = 0
     for name, flags in track(jobs[:limit], "compiling", console=console):
