@@ -31,7 +31,10 @@ def pool(x: Float[Array, "batch length d_model"], lengths: Lengths, pooling: Poo
         case "mean":
             return jnp.where(real, x, 0).sum(axis=1) / jnp.maximum(lengths, 1)[:, None].astype(x.dtype)
         case "max":
-            pooled = jnp.where(real, x, -jnp.inf).max(axis=1)
+            # The gradient goes by place. That of jnp.max goes to where x equals its maximum, and XLA on CPU may compute
+            # x anew for that comparison, rounded otherwise, so that nothing is equal and the gradient is lost.
+            place = jnp.argmax(jnp.where(real, x, -jnp.inf), axis=1)
+            pooled = jnp.where(jax.nn.one_hot(place, x.shape[1], axis=1, dtype=bool), x, 0).sum(axis=1)
         case "first":
             pooled = x[:, 0]
     return jnp.where((lengths > 0)[:, None], pooled, 0)
