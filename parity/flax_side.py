@@ -94,6 +94,7 @@ def run(
     """
     graph, params = _graph_and_params(config.model, weights)
     key = None if dropout_step is None else dropout_keys(config, dropout_step)[0]
+    batch = jax.tree.map(jnp.asarray, batch)  # or uncompiled code would see numpy's arrays
     arguments = (graph, config.label_smoothing, params, batch, dict(feed or {}), key)
     if gradients:
         (loss, (count, taps)), of_params = _backward(*arguments)

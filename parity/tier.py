@@ -19,7 +19,7 @@ from flax_transformer.errors import UserError
 from parity import rungs
 from parity.localise import first_divergence
 from parity.measure import element_ulps, scaled_ulps
-from parity.pair import Pair
+from parity.pair import Pair, is_small
 from parity.rungs import ENTRIES, Result
 from parity.targets import Target, load_target
 from parity.training import FreeRun, free_steps
@@ -29,7 +29,7 @@ USER_ERROR = 2
 
 def climb(target: Target, dtype: str, steps: int, on_rung: Callable[[str], None]) -> dict[str, Any]:
     """All rungs of one tier, and what its report shows beside them, as JSON values."""
-    pair = Pair(target.case(dtype), uncompiled=sum(w.size for w in target.weights.values()) < 5e6)
+    pair = Pair(target.case(dtype), uncompiled=is_small(target.weights))
     results: list[Result] = []
     run: FreeRun | None = None
     for name, rung in rungs.ladder(pair).items():
