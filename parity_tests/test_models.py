@@ -241,6 +241,18 @@ def test_pooling_reads_real_tokens_only(pooling: Any, dtype: str) -> None:
 # --- limits ---
 
 
+@pytest.mark.usefixtures("x64")
+def test_max_pooling_keeps_its_gradient_when_compiled() -> None:
+    """That of jnp.max goes to what equals the maximum, which XLA may have computed anew and rounded otherwise."""
+    config = small("float64", architecture="classifier", norm_first=False, positions="learned", pooling="max")
+    flax_twin, torch_twin = model_twins(config)
+    batch = batch_of(config)
+    torch_loss(torch_twin, batch)[1].backward()
+    graph, params = nnx.split(flax_twin)
+    gradients = jax.jit(jax.grad(lambda params: flax_loss(params, graph, batch)[0]))(params)
+    check_gradients(flax_gradients(gradients, parent=""), torch_gradients(torch_twin), config.dtype)
+
+
 @pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rope", "none"])
 def test_a_source_or_target_over_max_length_is_refused(positions: str) -> None:
     config = small(positions=positions, max_length=TARGET)
