@@ -13,6 +13,7 @@ from rich.table import Table
 
 from benchmarks import plot as pictures
 from benchmarks.records import Record, describe_machine, thread_count
+from benchmarks.throughput import MAKERS
 from benchmarks.worker import Refused, Worker
 from flax_transformer.config import FloatDtype
 from flax_transformer.errors import UserError
@@ -30,7 +31,7 @@ _FIT_FROM = 4  # points, the longest ones: short lengths measure what does not d
 
 def attention(
     backends: tuple[str, ...] = ("xla", "cudnn", "flash", "torch-plain", "torch-sdpa"),
-    lengths: tuple[int, ...] = (128, 256, 512, 1024, 2048, 4096, 8192),
+    lengths: tuple[int, ...] | None = None,
     dtype: FloatDtype = "float32",
     batch: int = 1,
     heads: int = 4,
@@ -43,7 +44,8 @@ def attention(
 
     Args:
         backends: of the JAX model: xla, cudnn (GPU), flash (TPU); of PyTorch: torch-plain, torch-sdpa.
-        lengths: tokens, as queries and as keys; a backend stops where its memory does.
+        lengths: tokens, as queries and as keys; 128 to 8,192 if not given, on a GPU to 65,536. A backend stops where
+            its memory does.
         dtype: of queries, keys and values.
         batch: rows, all without padding.
         heads: heads of each row.
@@ -55,6 +57,7 @@ def attention(
     unknown = sorted(set(backends) - BACKENDS.keys())
     if unknown:
         raise UserError(f"--backends: expected some of {', '.join(BACKENDS)}, got {', '.join(unknown)}")
+    lengths = _usual_lengths() if lengths is None else lengths
     if min(lengths, default=0) < 1:
         raise UserError(f"--lengths: expected whole numbers of at least 1, got {' '.join(map(str, lengths)) or 'none'}")
     console = Console(width=None if Console().is_terminal else 160)
@@ -75,6 +78,13 @@ def attention(
     if plot is not None:
         pictures.scaling(record, plot)
     return 0
+
+
+def _usual_lengths() -> tuple[int, ...]:
+    worker = Worker(MAKERS["device"])
+    longest = 13 if worker.call("describe")["platform"] == "cpu" else 16
+    worker.close()
+    return tuple(2**power for power in range(7, longest + 1))
 
 
 def _measure(worker: Worker, lengths: list[int], repeats: int, say: Callable[[str], None]) -> dict[str, Any]:

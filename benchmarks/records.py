@@ -120,7 +120,9 @@ def _commit() -> str | None:
         return result.stdout.strip()
 
     try:
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", "..", *_OUTPUTS) else "")
+        return git("rev-parse", "--short", "HEAD") + (
+            "+" if git("status", "--porcelain", "--", "..", *_OUTPUTS) else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
 
