@@ -125,7 +125,7 @@ def _hbm_bytes(program: _Program, instruction: _Instruction, values: dict[str, s
 def _of_fusion(program: _Program, fusion: _Instruction, values: dict[str, str]) -> float:
     """Operands and results; of those that are only cut from, or only written into, just that part."""
     inner = program[fusion.called("calls")]
-    parameters = {int(i.rest.split(")", 1)[0]): i for i in inner if i.kind == "parameter"}
+    parameters = _parameters(inner)
     read = sum(
         min(sum(_sizes(values.get(name, ""))), _read(program, inner, parameters[index].name))
         for index, name in enumerate(fusion.operands)
@@ -150,8 +150,8 @@ def _read(program: _Program, inner: list[_Instruction], name: str) -> float:
         elif user.kind == "bitcast":
             total += _read(program, inner, user.name)
         elif user.kind == "fusion":
-            within, index = program[user.called("calls")], user.operands.index(name)
-            parameter = next(i for i in within if i.kind == "parameter" and i.rest.startswith(f"{index})"))
+            within = program[user.called("calls")]
+            parameter = _parameters(within)[user.operands.index(name)]
             total += _read(program, within, parameter.name)
             if _behind_bitcasts(within, _root(within)) is parameter:
                 total += _read(program, inner, user.name)
@@ -169,6 +169,10 @@ def _written(program: _Program, inner: list[_Instruction], value: _Instruction) 
         within = program[value.called("calls")]
         return _written(program, within, _root(within))
     return math.inf
+
+
+def _parameters(inner: list[_Instruction]) -> dict[int, _Instruction]:
+    return {int(i.rest.split(")", 1)[0]): i for i in inner if i.kind == "parameter"}
 
 
 def _find(inner: list[_Instruction], name: str) -> _Instruction:
