@@ -66,9 +66,15 @@ class NnSeq2Seq(nn.Module):
         return tied_projection(x, self.source_table, self.config)
 
 
+def _real(lengths: Lengths, ids: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length"] | None:
+    """The real tokens; None where all are."""
+    return None if lengths is None else padding_mask(lengths, ids.shape[1])
+
+
 def _blocked(lengths: Lengths, ids: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length"] | None:
     """The padding, as torch.nn marks it."""
-    return None if lengths is None else ~padding_mask(lengths, ids.shape[1])
+    real = _real(lengths, ids)
+    return None if real is None else ~real
 
 
 def of_torch_nn(twin: Classifier | Seq2Seq) -> NnClassifier | NnSeq2Seq:
@@ -143,10 +149,6 @@ class HuggingFace(nn.Module):
             inputs |= {"decoder_input_ids": target, "decoder_attention_mask": _real(target_lengths, target)}
             inputs["use_cache"] = False
         return self.model(**inputs).logits
-
-
-def _real(lengths: Lengths, ids: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length"] | None:
-    return None if lengths is None else padding_mask(lengths, ids.shape[1])
 
 
 def _bert(config: ModelConfig) -> Any:

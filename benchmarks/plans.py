@@ -20,6 +20,8 @@ _LOADS: dict[str, tuple[int, tuple[str, ...]]] = {"base": (16_384, ()), "large":
 _LAYERS = {"unrolled": (), "unrolled, remat": ("--remat", "full"), "scan": ("--scan-layers",)}
 _LAYERS |= {"scan, remat": ("--scan-layers", "--remat", "full")}
 
+_DEPTHS = (6, 12, 24, 48)
+
 Job = tuple[str, list[str]]
 
 
@@ -61,10 +63,14 @@ def _lengths() -> Iterator[Job]:
 
 def _depths() -> Iterator[Job]:
     """The base model made deeper, on a v5e; without dropout, which takes no memory."""
-    for depth in (6, 12, 24, 48):
+    for depth in _DEPTHS:
         for name, more in _LAYERS.items():
             flags = ["--topology", "v5e:2x4", "--layers", str(depth), "--batch", "256", "--dropout", "0", *more]
-            yield f"depth-{depth}-{name.replace(', ', '-')}", flags
+            yield _depth_name(depth, name), flags
+
+
+def _depth_name(depth: int, layers: str) -> str:
+    return f"depth-{depth}-{layers.replace(', ', '-')}"
 
 
 def load_plans(folder: Path = PLANS) -> dict[str, dict[str, Any]]:
@@ -107,8 +113,8 @@ DEPTH_COLUMNS = ["layers", *(f"{name}: {what}" for name in _LAYERS for what in (
 
 
 def depth_rows(plans: dict[str, dict[str, Any]]) -> Iterable[list[str]]:
-    for depth in (6, 12, 24, 48):
-        own = [plans.get(f"depth-{depth}-{name.replace(', ', '-')}") for name in _LAYERS]
+    for depth in _DEPTHS:
+        own = [plans.get(_depth_name(depth, name)) for name in _LAYERS]
         if any(own):
             yield [f"{depth} + {depth}", *(cell for plan in own for cell in _depth_cells(plan))]
 
