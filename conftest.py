@@ -1,9 +1,15 @@
 """Shared by both suites."""
 
+import signal
 from collections.abc import Iterator
 
 import jax
 import pytest
+
+
+def pytest_configure() -> None:
+    """A script that starts a command with ``&`` has it ignore Ctrl-C, which tests send to the programs they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="module")
