@@ -90,8 +90,8 @@ def test_two_processes_are_one_with_all_their_devices():
     assert alone["rows"] == list(range(16))
 
 
-def train_in_two_processes(folder: Path) -> list[subprocess.Popen[str]]:
-    program = [sys.executable, "-W", "ignore", "-m", "flax_transformer.cli", "train", "manifests", *FLAGS]
+def train_in_two_processes(folder: Path, *flags: str) -> list[subprocess.Popen[str]]:
+    program = [sys.executable, "-W", "ignore", "-m", "flax_transformer.cli", "train", "manifests", *FLAGS, *flags]
     more = ["--epochs", "4", "--run", str(folder), "--resume", "auto", "--processes.coordinator", free_address()]
     return [
         subprocess.Popen(
@@ -106,23 +106,47 @@ def train_in_two_processes(folder: Path) -> list[subprocess.Popen[str]]:
     ]
 
 
-@pytest.mark.slow
-def test_two_processes_stop_after_the_same_step_and_go_on(tmp_path: Path):
-    """The notice that a machine is taken away reaches one of them; both save, and say so by their exit code."""
-    folder = tmp_path / "run"
-    stopped = train_in_two_processes(folder)
+def stop_one_of_two_processes(folder: Path, *flags: str) -> list[int]:
+    """The notice that a machine is taken away reaches one of them; both save, and say so by their exit code.
+
+    Returns:
+        The steps that they saved, the newest last.
+    """
+    stopped = train_in_two_processes(folder, *flags)
     while not (folder / "checkpoints" / "3").exists() and stopped[0].poll() is None:
         time.sleep(0.01)
     stopped[1].send_signal(signal.SIGTERM)
     said = [process.communicate(timeout=300) for process in stopped]
     assert [process.returncode for process in stopped] == [143, 143], said
-    newest = max(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
-    assert 3 <= newest < 80
-    gone_on = train_in_two_processes(folder)
+    return sorted(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def finish_in_two_processes(folder: Path, *flags: str) -> str:
+    """What the first of them says."""
+    gone_on = train_in_two_processes(folder, *flags)
     said = [process.communicate(timeout=300) for process in gone_on]
     assert [process.returncode for process in gone_on] == [0, 0], said
-    assert f"going on after step {newest}" in said[0][0] + said[0][1]
     assert (folder / "results.json").exists()
+    return "".join(said[0])
+
+
+@pytest.mark.slow
+def test_two_processes_stop_after_the_same_step_and_go_on(tmp_path: Path):
+    newest = stop_one_of_two_processes(tmp_path / "run")[-1]
+    assert 3 <= newest < 80
+    assert f"going on after step {newest}" in finish_in_two_processes(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_damage_that_one_of_two_processes_meets_is_damage_for_both(tmp_path: Path):
+    folder, cut = tmp_path / "run", ("--mesh.fsdp", "2")
+    before, newest = stop_one_of_two_processes(folder, *cut)[-2:]
+    own_parts = folder / "checkpoints" / str(newest) / "params" / "ocdbt.process_1" / "d"
+    for part in own_parts.iterdir():
+        part.write_bytes(b"")
+    said = finish_in_two_processes(folder, *cut)
+    assert f"{newest}: expected a checkpoint, but it cannot be read (in another process)" in said
+    assert f"going on after step {before}" in said
 
 
 # Below, no device is needed: a mesh is a table of sizes.

@@ -16,7 +16,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from flax_transformer.config import TrainConfig, from_dict, to_dict
 from flax_transformer.errors import UserError
-from flax_transformer.training.sharding import is_first_process, to_host, wait_for_all
+from flax_transformer.training.sharding import in_any_process, is_first_process, to_host, wait_for_all
 from flax_transformer.training.step import TrainState
 
 _KEPT = 2  # newest checkpoints: one to go on from, and one in case that the other is damaged
@@ -76,12 +76,18 @@ class Checkpoints:
         )
         with self._writing():
             self._manager = ocp.CheckpointManager(self._folder, options=options)
+        # Reads without waiting for the other processes, whose reading may have failed.
+        own = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+        handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=alone))
+        self._reader = ocp.Checkpointer(handler, multiprocessing_options=alone)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
+            self._reader.close()
             with self._writing():
                 self._manager.close()
         except UserError:
@@ -209,26 +215,33 @@ class Checkpoints:
                 f"{self._folder / str(step)}: expected the {' and '.join(different)} that were saved, but bits changed"
             )
 
-    def _read(self, step: int, *, params: nnx.State, **others: Any) -> Any:
+    def _read(self, step: int, **likes: Any) -> Any:
+        """Items of a checkpoint. It is damaged for all processes where one of them cannot read its part."""
         path = self._folder / str(step)
+        items, damage = None, None
         try:
-            metadata = self._manager.metadata(step).custom_metadata
-            if not metadata:
-                raise ValueError("its metadata is damaged")
-            # Read as a config, so that a field that came later has its default.
-            found = to_dict(from_dict(TrainConfig, metadata["config"], str(path)))
-            check_same_config(found, self._config, path)
-            items = {"params": params, **others}
-            if self._has_fingerprints(step):
-                word = jax.ShapeDtypeStruct((), jnp.uint32, sharding=_whole_like(params))
-                items["fingerprints"] = {"params": word, "opt_state": word}
-            arguments = {name: ocp.args.StandardRestore(jax.tree.map(_target, like)) for name, like in items.items()}
-            return self._manager.restore(step, args=ocp.args.Composite(**arguments))
+            items = self._read_own_part(step, path, likes)
         except UserError:
             raise
         except Exception as error:  # damage comes as any class, Exception itself among them
-            reason = textwrap.shorten(str(error), 200)
-            raise DamagedCheckpointError(f"{path}: expected a checkpoint, but it cannot be read ({reason})") from error
+            damage = error
+        if in_any_process(damage is not None):
+            reason = "in another process" if damage is None else textwrap.shorten(str(damage), 200)
+            raise DamagedCheckpointError(f"{path}: expected a checkpoint, but it cannot be read ({reason})") from damage
+        return items
+
+    def _read_own_part(self, step: int, path: Path, likes: dict[str, Any]) -> Any:
+        metadata = self._manager.metadata(step).custom_metadata
+        if not metadata:
+            raise ValueError("its metadata is damaged")
+        # Read as a config, so that a field that came later has its default.
+        found = to_dict(from_dict(TrainConfig, metadata["config"], str(path)))
+        check_same_config(found, self._config, path)
+        if self._has_fingerprints(step):
+            word = jax.ShapeDtypeStruct((), jnp.uint32, sharding=_whole_like(likes["params"]))
+            likes = {**likes, "fingerprints": {"params": word, "opt_state": word}}
+        arguments = {name: ocp.args.StandardRestore(jax.tree.map(_target, like)) for name, like in likes.items()}
+        return self._reader.restore(path, args=ocp.args.Composite(**arguments))
 
     def _value(self, scores: Mapping[str, float]) -> float:
         return scores[self._metric]

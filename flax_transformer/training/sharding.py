@@ -151,3 +151,8 @@ def wait_for_all(point: str) -> None:
     """Return once every process has come to this point."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(point)
+
+
+def in_any_process(condition: bool) -> bool:
+    """Whether a condition holds in some process; all of them have to ask."""
+    return bool(np.any(to_host(np.asarray(condition))))
