@@ -413,6 +413,8 @@ class TrainConfig:
     max_skipped: int = 10
     # data order, initial weights and dropout all follow from it
     seed: int = 0
+    # the same bits in every run on a GPU too, where faster programs add in any order; CPU and TPU always do so
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         _check_positive(self, "epochs", "accumulation", "evaluations_per_epoch", "log_every", "max_skipped")

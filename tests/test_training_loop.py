@@ -4,6 +4,7 @@ import json
 import math
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from flax_transformer.training.input import prefetch
 from flax_transformer.training.loop import Result, Stopped, _is_evaluation_step, train
 from flax_transformer.training.report import Diverged, Report
 from flax_transformer.training.run import Run
-from flax_transformer.training.step import TrainState, TrainStep
+from flax_transformer.training.step import TrainState, TrainStep, _compiler_options
 
 pytestmark = pytest.mark.usefixtures("compilation_cache")
 
@@ -48,6 +49,24 @@ def config(reviews: Path) -> TrainConfig:
 @pytest.fixture(scope="module")
 def finished(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Result:
     return train(config, tmp_path_factory.mktemp("runs") / "finished")
+
+
+def test_a_deterministic_step_asks_the_compiler_for_it_on_a_gpu_alone():
+    wanted = TrainConfig(deterministic=True)
+    options = _compiler_options(wanted, "gpu")
+    assert options
+    assert _compiler_options(wanted, "cpu") is None
+    assert _compiler_options(TrainConfig(), "gpu") is None
+    jax.jit(lambda x: x + 1, compiler_options=options)(1)  # the names are known to XLA
+    with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
+        jax.jit(lambda x: x + 1, compiler_options={f"{name}_": True for name in options})(1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")
+def test_deterministic_runs_on_a_gpu_have_the_same_bits(config: TrainConfig, tmp_path: Path):
+    runs = [train(replace(config, deterministic=True), tmp_path / name).run for name in ("one", "two")]
+    jax.tree.map(np.testing.assert_array_equal, *(final_state(run.folder) for run in runs))
 
 
 def final_state(folder: Path) -> TrainState:

@@ -49,6 +49,10 @@ def count_tokens(batch: Batch) -> Int[Array, ""]:
     return tokens if isinstance(batch, ClassifierBatch) else tokens + batch.target_lengths.sum()
 
 
+def _compiler_options(config: TrainConfig, platform: str) -> dict[str, bool] | None:
+    return {"xla_gpu_deterministic_ops": True} if config.deterministic and platform == "gpu" else None
+
+
 class TrainStep:
     """Compiled once for each shape of batch: ``state, metrics = step(state, batch)``.
 
@@ -78,6 +82,7 @@ class TrainStep:
             donate_argnums=0,
             in_shardings=(shardings, row_sharding(self.mesh)),
             out_shardings=(shardings, None),
+            compiler_options=_compiler_options(config, self.mesh.devices.flat[0].platform),
         )
         self._init = jax.jit(lambda: create()[1], out_shardings=shardings)
 
