@@ -13,13 +13,13 @@ from rich.table import Table
 
 from benchmarks import plot
 from benchmarks.agreement import compare
-from benchmarks.flops import forward_flops, train_flops
 from benchmarks.measure import Measured, pair_ratios, spread, take_turns
 from benchmarks.records import Record, describe_machine, thread_count
 from benchmarks.worker import Refused, Worker
-from benchmarks.workload import Preset, make_config, require_device, tokens_per_step
+from benchmarks.workload import Preset, make_config, require_device
 from flax_transformer.config import FloatDtype, TrainConfig, to_dict
 from flax_transformer.errors import UserError
+from flax_transformer.flops import forward_flops, tokens_per_step, train_flops
 
 What = Literal["train", "forward"]
 Peer = Literal["torch", "torch-compile", "torch-nn", "hf"]

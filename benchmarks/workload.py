@@ -65,13 +65,6 @@ def _random_batch(rng: np.random.Generator, config: TrainConfig) -> Batch:
     return Seq2SeqBatch(source, source_lengths, target, np.full(rows, sizes.max_target_length, np.int32))
 
 
-def tokens_per_step(config: TrainConfig) -> int:
-    """Tokens that the encoder and the decoder read in a step of :func:`make_batches`."""
-    sizes = config.batch
-    target = 0 if config.model.architecture == "classifier" else sizes.max_target_length - 1
-    return sizes.size * (sizes.max_source_length + target)
-
-
 def require_device(preset: Preset, on_gpu: bool) -> None:
     """
     Raises:

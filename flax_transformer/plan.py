@@ -17,6 +17,7 @@ from jax.experimental import topologies
 from flax_transformer.config import TrainConfig
 from flax_transformer.data.batches import ClassifierBatch, Seq2SeqBatch
 from flax_transformer.errors import UserError
+from flax_transformer.flops import tokens_per_step, train_flops
 from flax_transformer.hlo import Collective, traffic
 from flax_transformer.training.sharding import create_mesh
 from flax_transformer.training.step import Batch, TrainStep
@@ -87,7 +88,7 @@ def make_plan(topology: str, config: TrainConfig) -> Plan:
         raise UserError(f"--topology: expected one of {', '.join(CHIPS)} and its shape, as v5e:2x4, got {topology!r}")
     mesh = create_mesh(config.mesh, _devices(topology))
     lowered = TrainStep(config, total_steps=1_000, mesh=mesh).lower(abstract_batch(config))
-    tokens = config.batch.size * (config.batch.max_source_length + _target_length(config))
+    tokens = tokens_per_step(config)
     start = time.perf_counter()
     compiled, too_large = _compile(lowered)
     account: dict[str, Any] = {
@@ -111,10 +112,6 @@ def _devices(topology: str) -> list[Any]:
     except Exception as error:  # jaxlib's own class, which is not public
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"--topology: expected one that the TPU compiler knows, got {topology!r} ({reason})") from error
-
-
-def _target_length(config: TrainConfig) -> int:
-    return 0 if config.model.architecture == "classifier" else config.batch.max_target_length - 1
 
 
 def abstract_batch(config: TrainConfig) -> Batch:
@@ -165,25 +162,6 @@ def _costs(compiled: jax.stages.Compiled, chip: Chip, model_flops: float, tokens
         "mfu": model_flops / chip.flops / step_time,
         "tokens_per_second": tokens / step_time,
     }
-
-
-def train_flops(config: TrainConfig) -> float:
-    """Operations of all matrix products of a step, a multiply-add as two; the backward pass has two for each."""
-    model, source, target = config.model, config.batch.max_source_length, _target_length(config)
-
-    def layer(queries: int, *key_lengths: int) -> int:
-        attention = sum(
-            2 * model.d_model * (2 * (queries + keys) * model.d_model + 2 * queries * keys) for keys in key_lengths
-        )
-        return attention + 2 * (2 * queries * model.d_model * model.d_ff)
-
-    row = model.num_encoder_layers * layer(source, source)
-    if model.architecture == "seq2seq":
-        row += (
-            model.num_decoder_layers * layer(target, target, source)
-            + 2 * target * model.d_model * model.target_vocab_size
-        )
-    return 3.0 * config.batch.size * row
 
 
 def advice(plan: Plan, config: TrainConfig) -> list[str]:

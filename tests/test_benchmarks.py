@@ -17,14 +17,14 @@ from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.agreement import compare
 from benchmarks.attention import fit_exponent
 from benchmarks.e2e import parts_of
-from benchmarks.flops import forward_flops, train_flops
 from benchmarks.measure import Measured, pair_ratios, spread, take_turns
 from benchmarks.records import Record, load_record
 from benchmarks.torch_side import Torch
 from benchmarks.worker import Contender, Refused, Turn, Worker
-from benchmarks.workload import make_batches, make_config, tokens_per_step
+from benchmarks.workload import make_batches, make_config
 from flax_transformer import cli
 from flax_transformer.errors import UserError
+from flax_transformer.flops import forward_flops, tokens_per_step, train_flops
 from flax_transformer.training.step import TrainStep
 
 

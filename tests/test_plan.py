@@ -12,7 +12,8 @@ import pytest
 
 from flax_transformer import cli
 from flax_transformer.config import ModelConfig
-from flax_transformer.plan import CHIPS, Plan, advice, train_flops
+from flax_transformer.flops import train_flops
+from flax_transformer.plan import CHIPS, Plan, advice
 from flax_transformer.presets import full_rows
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu, the extra tpu")
@@ -22,7 +23,7 @@ def test_flops_of_a_model_by_hand():
     encoder = ModelConfig("classifier", d_model=4, num_heads=1, d_ff=6, num_encoder_layers=1)
     # 4 projections of (3, 4) x (4, 4), two products of 3 x 3 x 4, two of 3 x 4 x 6; forward once and backward twice.
     layer = 4 * 2 * 3 * 16 + 2 * 2 * 36 + 2 * 2 * 72
-    assert train_flops(full_rows(encoder, batch=5, length=3)) == 3 * 5 * layer
+    assert train_flops(full_rows(encoder, batch=5, length=3)) == 3 * 5 * (layer + 2 * 4 * encoder.num_classes)
     both = replace(encoder, architecture="seq2seq", num_decoder_layers=1)
     decoder = layer + 4 * 2 * 3 * 16 + 2 * 2 * 36 + 2 * 3 * 4 * both.target_vocab_size
     assert train_flops(full_rows(both, batch=5, length=3)) == 3 * 5 * (layer + decoder)

@@ -1,11 +1,21 @@
-"""Floating-point operations of a step, counted from the config: those of matrix products, a multiply-add as two.
+"""What a step comes to, counted from the config: its tokens, and the floating-point operations of its matrix products.
 
-Norms, softmax and the optimizer are left out, as the usual utilisation figures leave them out (Chowdhery et al., 2022,
-PaLM, appendix B): below 5% of a step at the widths of the presets. Masked scores are counted, since plain attention
-computes them; embedding lookups are not products.
+A multiply-add is two operations. Norms, softmax and the optimizer are left out, as the usual utilisation figures leave
+them out (Chowdhery et al., 2022, PaLM, appendix B): below 5% of a step at the widths of the presets. Masked scores are
+counted, since plain attention computes them; embedding lookups are not products.
 """
 
 from flax_transformer.config import ModelConfig, TrainConfig
+
+
+def tokens_per_step(config: TrainConfig) -> int:
+    """Tokens that the encoder and the decoder read of a batch without padding."""
+    return config.batch.size * (config.batch.max_source_length + _target_length(config))
+
+
+def _target_length(config: TrainConfig) -> int:
+    """Of the decoder's input; 0 where there is none."""
+    return 0 if config.model.architecture == "classifier" else config.batch.max_target_length - 1
 
 
 def forward_flops(config: TrainConfig) -> int:
@@ -15,7 +25,7 @@ def forward_flops(config: TrainConfig) -> int:
     row = model.num_encoder_layers * (_attention(model, source, source) + _feed_forward(model, source))
     if model.architecture == "classifier":
         return sizes.size * (row + 2 * model.d_model * model.num_classes)
-    target = sizes.max_target_length - 1
+    target = _target_length(config)
     attention = _attention(model, target, target) + _attention(model, target, source)
     row += model.num_decoder_layers * (attention + _feed_forward(model, target))
     return sizes.size * (row + 2 * target * model.d_model * model.target_vocab_size)
