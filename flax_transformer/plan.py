@@ -128,14 +128,22 @@ def abstract_batch(config: TrainConfig) -> Batch:
 
 
 def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, float]:
-    """The compiled step; or None, and the bytes that it would need, where it does not fit."""
+    """The compiled step; or None, and the bytes that it would need at least, where it does not fit."""
     try:
         return lowered.compile(), 0.0
     except jax.errors.JaxRuntimeError as error:
-        used = re.search(r"Used ([\d.]+)([KMGT]?) of", str(error))
-        if "RESOURCE_EXHAUSTED" not in str(error) or used is None:
+        needed = _needed(str(error))
+        if needed is None:
             raise
-        return None, float(used[1]) * 1024 ** " KMGT".index(used[2] or " ")
+        return None, needed
+
+
+def _needed(message: str) -> float | None:
+    """Bytes of HBM by the compiler's complaint that there are too few; it has a second one for temporaries alone."""
+    found = re.search(
+        r"RESOURCE_EXHAUSTED.*(?:Used |temporaries \()([\d.]+)([KMGT]?)\)? (?:of|exceeds)", message, re.DOTALL
+    )
+    return float(found[1]) * 1024 ** " KMGT".index(found[2] or " ") if found else None
 
 
 def _costs(compiled: jax.stages.Compiled, chip: Chip, model_flops: float, tokens: int) -> dict[str, Any]:

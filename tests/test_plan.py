@@ -13,7 +13,7 @@ import pytest
 from flax_transformer import cli
 from flax_transformer.config import ModelConfig
 from flax_transformer.flops import train_flops
-from flax_transformer.plan import CHIPS, Plan, advice
+from flax_transformer.plan import CHIPS, Plan, _needed, advice
 from flax_transformer.presets import full_rows
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu, the extra tpu")
@@ -38,6 +38,24 @@ def test_what_does_not_fit_comes_with_advice():
         assert flag in ways
     assert "--mesh.fsdp" not in " ".join(advice(replace(plan, mesh={"data": 1, "fsdp": 4, "model": 1}), config))
     assert advice(replace(plan, fits=True), config) == []
+
+
+@pytest.mark.parametrize(
+    ("message", "needed"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.50G of 15.75G hbm. Exceeded",
+            17.5 * 2**30,
+        ),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, HLO temporaries (512.00M) exceeds available HBM (0.25G)",
+            2**29,
+        ),
+        ("INTERNAL: Used 17.50G of 15.75G hbm.", None),
+    ],
+)
+def test_what_does_not_fit_is_told_by_the_compilers_complaint(message: str, needed: float | None):
+    assert _needed(message) == needed
 
 
 def test_without_the_compiler_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
