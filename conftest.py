@@ -19,6 +19,14 @@ def forget_programs_of_a_module() -> Iterator[None]:
     jax.clear_caches()
 
 
+@pytest.fixture
+def quick_compilation() -> Iterator[None]:
+    """Programs that run for milliseconds are not worth seconds of optimisation."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(autouse=True)
 def forget_programs_of_a_slow_test(request: pytest.FixtureRequest) -> Iterator[None]:
     yield

@@ -109,7 +109,7 @@ def check_models(config: ModelConfig) -> None:
     check_gradients(flax_gradients(gradients, parent=""), torch_gradients(torch_twin), config.dtype)
 
 
-@pytest.mark.usefixtures("x64")
+@pytest.mark.usefixtures("x64", "quick_compilation")
 @pytest.mark.parametrize("config", seq2seq_variants(), ids=name_of)
 def test_sequence_models_agree(config: ModelConfig) -> None:
     check_models(config)

@@ -57,6 +57,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 }
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("architecture", VARIANTS)
 def test_remat_and_scan_change_nothing(architecture: Any):
     with jax.enable_x64(True):
