@@ -52,8 +52,8 @@ def _file(folder: Path, name: str) -> Path:
 
 def _lengths() -> Iterator[Job]:
     """Both presets on each slice, at three lengths, with plain and with flash attention."""
-    for topology, chips in _SLICES.items():
-        for preset, (tokens, more) in _LOADS.items():
+    for preset, (tokens, more) in _LOADS.items():
+        for topology, chips in _SLICES.items():
             for length in (512, 2048, 8192):
                 for attention in ("flash", "xla"):
                     size = ("--batch", str(chips * tokens // length), "--length", str(length))

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -148,6 +149,10 @@ def _climb_apart(
             problem = errors.read()
         if process.returncode == USER_ERROR:
             raise UserError(problem.strip().splitlines()[-1].removeprefix("error: "))
+        if process.returncode == -signal.SIGKILL:
+            raise UserError(
+                f"the {dtype} tier was killed, most likely for want of memory; free some, or take a smaller model"
+            )
         if process.returncode != 0:
             raise RuntimeError(f"the {dtype} tier ended with exit code {process.returncode}:\n{problem}")
         return json.loads(result_file.read_text(encoding="utf-8"))

@@ -49,8 +49,14 @@ def count_tokens(batch: Batch) -> Int[Array, ""]:
     return tokens if isinstance(batch, ClassifierBatch) else tokens + batch.target_lengths.sum()
 
 
-def _compiler_options(config: TrainConfig, platform: str) -> dict[str, bool] | None:
-    return {"xla_gpu_deterministic_ops": True} if config.deterministic and platform == "gpu" else None
+def _compiler_options(config: TrainConfig, platform: str) -> dict[str, Any] | None:
+    if platform == "gpu" and config.deterministic:
+        return {"xla_gpu_deterministic_ops": True}
+    if platform == "tpu":
+        # Gathers weights that are cut along fsdp whole. By default XLA multiplies by one chip's part after the other:
+        # hundreds of small transfers, and partial sums that are read and written for each.
+        return {"xla_jf_spmd_threshold_for_windowed_einsum_mib": 1_000_000}
+    return None
 
 
 class TrainStep:
