@@ -21,6 +21,8 @@ COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "coll
 # They name values, and move none.
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "opt-barrier")
 _FREE_CALLS = ("AllocateBuffer", "ConcatBitcast")
+# How the name of a fusion begins that sums over chips and keeps each one's part.
+_SCATTER = "all-reduce-scatter"
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,9 @@ def _of_computation(program: _Program, name: str) -> Traffic:
         elif instruction.kind in ("call", "async-start") and instruction.called("calls|to_apply") in program:
             total.add(_of_computation(program, instruction.called("calls|to_apply")))
         else:
-            total.add(Traffic(_hbm_bytes(program, instruction, values), dict(_collective(instruction))))
+            total.add(Traffic(_hbm_bytes(program, instruction, values)))
+    for kind, collective in _collectives(program, name):
+        total.add(Traffic(collectives={kind: collective}))
     return total
 
 
@@ -117,7 +121,7 @@ def _hbm_bytes(program: _Program, instruction: _Instruction, values: dict[str, s
     if kind == "slice-start":  # ((from), part, semaphore)
         part = _sizes(instruction.result, in_hbm=False)[1]
         return part * sum(size > 0 for size in _sizes(instruction.result)[:2])
-    if kind == "fusion":
+    if kind == "fusion" and not instruction.called("calls").startswith(_SCATTER):
         return _of_fusion(program, instruction, values)
     return sum(_sizes(instruction.result)) + sum(sum(_sizes(values.get(name, ""))) for name in instruction.operands)
 
@@ -125,17 +129,19 @@ def _hbm_bytes(program: _Program, instruction: _Instruction, values: dict[str, s
 def _of_fusion(program: _Program, fusion: _Instruction, values: dict[str, str]) -> float:
     """Operands and results; of those that are only cut from, or only written into, just that part."""
     inner = program[fusion.called("calls")]
+    root, sizes = _root(inner), _sizes(fusion.result)
+    if "AsyncCollectiveStart" in root.rest:  # gives (what is sent, what is received, ...)
+        return sum(sum(_sizes(values.get(name, ""))) for name in fusion.operands) + sizes[1]
+    if "AsyncCollectiveDone" in root.rest:
+        return 0.0
     parameters = _parameters(inner)
     read = sum(
         min(sum(_sizes(values.get(name, ""))), _read(program, inner, parameters[index].name))
         for index, name in enumerate(fusion.operands)
         if index in parameters
     )
-    root = _root(inner)
     parts = [_find(inner, name) for name in root.operands] if root.kind == "tuple" else [root]
-    written = (
-        min(size, _written(program, inner, part)) for size, part in zip(_sizes(fusion.result), parts, strict=False)
-    )
+    written = (min(size, _written(program, inner, part)) for size, part in zip(sizes, parts, strict=False))
     return read + sum(written)
 
 
@@ -147,6 +153,8 @@ def _read(program: _Program, inner: list[_Instruction], name: str) -> float:
             continue
         if user.kind == "dynamic-slice":
             total += sum(_sizes(user.result, in_hbm=False))
+        elif user.kind == "tuple" or user.kind in COLLECTIVES:  # handed on; sent beside the fusion
+            continue
         elif user.kind == "bitcast":
             total += _read(program, inner, user.name)
         elif user.kind == "fusion":
@@ -163,6 +171,8 @@ def _read(program: _Program, inner: list[_Instruction], name: str) -> float:
 def _written(program: _Program, inner: list[_Instruction], value: _Instruction) -> float:
     """Bytes that a fusion writes of one of its results."""
     value = _behind_bitcasts(inner, value)
+    if value.kind == "parameter" or value.kind in COLLECTIVES:  # handed on
+        return 0.0
     if value.kind == "dynamic-update-slice":
         return sum(_sizes(_find(inner, value.operands[1]).result, in_hbm=False))
     if value.kind == "fusion":
@@ -199,22 +209,37 @@ def _sizes(types: str, *, in_hbm: bool = True) -> list[float]:
     ]
 
 
-def _collective(instruction: _Instruction) -> Iterator[tuple[str, Collective]]:
-    """The collective that an instruction is, if it is one.
+def _collectives(program: _Program, name: str) -> Iterator[tuple[str, Collective]]:
+    """The collectives of a computation, and of those of its fusions that start one; others only go on with one."""
+    for instruction in program[name]:
+        kind = instruction.kind.removesuffix("-start")
+        fused = instruction.called("calls") if kind == "fusion" else ""
+        if kind in COLLECTIVES:
+            yield kind, _collective(instruction, kind)
+        elif fused.startswith(_SCATTER):
+            yield "reduce-scatter", _scatter(next(i for i in program[fused] if i.kind == "all-reduce"))
+        elif fused and "AsyncCollectiveStart" in _root(program[fused]).rest:
+            yield from _collectives(program, fused)
 
-    Sent bytes are those of a ring (Patarasuk & Yuan, 2009): of n chips, each sends (n - 1) / n of the whole, and an
-    all-reduce does so twice.
+
+def _collective(instruction: _Instruction, kind: str) -> Collective:
+    """Sent bytes are those of a ring (Patarasuk & Yuan, 2009).
+
+    Of n chips, each sends (n - 1) / n of the whole, and an all-reduce does so twice.
     """
-    kind = instruction.kind.removesuffix("-start")
-    if kind not in COLLECTIVES:
-        return
     chips, parts = _group_size(instruction.rest), _sizes(instruction.result, in_hbm=False)
     # The asynchronous start of a gather or a permutation gives its operand along with its result.
     is_pair = instruction.kind.endswith("-start") and kind != "all-reduce"
     whole = max(parts, default=0.0) if is_pair else sum(parts)
     whole *= chips if kind == "reduce-scatter" else 1
     share = 1.0 if kind == "collective-permute" else (chips - 1) / chips
-    yield kind, Collective(1, whole, whole * share * (2 if kind == "all-reduce" else 1))
+    return Collective(1, whole, whole * share * (2 if kind == "all-reduce" else 1))
+
+
+def _scatter(all_reduce: _Instruction) -> Collective:
+    """An all-reduce of whose result each chip keeps its part, which TPUs run as one operation."""
+    both_ways = _collective(all_reduce, "all-reduce")
+    return Collective(1, both_ways.bytes, both_ways.sent / 2)
 
 
 def _group_size(attributes: str) -> int:

@@ -101,3 +101,57 @@ def test_collectives_are_counted_by_kind_with_the_bytes_that_a_ring_sends() -> N
         "collective-permute": Collective(1, 40, 40.0),
         "reduce-scatter": Collective(1, 512, 512 * 7 / 8),
     }
+
+
+ASYNCHRONOUS = """HloModule jit_step, is_scheduled=true
+
+%begin (param_0.1: bf16[16,128]) -> (bf16[16,128], bf16[128,128], u32[]) {
+  %param_0.1 = bf16[16,128]{1,0:T(8,128)} parameter(0)
+  %gather.1 = bf16[128,128]{1,0:T(8,128)} all-gather(%param_0.1), replica_groups=[1,8]<=[8]
+  ROOT %start.1 = (bf16[16,128], bf16[128,128], u32[]) custom-call(%gather.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%beside (param_0.2: bf16[16,128], param_1.2: bf16[128,128], param_2.2: f32[64]) -> (f32[64], bf16[128,128]) {
+  %param_0.2 = bf16[16,128]{1,0:T(8,128)} parameter(0)
+  %param_1.2 = bf16[128,128]{1,0:T(8,128)} parameter(1)
+  %param_2.2 = f32[64]{0:T(256)} parameter(2)
+  %gather.2 = bf16[128,128]{1,0:T(8,128)} all-gather(%param_0.2), replica_groups=[1,8]<=[8], dimensions={0}
+  %sum.2 = f32[64]{0:T(256)} add(%param_2.2, %param_2.2)
+  ROOT %both.2 = (f32[64]{0:T(256)}, bf16[128,128]{1,0:T(8,128)}) tuple(%sum.2, %param_1.2)
+}
+
+%end (param_0.3: bf16[16,128], param_1.3: bf16[128,128]) -> bf16[128,128] {
+  %param_0.3 = bf16[16,128]{1,0:T(8,128)} parameter(0)
+  %param_1.3 = bf16[128,128]{1,0:T(8,128)} parameter(1)
+  %gather.3 = bf16[128,128]{1,0:T(8,128)} all-gather(%param_0.3), replica_groups=[1,8]<=[8], dimensions={0}
+  ROOT %done.3 = bf16[128,128] custom-call(%param_1.3, %gather.3), custom_call_target="AsyncCollectiveDone"
+}
+
+%all-reduce-scatter.4 (param_0.4: f32[64]) -> f32[8] {
+  %param_0.4 = f32[64]{0:T(256)} parameter(0)
+  %whole.4 = f32[64]{0:T(256)} all-reduce(%param_0.4), replica_groups=[1,8]<=[8], to_apply=%add
+  %chip.4 = u32[] partition-id()
+  ROOT %own.4 = f32[8]{0:T(256)} dynamic-slice(%whole.4, %chip.4), dynamic_slice_sizes={8}
+}
+
+ENTRY %main (w: bf16[16,128], x: f32[64]) -> f32[8] {
+  %w = bf16[16,128]{1,0:T(8,128)} parameter(0)
+  %x = f32[64]{0:T(256)} parameter(1)
+  %started = (bf16[16,128]{1,0:T(8,128)}, bf16[128,128]{1,0:T(8,128)}, u32[]{:S(2)}) fusion(%w), calls=%begin
+  %room = bf16[128,128]{1,0:T(8,128)} get-tuple-element(%started), index=1
+  %passed = (f32[64]{0:T(256)}, bf16[128,128]{1,0:T(8,128)}) fusion(%w, %room, %x), calls=%beside
+  %sum = f32[64]{0:T(256)} get-tuple-element(%passed), index=0
+  %gathered = bf16[128,128]{1,0:T(8,128)} fusion(%w, %room), calls=%end
+  ROOT %part = f32[8]{0:T(256)} fusion(%sum), calls=%all-reduce-scatter.4
+}
+"""
+
+
+def test_a_collective_that_goes_on_beside_fusions_is_counted_where_it_starts() -> None:
+    moved = traffic(ASYNCHRONOUS)
+    assert moved.collectives == {
+        "all-gather": Collective(1, 128 * 128 * 2, 128 * 128 * 2 * 7 / 8),
+        "reduce-scatter": Collective(1, 256, 256 * 7 / 8),
+    }
+    beside = 2 * 256
+    assert moved.hbm == (16 + 128) * 128 * 2 + beside + 256 + 32
