@@ -90,3 +90,14 @@ def test_without_torch_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["verify", "--preset", "small"]) == 2
     assert "flax-transformer[torch]" in capsys.readouterr().err
+
+
+def test_a_tier_that_the_system_kills_is_told_as_want_of_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
+):
+    killed = tmp_path / "python"
+    killed.write_text("#!/bin/sh\nkill -KILL $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(killed))
+    assert main(["verify", "--preset", "small", "--dtype", "float32"]) == 2
+    assert "error: the float32 tier was killed, most likely for want of memory" in capsys.readouterr().err
