@@ -33,12 +33,14 @@ class Chip:
     link_bandwidth: float
 
 
-# https://docs.cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e: link bandwidth is half of the bidirectional figure there.
+_GIB = 2.0**30
+# https://docs.cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e: link bandwidth is half of the bidirectional figure there,
+# and the compiler shows that GB of HBM are GiB.
 CHIPS = {
-    "v4": Chip(275e12, 32e9, 1228e9, 150e9),
-    "v5e": Chip(197e12, 16e9, 819e9, 200e9),
-    "v5p": Chip(459e12, 95e9, 2765e9, 600e9),
-    "v6e": Chip(918e12, 32e9, 1600e9, 400e9),
+    "v4": Chip(275e12, 32 * _GIB, 1228e9, 150e9),
+    "v5e": Chip(197e12, 16 * _GIB, 819e9, 200e9),
+    "v5p": Chip(459e12, 95 * _GIB, 2765e9, 600e9),
+    "v6e": Chip(918e12, 32 * _GIB, 1600e9, 400e9),
 }
 
 
