@@ -7,9 +7,11 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
@@ -253,7 +255,8 @@ def predict(arguments: Sequence[str]) -> int:
     _set_up_jax()
     predictor = Predictor(run.best_model(), run.tokenizer, batch, flags.generation, constraint)
     try:
-        write_predictions(predictor, texts, run, flags.output, flags.resume)
+        with _plain_interrupts():
+            write_predictions(predictor, texts, run, flags.output, flags.resume)
     except KeyboardInterrupt:
         if flags.output is None:
             raise
@@ -352,6 +355,31 @@ def plan(arguments: Sequence[str]) -> int:
     from flax_transformer.plan_command import plan as command
 
     return command(arguments, f"{PROGRAM} plan")
+
+
+@contextmanager
+def _plain_interrupts() -> Iterator[None]:
+    """Let Ctrl-C end as KeyboardInterrupt also where it comes within jaxlib, which makes an error of its own of it."""
+    came = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        signal.default_int_handler(number, frame)
+
+    previous = signal.getsignal(signal.SIGINT)
+    if previous is not signal.default_int_handler:  # ignored, or somebody else's
+        yield
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    except Exception:
+        if came:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _require_absent(path: Path | None, instead: str = "") -> None:

@@ -103,6 +103,22 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 # Stopped and gone on with
 
 
+def test_an_interrupt_that_jaxlib_makes_an_error_of_is_an_interrupt():
+    """As where it comes while static arguments are compared."""
+
+    def compare():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as interrupt:
+            raise ValueError("static arguments should be comparable") from interrupt
+
+    with pytest.raises(KeyboardInterrupt), cli._plain_interrupts():
+        compare()
+    with pytest.raises(ValueError, match="another"), cli._plain_interrupts():
+        raise ValueError("another")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_goes_on_as_if_it_had_never_been_stopped(
     generator: Path, texts: Path, tmp_path: Path, number: signal.Signals
