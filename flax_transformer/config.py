@@ -112,7 +112,7 @@ class ModelConfig:
     attention_backend: AttentionBackend = "auto"
     # what the backward pass of a layer computes again, to save memory: nothing; all but the outputs of linear maps; all
     remat: Remat = "none"
-    # layers as one loop: the time to compile stays the same however many there are, dropout draws other masks
+    # layers as one loop, which compiles faster where there are many; dropout draws other masks
     scan_layers: bool = False
     # of matrix products; softmax, norms, residuals and losses stay in at least float32
     dtype: FloatDtype = "float32"
