@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +22,10 @@ from flax_transformer.taps import tap
 log = logging.getLogger(__name__)
 
 
+# By this name rematerialisation may keep what the flash kernel has computed.
+FLASH_OUTPUTS = "flash attention"
+
+
 class KeyValue(NamedTuple):
     """Projected keys and values: of the memory, or of the tokens decoded so far.
 
@@ -30,6 +34,10 @@ class KeyValue(NamedTuple):
 
     key: Float[Array, "batch heads keys head_dim"]
     value: Float[Array, "batch heads keys head_dim"]
+
+
+# Of each decoder layer; or stacked, as the layers are.
+KeyValues = Sequence[KeyValue] | KeyValue
 
 
 def attention_weights(
@@ -100,7 +108,9 @@ def flash_attention(query: Array, key: Array, value: Array, mask: AttentionMask)
         shape = (query.shape[1], key.shape[1])
         one_head = (pallas.CausalMask if mask.causal else pallas.FullMask)(shape)
         kernel = pallas.make_splash_mha_single_device(
-            pallas.MultiHeadMask([one_head] * query.shape[2]), block_sizes=_flash_blocks(*shape)
+            pallas.MultiHeadMask([one_head] * query.shape[2]),
+            block_sizes=_flash_blocks(*shape),
+            residual_checkpoint_name=FLASH_OUTPUTS,
         )
         segments = None
         if key_lengths is not None:

@@ -110,9 +110,10 @@ class ModelConfig:
     pooling: Pooling = "mean"
     # auto takes the fastest kernel that can serve the request; the others are taken or refused
     attention_backend: AttentionBackend = "auto"
-    # what the backward pass of a layer computes again, to save memory: nothing; all but the outputs of linear maps; all
+    # what the backward pass of a layer computes again, to save memory: nothing; all but the outputs of linear maps and
+    # of the flash kernel; all
     remat: Remat = "none"
-    # layers as one loop, which compiles faster where there are many; dropout draws other masks
+    # train the layers as one loop, compiled in the same time however many there are; dropout draws other masks
     scan_layers: bool = False
     # of matrix products; softmax, norms, residuals and losses stay in at least float32
     dtype: FloatDtype = "float32"

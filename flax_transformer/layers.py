@@ -4,16 +4,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from flax_transformer.attention import KeyValue, MultiHeadAttention
+from flax_transformer.attention import FLASH_OUTPUTS, KeyValue, KeyValues, MultiHeadAttention
 from flax_transformer.config import ModelConfig
 from flax_transformer.dropout import Dropout
 from flax_transformer.linear import Linear, layer_norm
 from flax_transformer.masks import AttentionMask
 from flax_transformer.mesh import constrain
+from flax_transformer.stack import Layers, map_layers, scan_layers
 from flax_transformer.taps import is_recording, tap
 
 Layer = TypeVar("Layer", bound=nnx.Module)
@@ -121,62 +121,43 @@ def write_cache(cache: KeyValue, new: KeyValue, offset: Array | int) -> KeyValue
 
 
 # remat -> what of a layer is kept for the backward pass, beside its inputs.
+_policies = jax.checkpoint_policies
 _KEPT = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": _policies.save_from_both_policies(
+        _policies.dots_with_no_batch_dims_saveable, _policies.save_only_these_names(FLASH_OUTPUTS)
+    ),
+    "full": _policies.nothing_saveable,
 }
 
 
 def apply_layers(
-    apply: Callable[[Layer, Sequences, Any, nnx.Rngs | None], tuple[Sequences, Any]],
-    layers: Sequence[Layer],
+    apply: Callable[..., tuple[Sequences, Any]],
+    layers: Layers[Layer],
     x: Sequences,
-    inputs: Sequence[Any],
     config: ModelConfig,
     rngs: nnx.Rngs | None,
-    *,
-    may_scan: bool = True,
-) -> tuple[Sequences, list[Any]]:
+    *inputs: Any,
+) -> tuple[Sequences, Any]:
     """Hand ``x`` from layer to layer; unrolled or as a loop, with or without rematerialisation (Chen et al., 2016).
 
     Args:
-        apply: one layer, given ``x`` and its own one of ``inputs``.
+        apply: one layer, given ``x``, ``rngs`` and its own one of each of ``inputs``.
+        layers: one by one, or stacked.
+        inputs: each in a list or stacked, as the layers are; or None for all layers.
 
     Returns:
         The last layer's ``x``, and what each layer gave besides.
     """
     if config.remat in _KEPT and not is_recording():
-        apply = nnx.remat(apply, policy=_KEPT[config.remat])
-    if config.scan_layers and may_scan and not is_recording():
-        return _scan_layers(apply, layers, x, inputs, rngs)
+        # Forward and backward pass of stacked layers are two loops, between which XLA cannot merge anything anyway.
+        apply = nnx.remat(apply, policy=_KEPT[config.remat], prevent_cse=isinstance(layers, Sequence))
+    if not isinstance(layers, Sequence):
+        return scan_layers(apply, layers, x, rngs, inputs)
     outputs = []
-    for layer, own in zip(layers, inputs, strict=True):
-        x, output = apply(layer, x, own, rngs)
+    for layer, *own in zip(layers, *(each or [None] * len(layers) for each in inputs), strict=True):
+        x, output = apply(layer, x, rngs, *own)
         outputs.append(output)
     return x, outputs
-
-
-def _scan_layers(
-    apply: Callable[..., tuple[Sequences, Any]],
-    layers: Sequence[nnx.Module],
-    x: Sequences,
-    inputs: Sequence[Any],
-    rngs: nnx.Rngs | None,
-) -> tuple[Sequences, list[Any]]:
-    """The layers keep weights of their own, so that no name depends on the loop; they are stacked for it anew."""
-
-    def stack(trees: Sequence[Any]) -> Any:
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-    graph = nnx.graphdef(layers[0])
-    keys = None if rngs is None else jax.random.split(rngs.dropout(), len(layers))
-
-    def step(x: Sequences, part: tuple[Any, Any, Any]) -> tuple[Sequences, Any]:
-        state, own, key = part
-        return apply(nnx.merge(graph, state), x, own, None if key is None else nnx.Rngs(dropout=key))
-
-    x, outputs = jax.lax.scan(step, x, (stack([nnx.state(layer) for layer in layers]), stack(inputs), keys))
-    return x, [jax.tree.map(lambda leaf, i=i: leaf[i], outputs) for i in range(len(layers))]
 
 
 class Encoder(nnx.Module):
@@ -188,10 +169,10 @@ class Encoder(nnx.Module):
         self.norm = layer_norm(config, rngs=rngs) if config.final_norm else None
 
     def __call__(self, x: Sequences, mask: AttentionMask, rngs: nnx.Rngs | None = None) -> Sequences:
-        def apply(layer: EncoderLayer, x: Sequences, _: None, rngs: nnx.Rngs | None) -> tuple[Sequences, None]:
+        def apply(layer: EncoderLayer, x: Sequences, rngs: nnx.Rngs | None) -> tuple[Sequences, None]:
             return layer(x, mask, rngs), None
 
-        x, _ = apply_layers(apply, self.layers, x, [None] * len(self.layers), self.config, rngs)
+        x, _ = apply_layers(apply, self.layers, x, self.config, rngs)
         return x if self.norm is None else self.norm(x)
 
 
@@ -203,28 +184,25 @@ class Decoder(nnx.Module):
         self.layers = nnx.List([DecoderLayer(config, rngs=rngs) for _ in range(config.num_decoder_layers)])
         self.norm = layer_norm(config, rngs=rngs) if config.final_norm else None
 
-    def project_memory(self, memory: Sequences) -> list[KeyValue]:
+    def project_memory(self, memory: Sequences) -> KeyValues:
         """Each layer's keys and values of the memory: computed once for a source, whatever the number of new tokens."""
-        return [layer.cross_attention.project(memory) for layer in self.layers]
+        return map_layers(lambda layer: layer.cross_attention.project(memory), self.layers)
 
     def __call__(
         self,
         x: Sequences,
-        memory: Sequence[KeyValue],
+        memory: KeyValues,
         mask: AttentionMask,
         memory_mask: AttentionMask,
         rngs: nnx.Rngs | None = None,
-        cache: Sequence[KeyValue] | None = None,
-    ) -> tuple[Sequences, list[KeyValue]]:
+        cache: KeyValues | None = None,
+    ) -> tuple[Sequences, KeyValues]:
         """The whole target, or its next tokens given each layer's cache. Returns the output and the written caches."""
-        caches = cache or [None] * len(self.layers)
 
         def apply(
-            layer: DecoderLayer, x: Sequences, own: tuple[KeyValue, KeyValue | None], rngs: nnx.Rngs | None
+            layer: DecoderLayer, x: Sequences, rngs: nnx.Rngs | None, memory: KeyValue, cache: KeyValue | None
         ) -> tuple[Sequences, KeyValue]:
-            memory, cache = own
             return layer(x, memory, mask, memory_mask, rngs, cache)
 
-        inputs = list(zip(memory, caches, strict=True))
-        x, written = apply_layers(apply, self.layers, x, inputs, self.config, rngs, may_scan=cache is None)
+        x, written = apply_layers(apply, self.layers, x, self.config, rngs, memory, cache)
         return (x if self.norm is None else self.norm(x)), written

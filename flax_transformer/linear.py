@@ -110,6 +110,8 @@ def layer_norm(config: ModelConfig, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
         use_bias=config.bias,
         use_fast_variance=False,
         param_dtype=jnp.dtype(config.param_dtype),
+        scale_metadata={"axes": ("embed",)},
+        bias_metadata={"axes": ("embed",)},
         rngs=rngs,
     )
 

@@ -29,17 +29,18 @@ def partition(axes: Axes, shape: tuple[int, ...], mesh: Mapping[str, int]) -> Pa
     """How an array is cut. What does not divide stays whole, and so do vectors along fsdp, being small.
 
     Args:
-        axes: the name of each axis, None for one without a rule.
+        axes: the names of the last axes, None for one without a rule. One before them is that of stacked layers.
         mesh: sizes of the mesh's axes.
     """
+    stacked = len(shape) - len(axes)
 
     def along(axis: str | None, size: int) -> tuple[str, ...] | None:
         cut = tuple(name for name in RULES.get(axis or "", ()) if mesh[name] > 1)
-        if axis == "embed" and len(shape) == 1:
+        if axis == "embed" and len(axes) == 1:
             return None
         return cut if cut and size % math.prod(mesh[name] for name in cut) == 0 else None
 
-    return PartitionSpec(*map(along, axes, shape))
+    return PartitionSpec(*[None] * stacked, *map(along, axes, shape[stacked:]))
 
 
 def current_mesh() -> AbstractMesh | None:

@@ -1,13 +1,11 @@
 """The two models: an encoder with a classification head, and an encoder with a decoder."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from flax_transformer.attention import KeyValue
+from flax_transformer.attention import KeyValue, KeyValues
 from flax_transformer.config import ModelConfig, Pooling
 from flax_transformer.dropout import Dropout
 from flax_transformer.layers import Decoder, Encoder
@@ -121,14 +119,14 @@ class Seq2Seq(nnx.Module):
     def decode(
         self,
         target: Int[Array, "batch target"],
-        memory: Sequence[KeyValue],
+        memory: KeyValues,
         source_lengths: Lengths,
         *,
         target_lengths: Lengths = None,
         offset: Offset = 0,
-        cache: Sequence[KeyValue] | None = None,
+        cache: KeyValues | None = None,
         rngs: nnx.Rngs | None = None,
-    ) -> tuple[Float[Array, "batch target vocab"], list[KeyValue]]:
+    ) -> tuple[Float[Array, "batch target vocab"], KeyValues]:
         """Logits after each token of ``target``, whose first token stands at ``offset``.
 
         Args:

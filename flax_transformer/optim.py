@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from flax_transformer.config import OptimizerConfig
@@ -91,14 +92,18 @@ def _bias_correction(beta: float, count: Int[Array, ""]) -> Float[Array, ""]:
     return -jnp.expm1(count * math.log(beta))
 
 
-def decays(parameter: Array) -> bool:
-    """Weight decay acts on matrices, never on norms and biases."""
-    return parameter.ndim > 1
+def decays(parameter: Array | nnx.Param) -> bool:
+    """Weight decay acts on matrices, never on norms and biases; also where those of all layers are stacked."""
+    return len(parameter.axes if isinstance(parameter, nnx.Param) else parameter.shape) > 1
 
 
 def create_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
     """Clipping, then Adam with L2 decay in the gradient or AdamW with decoupled decay, then the schedule."""
-    decay = optax.add_decayed_weights(config.weight_decay, mask=lambda params: jax.tree.map(decays, params))
+
+    def mask(params: Any) -> Any:
+        return jax.tree.map(decays, params, is_leaf=lambda leaf: isinstance(leaf, nnx.Param))
+
+    decay = optax.add_decayed_weights(config.weight_decay, mask)
     adam = scale_by_adam(config.beta1, config.beta2, config.eps)
     return optax.chain(
         clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),

@@ -40,7 +40,7 @@ class PlanFlags:
     remat: Remat = "none"
     """what the backward pass of a layer computes again"""
     scan_layers: tyro.conf.FlagCreatePairsOff[bool] = False
-    """layers as one loop"""
+    """train the layers as one loop"""
     accumulation: int = 1
     """parts that a batch is cut into"""
     json: Path | None = None

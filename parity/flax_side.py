@@ -19,6 +19,7 @@ from flax_transformer import linear, losses, models, optim
 from flax_transformer import weights as bridge
 from flax_transformer.config import GenerationConfig, ModelConfig, TrainConfig
 from flax_transformer.data.batches import Batch, Seq2SeqBatch
+from flax_transformer.stack import stack_layers, unstack_layers
 from flax_transformer.taps import Tape, recording
 from flax_transformer.training import step as training
 from parity.measure import Arrays
@@ -158,27 +159,32 @@ class Trainer:
     def __init__(self, config: TrainConfig, weights: Arrays, total_steps: int) -> None:
         in_float64 = jnp.result_type(float) == jnp.float64
         self.step = _train_step(training.TrainStep, config, total_steps, in_float64)
-        _, self._like = _abstract_model(models.create_model, config.model)
+        self._model = config.model
         zeros = {name: np.zeros_like(weight) for name, weight in weights.items()}
         self.state = OptimizerState(weights, zeros, zeros, 0)
 
     @property
     def state(self) -> OptimizerState:
         mean, square = (optax.tree_utils.tree_get(self._state.opt_state, name) for name in ("mean", "square"))
-        return OptimizerState(
-            _from_state(self._state.params), _from_state(mean), _from_state(square), int(self._state.step)
-        )
+        params, mean, square = map(self._layer_by_layer, (self._state.params, mean, square))
+        return OptimizerState(params, mean, square, int(self._state.step))
 
     @state.setter
     def state(self, state: OptimizerState) -> None:
-        params, mean, square = (
-            _to_state(self._like, bridge.from_torch(arrays)) for arrays in (state.weights, state.mean, state.square)
-        )
+        params, mean, square = map(self.as_trained, (state.weights, state.mean, state.square))
         opt_state = optax.tree_utils.tree_set(
             self.step.optimizer.init(params), mean=mean, square=square, count=jnp.array(state.count, jnp.int32)
         )
         # The step donates its state: no two of its arrays may share a buffer.
         self._state = training.TrainState(params, jax.tree.map(jnp.array, opt_state), jnp.array(state.count, jnp.int32))
+
+    def as_trained(self, arrays: Arrays) -> nnx.State:
+        """Parameters, gradients or moments as the training step has them, whose layers may be stacked."""
+        return nnx.state(stack_layers(nnx.merge(*_graph_and_params(self._model, arrays))))
+
+    def _layer_by_layer(self, state: nnx.State) -> Arrays:
+        """The inverse."""
+        return _from_state(nnx.state(unstack_layers(nnx.merge(self.step.graph, state))))
 
     def __call__(self, batch: Batch) -> dict[str, float]:
         self._state, metrics = self.step(self._state, batch)
@@ -192,7 +198,7 @@ def update(config: TrainConfig, state: OptimizerState, gradients: Sequence[Array
     params, opt_state = trainer._state.params, trainer._state.opt_state
     step = _optimizer_step(trainer.step)
     for of_step in gradients:
-        params, opt_state = step(_to_state(trainer._like, bridge.from_torch(of_step)), opt_state, params)
+        params, opt_state = step(trainer.as_trained(of_step), opt_state, params)
     trainer._state = training.TrainState(params, opt_state, jnp.asarray(state.count + len(gradients), jnp.int32))
     return trainer.state
 

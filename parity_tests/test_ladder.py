@@ -48,6 +48,11 @@ def test_the_whole_ladder_in_both_tiers(model: dict, dtype: str):
     assert_passed(climb(Pair(make_case(config, seed=5, sizes=SIZES))))
 
 
+def test_training_with_stacked_layers(x64):
+    config = dataclasses.replace(TINY, num_decoder_layers=2, scan_layers=True, dtype="float64", param_dtype="float64")
+    assert_passed(climb(Pair(make_case(config, seed=5, sizes=SIZES)), ["optimizer", "step"]))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_the_whole_ladder_of_a_small_model_and_100_steps(norm_first: bool, dtype: str):

@@ -1,4 +1,4 @@
-"""Remat and scan: the loss and every gradient are those of unrolled layers, and so are the names of the weights."""
+"""Remat and scan: the loss and every gradient are those of layers one by one, and so are the names of the weights."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from flax_transformer.config import ModelConfig
+from flax_transformer import optim
+from flax_transformer.config import BatchConfig, ImdbData, ModelConfig, OptimizerConfig, TrainConfig
 from flax_transformer.data.batches import ClassifierBatch, Seq2SeqBatch
 from flax_transformer.models import create_model
-from flax_transformer.training.step import batch_loss
+from flax_transformer.stack import stack_layers, unstack_layers
+from flax_transformer.training.step import TrainStep, batch_loss
 from flax_transformer.weights import get_weights
 
 ROWS, SOURCE, TARGET, VOCABULARY = 3, 7, 5, 29
@@ -41,14 +43,14 @@ def loss_and_gradients(config: ModelConfig, *, drops: bool = False) -> tuple[flo
         else Seq2SeqBatch(*source, rng.integers(3, VOCABULARY, (ROWS, TARGET)), np.array([4, TARGET, 2]))
     )
     batch = type(batch)(*map(jnp.asarray, batch))
-    graph, params = nnx.split(create_model(config, seed=1))
+    graph, params = nnx.split(stack_layers(create_model(config, seed=1)))
 
     def loss(params: nnx.State) -> jax.Array:
         rngs = nnx.Rngs(dropout=2) if drops else None
         return batch_loss(nnx.merge(graph, params), batch, rngs=rngs)[0]
 
     value, gradients = jax.jit(jax.value_and_grad(loss))(params)
-    return float(value), get_weights(nnx.merge(graph, gradients))
+    return float(value), get_weights(unstack_layers(nnx.merge(graph, gradients)))
 
 
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -71,6 +73,38 @@ def test_remat_and_scan_change_nothing(architecture: Any):
                 np.testing.assert_allclose(same[name], gradient, rtol=0, atol=1e-12, err_msg=f"{variant} {name}")
         other, _ = loss_and_gradients(replace(config, num_encoder_layers=2))
         assert other != pytest.approx(loss, rel=1e-6)
+
+
+def train(model: ModelConfig, *, steps: int = 4) -> tuple[list[float], dict[str, np.ndarray]]:
+    """Losses and last weights; Adam with decoupled decay, which must find the vectors among stacked weights."""
+    optimizer = OptimizerConfig("adamw", learning_rate=1e-2, weight_decay=0.5, clip_norm=1.0)
+    rng = np.random.default_rng(0)
+    source = rng.integers(3, VOCABULARY, (ROWS, SOURCE)), np.array([SOURCE, 3, 1])
+    batch = ClassifierBatch(*source, np.array([0, 1, 1]))
+    config = TrainConfig(ImdbData(), model=model, optimizer=optimizer, batch=BatchConfig(size=ROWS))
+    step = TrainStep(config, total_steps=steps)
+    state, losses = step.init(), []
+    for _ in range(steps):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+    return losses, get_weights(step.model(state))
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_training_with_scan_is_training_layer_by_layer(monkeypatch: pytest.MonkeyPatch):
+    with jax.enable_x64(True):
+        config = replace(SMALL, architecture="classifier", num_encoder_layers=2)
+        scanned = replace(config, scan_layers=True)
+        losses, weights = train(config)
+        same_losses, same = train(scanned)
+        np.testing.assert_allclose(same_losses, losses, rtol=1e-12)
+        assert same.keys() == weights.keys()
+        for name, weight in weights.items():
+            np.testing.assert_allclose(same[name], weight, rtol=0, atol=1e-11, err_msg=name)
+        monkeypatch.setattr(optim, "decays", lambda parameter: parameter.ndim > 1)  # takes stacked vectors for matrices
+        _, mistaken = train(scanned)
+        scale = "encoder.layers.0.feed_forward_residual.norm.scale"
+        assert np.abs(mistaken[scale] - weights[scale]).max() > 1e-4
 
 
 def test_remat_draws_the_dropout_masks_of_the_forward_pass_again():

@@ -22,6 +22,7 @@ from flax_transformer.data.tasks import primary_metric
 from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer
 from flax_transformer.errors import UserError
 from flax_transformer.models import Classifier, Seq2Seq, create_model
+from flax_transformer.stack import stack_layers, unstack_layers
 from flax_transformer.training.checkpoint import Checkpoints
 from flax_transformer.training.sharding import on_mesh
 from flax_transformer.weights import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, load_export
@@ -69,10 +70,10 @@ class Run:
             step = checkpoints.best_step
             if step is None:
                 raise UserError(f"{self.folder}: expected a checkpoint, but there is none; go on with --resume first")
-            shapes = nnx.eval_shape(lambda: create_model(self.config.model, self.config.seed))
+            shapes = nnx.eval_shape(lambda: stack_layers(create_model(self.config.model, self.config.seed)))
             graph, params = nnx.split(shapes)
             params = params if mesh is None else on_mesh(params, mesh)
-            return nnx.merge(graph, checkpoints.restore_params(step, params))
+            return unstack_layers(nnx.merge(graph, checkpoints.restore_params(step, params)))
 
 
 class Exported(Run):

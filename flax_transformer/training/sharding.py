@@ -54,8 +54,7 @@ def state_shardings(state: Tree, mesh: Mesh) -> Tree:
     def sharding(leaf: Any) -> Any:
         if not _is_variable(leaf):
             return NamedSharding(mesh, PartitionSpec())
-        axes = leaf.get_metadata("axes", (None,) * len(leaf.shape))
-        return leaf.replace(NamedSharding(mesh, partition(axes, leaf.shape, mesh.shape)))
+        return leaf.replace(NamedSharding(mesh, partition(leaf.axes, leaf.shape, mesh.shape)))
 
     return jax.tree.map(sharding, state, is_leaf=_is_variable)
 
@@ -73,9 +72,8 @@ def undivided(params: nnx.State, mesh: Mesh) -> list[str]:
     """The weights that an axis of the mesh should cut but does not, since their size does not divide."""
     names = []
     for path, param in nnx.to_flat_state(params):
-        axes = param.get_metadata("axes", ())
-        multiples = tuple(math.prod(mesh.shape.values()) for _ in axes)
-        if partition(axes, param.shape, mesh.shape) != partition(axes, multiples, mesh.shape):
+        multiples = (math.prod(mesh.shape.values()),) * param.ndim
+        if partition(param.axes, param.shape, mesh.shape) != partition(param.axes, multiples, mesh.shape):
             names.append(f"{'.'.join(map(str, path))} {tuple(param.shape)}")
     return names
 

@@ -14,6 +14,7 @@ from flax_transformer.data.batches import ClassifierBatch, Seq2SeqBatch
 from flax_transformer.losses import classification_loss, seq2seq_loss, shift_target
 from flax_transformer.models import Classifier, Seq2Seq, create_model
 from flax_transformer.optim import create_optimizer, schedule
+from flax_transformer.stack import stack_layers, unstack_layers
 from flax_transformer.training.sharding import check_batch, create_mesh, on_mesh, row_sharding, state_shardings
 
 Batch = Seq2SeqBatch | ClassifierBatch
@@ -97,12 +98,12 @@ class TrainStep:
         return self._init()
 
     def _create(self) -> tuple[nnx.GraphDef, TrainState]:
-        graph, params = nnx.split(create_model(self.config.model, self.config.seed))
+        graph, params = nnx.split(stack_layers(create_model(self.config.model, self.config.seed)))
         return graph, TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32))
 
     def model(self, state: TrainState) -> Classifier | Seq2Seq:
         """The model with the state's weights, for evaluation and export."""
-        return nnx.merge(self.graph, state.params)
+        return unstack_layers(nnx.merge(self.graph, state.params))
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """One optimizer step. ``state`` is donated: its arrays are gone afterwards.

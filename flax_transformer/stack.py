@@ -1,0 +1,73 @@
+"""The layers of a stack as one, run as a loop: the training step is compiled for one layer, however many there are.
+
+The weights of all layers lie one after the other along a first axis. Training alone knows them so; a model that is
+evaluated, generates or is exported has its layers one by one, and so do the names of its weights.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array
+
+Model = TypeVar("Model", bound=nnx.Module)
+Layer = TypeVar("Layer", bound=nnx.Module)
+# Layers one by one, or stacked.
+Layers = Sequence[Layer] | Layer
+
+
+def stack_layers(model: Model) -> Model:
+    """Stack the layers of ``model``, in place, if its config asks for a loop."""
+    for stack in _stacks(model):
+        if stack.config.scan_layers:
+            states = [nnx.state(layer) for layer in stack.layers]
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+            stack.layers = nnx.merge(nnx.graphdef(stack.layers[0]), stacked)
+    return model
+
+
+def unstack_layers(model: Model) -> Model:
+    """Give ``model`` its layers one by one, in place, if they are stacked: the inverse of :func:`stack_layers`."""
+    for stack in _stacks(model):
+        if not isinstance(stack.layers, Sequence):
+            graph, stacked = nnx.split(stack.layers)
+            count = jax.tree.leaves(stacked)[0].shape[0]
+            states = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(count)]
+            stack.layers = nnx.List([nnx.merge(graph, state) for state in states])
+    return model
+
+
+def _stacks(model: Any) -> list[Any]:
+    return [getattr(model, name) for name in ("encoder", "decoder") if hasattr(model, name)]
+
+
+def map_layers(apply: Callable[[Layer], Any], layers: Layers[Layer]) -> Any:
+    """``apply`` to each layer by itself: a list, or stacked arrays, as the layers are."""
+    if isinstance(layers, Sequence):
+        return [apply(layer) for layer in layers]
+    graph, stacked = nnx.split(layers)
+    return jax.lax.map(lambda state: apply(nnx.merge(graph, state)), stacked)
+
+
+def scan_layers(
+    apply: Callable[..., tuple[Array, Any]], layers: nnx.Module, x: Array, rngs: nnx.Rngs | None, inputs: Sequence[Any]
+) -> tuple[Array, Any]:
+    """Hand ``x`` from one of the stacked layers to the next.
+
+    Args:
+        apply: one layer, given ``x``, keys of its own, and its part of each of ``inputs``.
+        inputs: arrays stacked as the layers are.
+
+    Returns:
+        The last layer's ``x``, and what each layer gave besides, stacked.
+    """
+    graph, stacked = nnx.split(layers)
+    keys = None if rngs is None else jax.random.split(rngs.dropout(), jax.tree.leaves(stacked)[0].shape[0])
+
+    def step(x: Array, part: tuple[Any, Any, Any]) -> tuple[Array, Any]:
+        state, key, own = part
+        return apply(nnx.merge(graph, state), x, None if key is None else nnx.Rngs(dropout=key), *own)
+
+    return jax.lax.scan(step, x, (stacked, keys, tuple(inputs)))
