@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -190,13 +190,14 @@ def test_one_device_is_a_mesh_like_any_other():
     assert constrain(x, "batch", None) is x
 
 
-def test_the_optimizer_state_lies_as_its_parameters_do():
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_the_optimizer_state_lies_as_its_parameters_do(scan_layers: bool):
     mesh = AbstractMesh((2, 4, 2), MESH_AXES, (AxisType.Auto,) * 3)
-    config = TrainConfig(model=ModelConfig(d_model=32, num_heads=4))
+    config = TrainConfig(model=ModelConfig(d_model=32, num_heads=4, scan_layers=scan_layers))
     state = TrainStep(config, total_steps=1).abstract_state
     shardings = state_shardings(state, mesh)  # pyright: ignore[reportArgumentType]
     specs = [leaf.spec for leaf in jax.tree.leaves(shardings.params)]
-    assert PartitionSpec(("fsdp",), ("model",)) in specs
+    assert PartitionSpec(*[None] * scan_layers, ("fsdp",), ("model",)) in specs
     adam = next(part for part in shardings.opt_state if hasattr(part, "mean"))
     for moment in (adam.mean, adam.square):
         assert [leaf.spec for leaf in jax.tree.leaves(moment)] == specs
@@ -207,6 +208,28 @@ def test_weights_that_do_not_divide_are_named():
     config = ModelConfig(d_model=32, num_heads=4, source_vocab_size=301, target_vocab_size=301)
     params = nnx.state(nnx.eval_shape(lambda: create_model(config, 0)), nnx.Param)
     assert undivided(params, mesh) == ["source_table.embedding (301, 32)"]  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What of a TPU's chip decides where it comes to lie in a mesh."""
+
+    id: int
+    coords: tuple[int, int, int]
+    core_on_chip: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v6 lite"
+
+
+def test_a_mesh_need_not_follow_the_shape_of_the_slice():
+    """Eight chips of a 4 x 4 slice share the weights: half of its columns each, so that they are neighbours."""
+    chips = [Chip(4 * y + x, (x, y, 0)) for y in range(4) for x in range(4)]
+    with pytest.raises(NotImplementedError, match="allow_split_physical_axes"):
+        jax.make_mesh((2, 8), ("data", "fsdp"), (AxisType.Auto,) * 2, devices=chips)
+    mesh = create_mesh(MeshConfig(fsdp=8), chips)
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 8, "model": 1}
+    halves = [sorted(chip.id for chip in half.flat) for half in mesh.devices]
+    assert halves in ([list(range(8)), list(range(8, 16))], [[0, 1, 4, 5, 8, 9, 12, 13], [2, 3, 6, 7, 10, 11, 14, 15]])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
@@ -31,7 +32,9 @@ def create_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
             f"mesh: expected data x fsdp x model to be the number of devices, {len(devices)}, "
             f"got {config.data or 'any'} x {config.fsdp} x {config.model}"
         )
-    return jax.make_mesh((data, config.fsdp, config.model), MESH_AXES, (AxisType.Auto,) * 3, devices=devices)
+    # As jax.make_mesh does, which on most TPUs refuses to cut the 4 x 4 chips of a slice into 2 times 8.
+    placed = create_device_mesh((data, config.fsdp, config.model), devices, allow_split_physical_axes=True)
+    return Mesh(placed, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def check_batch(config: TrainConfig, mesh: Mesh) -> None:
