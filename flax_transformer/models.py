@@ -13,6 +13,7 @@ from flax_transformer.linear import Linear, token_table
 from flax_transformer.masks import AttentionMask, padding_mask
 from flax_transformer.mesh import constrain
 from flax_transformer.positions import PositionalEncoding
+from flax_transformer.rngs import Rngs
 from flax_transformer.taps import tap
 
 Offset = int | Int[Array, ""]
@@ -161,5 +162,5 @@ def tied_projection(
 
 def create_model(config: ModelConfig, seed: int) -> Classifier | Seq2Seq:
     """A model with fresh weights, all of them a function of ``seed``."""
-    rngs = nnx.Rngs(params=jax.random.key(seed))
+    rngs = Rngs(params=jax.random.key(seed))
     return Classifier(config, rngs=rngs) if config.architecture == "classifier" else Seq2Seq(config, rngs=rngs)

@@ -19,6 +19,7 @@ from flax_transformer import linear, losses, models, optim
 from flax_transformer import weights as bridge
 from flax_transformer.config import GenerationConfig, ModelConfig, TrainConfig
 from flax_transformer.data.batches import Batch, Seq2SeqBatch
+from flax_transformer.rngs import Rngs
 from flax_transformer.stack import stack_layers, unstack_layers
 from flax_transformer.taps import Tape, recording
 from flax_transformer.training import step as training
@@ -65,7 +66,7 @@ def _names(model: nnx.Module) -> dict[int, str]:
 
 def _loss_and_taps(graph: nnx.GraphDef, smoothing: float, params: nnx.State, batch: Batch, feed: Any, key: Any) -> Any:
     model = nnx.merge(graph, params)
-    rngs = None if key is None else nnx.Rngs(dropout=key)
+    rngs = None if key is None else Rngs(dropout=key)
     with recording(Tape(_names(model), feed)) as tape:
         loss_sum, count = training.batch_loss(model, batch, smoothing, rngs)
     # The compiler may sort a dictionary; two tuples keep the order of execution.

@@ -14,6 +14,7 @@ from flax_transformer.data.batches import ClassifierBatch, Seq2SeqBatch
 from flax_transformer.losses import classification_loss, seq2seq_loss, shift_target
 from flax_transformer.models import Classifier, Seq2Seq, create_model
 from flax_transformer.optim import create_optimizer, schedule
+from flax_transformer.rngs import Rngs
 from flax_transformer.stack import stack_layers, unstack_layers
 from flax_transformer.training.sharding import check_batch, create_mesh, on_mesh, row_sharding, state_shardings
 
@@ -148,7 +149,7 @@ class TrainStep:
 
         def loss(params: nnx.State, part: Batch, key: PRNGKeyArray) -> tuple[Array, Array]:
             model = nnx.merge(self.graph, params)
-            return batch_loss(model, part, self.config.label_smoothing, nnx.Rngs(dropout=key))
+            return batch_loss(model, part, self.config.label_smoothing, Rngs(dropout=key))
 
         def gradient(part: Batch, key: PRNGKeyArray) -> tuple[Array, Array, nnx.State]:
             (loss_sum, count), gradients = jax.value_and_grad(loss, has_aux=True)(params, part, key)
