@@ -13,7 +13,7 @@ from flax_transformer.dropout import Dropout
 from flax_transformer.linear import Linear, layer_norm
 from flax_transformer.masks import AttentionMask
 from flax_transformer.mesh import constrain
-from flax_transformer.stack import Layers, map_layers, scan_layers
+from flax_transformer.stack import Layers, create_layers, map_layers, scan_layers
 from flax_transformer.taps import is_recording, tap
 
 Layer = TypeVar("Layer", bound=nnx.Module)
@@ -165,7 +165,7 @@ class Encoder(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
-        self.layers = nnx.List([EncoderLayer(config, rngs=rngs) for _ in range(config.num_encoder_layers)])
+        self.layers = create_layers(EncoderLayer, config, config.num_encoder_layers, rngs)
         self.norm = layer_norm(config, rngs=rngs) if config.final_norm else None
 
     def __call__(self, x: Sequences, mask: AttentionMask, rngs: nnx.Rngs | None = None) -> Sequences:
@@ -181,7 +181,7 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
-        self.layers = nnx.List([DecoderLayer(config, rngs=rngs) for _ in range(config.num_decoder_layers)])
+        self.layers = create_layers(DecoderLayer, config, config.num_decoder_layers, rngs)
         self.norm = layer_norm(config, rngs=rngs) if config.final_norm else None
 
     def project_memory(self, memory: Sequences) -> KeyValues:

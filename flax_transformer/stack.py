@@ -12,10 +12,34 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
+from flax_transformer.config import ModelConfig
+from flax_transformer.rngs import Rngs
+
 Model = TypeVar("Model", bound=nnx.Module)
 Layer = TypeVar("Layer", bound=nnx.Module)
 # Layers one by one, or stacked.
 Layers = Sequence[Layer] | Layer
+
+
+def create_layers(kind: Callable[..., Layer], config: ModelConfig, count: int, rngs: nnx.Rngs) -> nnx.List[Layer]:
+    """Layers with the weights that they would draw one after the other, by a program of the size of one."""
+    stream = rngs.params
+    key = stream.key.get_value()
+
+    def create(drawn: Array, _: None) -> tuple[Array, nnx.State]:
+        own = Rngs(params=key)
+        own.params.count.set_value(drawn)
+        layer = kind(config, rngs=own)
+        return own.params.count.get_value(), nnx.state(layer)
+
+    drawn, stacked = jax.lax.scan(create, jnp.asarray(stream.count.get_value()), length=count)
+    stream.count.set_value(drawn)
+    graph = nnx.graphdef(nnx.eval_shape(lambda: kind(config, rngs=Rngs(params=key))))
+    return _unstacked(graph, stacked, count)
+
+
+def _unstacked(graph: nnx.GraphDef, stacked: nnx.State, count: int) -> nnx.List[Any]:
+    return nnx.List([nnx.merge(graph, jax.tree.map(lambda leaf, i=i: leaf[i], stacked)) for i in range(count)])
 
 
 def stack_layers(model: Model) -> Model:
@@ -33,9 +57,7 @@ def unstack_layers(model: Model) -> Model:
     for stack in _stacks(model):
         if not isinstance(stack.layers, Sequence):
             graph, stacked = nnx.split(stack.layers)
-            count = jax.tree.leaves(stacked)[0].shape[0]
-            states = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(count)]
-            stack.layers = nnx.List([nnx.merge(graph, state) for state in states])
+            stack.layers = _unstacked(graph, stacked, jax.tree.leaves(stacked)[0].shape[0])
     return model
 
 
@@ -68,6 +90,6 @@ def scan_layers(
 
     def step(x: Array, part: tuple[Any, Any, Any]) -> tuple[Array, Any]:
         state, key, own = part
-        return apply(nnx.merge(graph, state), x, None if key is None else nnx.Rngs(dropout=key), *own)
+        return apply(nnx.merge(graph, state), x, None if key is None else Rngs(dropout=key), *own)
 
     return jax.lax.scan(step, x, (stacked, keys, tuple(inputs)))
