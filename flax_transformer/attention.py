@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -34,10 +34,6 @@ class KeyValue(NamedTuple):
 
     key: Float[Array, "batch heads keys head_dim"]
     value: Float[Array, "batch heads keys head_dim"]
-
-
-# Of each decoder layer; or stacked, as the layers are.
-KeyValues = Sequence[KeyValue] | KeyValue
 
 
 def attention_weights(

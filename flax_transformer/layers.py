@@ -7,17 +7,19 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from flax_transformer.attention import FLASH_OUTPUTS, KeyValue, KeyValues, MultiHeadAttention
+from flax_transformer.attention import FLASH_OUTPUTS, KeyValue, MultiHeadAttention
 from flax_transformer.config import ModelConfig
 from flax_transformer.dropout import Dropout
 from flax_transformer.linear import Linear, layer_norm
 from flax_transformer.masks import AttentionMask
 from flax_transformer.mesh import constrain
-from flax_transformer.stack import Layers, create_layers, map_layers, scan_layers
+from flax_transformer.stack import Layers, create_layers, scan_layers
 from flax_transformer.taps import is_recording, tap
 
 Layer = TypeVar("Layer", bound=nnx.Module)
 Sequences = Float[Array, "batch length d_model"]
+# Projected by each decoder layer; or as it is.
+Memory = Sequence[KeyValue] | Sequences
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
@@ -137,22 +139,22 @@ def apply_layers(
     config: ModelConfig,
     rngs: nnx.Rngs | None,
     *inputs: Any,
-) -> tuple[Sequences, Any]:
+) -> tuple[Sequences, list[Any]]:
     """Hand ``x`` from layer to layer; unrolled or as a loop, with or without rematerialisation (Chen et al., 2016).
 
     Args:
         apply: one layer, given ``x``, ``rngs`` and its own one of each of ``inputs``.
         layers: one by one, or stacked.
-        inputs: each in a list or stacked, as the layers are; or None for all layers.
+        inputs: each with one for each layer, or None for all, as stacked layers must have it.
 
     Returns:
-        The last layer's ``x``, and what each layer gave besides.
+        The last layer's ``x``, and what each layer gave besides; of stacked layers, which only train, nothing.
     """
     if config.remat in _KEPT and not is_recording():
         # Forward and backward pass of stacked layers are two loops, between which XLA cannot merge anything anyway.
         apply = nnx.remat(apply, policy=_KEPT[config.remat], prevent_cse=isinstance(layers, Sequence))
     if not isinstance(layers, Sequence):
-        return scan_layers(apply, layers, x, rngs, inputs)
+        return scan_layers(lambda layer, x, rngs: apply(layer, x, rngs, *inputs)[0], layers, x, rngs), []
     outputs = []
     for layer, *own in zip(layers, *(each or [None] * len(layers) for each in inputs), strict=True):
         x, output = apply(layer, x, rngs, *own)
@@ -184,25 +186,33 @@ class Decoder(nnx.Module):
         self.layers = create_layers(DecoderLayer, config, config.num_decoder_layers, rngs)
         self.norm = layer_norm(config, rngs=rngs) if config.final_norm else None
 
-    def project_memory(self, memory: Sequences) -> KeyValues:
-        """Each layer's keys and values of the memory: computed once for a source, whatever the number of new tokens."""
-        return map_layers(lambda layer: layer.cross_attention.project(memory), self.layers)
+    def project_memory(self, memory: Sequences) -> Memory:
+        """Each layer's keys and values of the memory: computed once for a source, whatever the number of new tokens.
+
+        Stacked layers only train, and project it each in its turn: what is given back for them is the memory itself.
+        """
+        if not isinstance(self.layers, Sequence):
+            return memory
+        return [layer.cross_attention.project(memory) for layer in self.layers]
 
     def __call__(
         self,
         x: Sequences,
-        memory: KeyValues,
+        memory: Memory,
         mask: AttentionMask,
         memory_mask: AttentionMask,
         rngs: nnx.Rngs | None = None,
-        cache: KeyValues | None = None,
-    ) -> tuple[Sequences, KeyValues]:
+        cache: Sequence[KeyValue] | None = None,
+    ) -> tuple[Sequences, list[KeyValue]]:
         """The whole target, or its next tokens given each layer's cache. Returns the output and the written caches."""
+        projected = memory if isinstance(memory, Sequence) else None
 
         def apply(
-            layer: DecoderLayer, x: Sequences, rngs: nnx.Rngs | None, memory: KeyValue, cache: KeyValue | None
+            layer: DecoderLayer, x: Sequences, rngs: nnx.Rngs | None, own: KeyValue | None, cache: KeyValue | None
         ) -> tuple[Sequences, KeyValue]:
-            return layer(x, memory, mask, memory_mask, rngs, cache)
+            if own is None:
+                own = layer.cross_attention.project(memory)  # pyright: ignore[reportArgumentType]  # not projected then
+            return layer(x, own, mask, memory_mask, rngs, cache)
 
-        x, written = apply_layers(apply, self.layers, x, self.config, rngs, memory, cache)
+        x, written = apply_layers(apply, self.layers, x, self.config, rngs, projected, cache)
         return (x if self.norm is None else self.norm(x)), written

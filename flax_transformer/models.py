@@ -1,14 +1,16 @@
 """The two models: an encoder with a classification head, and an encoder with a decoder."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from flax_transformer.attention import KeyValue, KeyValues
+from flax_transformer.attention import KeyValue
 from flax_transformer.config import ModelConfig, Pooling
 from flax_transformer.dropout import Dropout
-from flax_transformer.layers import Decoder, Encoder
+from flax_transformer.layers import Decoder, Encoder, Memory
 from flax_transformer.linear import Linear, token_table
 from flax_transformer.masks import AttentionMask, padding_mask
 from flax_transformer.mesh import constrain
@@ -120,18 +122,18 @@ class Seq2Seq(nnx.Module):
     def decode(
         self,
         target: Int[Array, "batch target"],
-        memory: KeyValues,
+        memory: Memory,
         source_lengths: Lengths,
         *,
         target_lengths: Lengths = None,
         offset: Offset = 0,
-        cache: KeyValues | None = None,
+        cache: Sequence[KeyValue] | None = None,
         rngs: nnx.Rngs | None = None,
-    ) -> tuple[Float[Array, "batch target vocab"], KeyValues]:
+    ) -> tuple[Float[Array, "batch target vocab"], list[KeyValue]]:
         """Logits after each token of ``target``, whose first token stands at ``offset``.
 
         Args:
-            memory: each layer's projected memory, from ``decoder.project_memory``.
+            memory: projected by each layer, from ``decoder.project_memory``.
             cache: each layer's keys and values of the tokens before ``offset``, from :meth:`empty_cache`.
 
         Returns:

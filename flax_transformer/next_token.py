@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from flax_transformer.attention import KeyValues
+from flax_transformer.attention import KeyValue
 from flax_transformer.config import GenerationConfig
 from flax_transformer.data.generation import Constraint
 from flax_transformer.models import Seq2Seq
@@ -18,7 +18,7 @@ class Outputs(NamedTuple):
     # behind the begin token, padding where nothing is generated yet
     sequences: Int[Array, "rows positions"]
     constraint_states: Int[Array, " rows"] | None
-    cache: KeyValues
+    cache: list[KeyValue]
 
 
 class NextToken:

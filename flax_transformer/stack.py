@@ -65,31 +65,15 @@ def _stacks(model: Any) -> list[Any]:
     return [getattr(model, name) for name in ("encoder", "decoder") if hasattr(model, name)]
 
 
-def map_layers(apply: Callable[[Layer], Any], layers: Layers[Layer]) -> Any:
-    """``apply`` to each layer by itself: a list, or stacked arrays, as the layers are."""
-    if isinstance(layers, Sequence):
-        return [apply(layer) for layer in layers]
-    graph, stacked = nnx.split(layers)
-    return jax.lax.map(lambda state: apply(nnx.merge(graph, state)), stacked)
-
-
 def scan_layers(
-    apply: Callable[..., tuple[Array, Any]], layers: nnx.Module, x: Array, rngs: nnx.Rngs | None, inputs: Sequence[Any]
-) -> tuple[Array, Any]:
-    """Hand ``x`` from one of the stacked layers to the next.
-
-    Args:
-        apply: one layer, given ``x``, keys of its own, and its part of each of ``inputs``.
-        inputs: arrays stacked as the layers are.
-
-    Returns:
-        The last layer's ``x``, and what each layer gave besides, stacked.
-    """
+    apply: Callable[[Layer, Array, nnx.Rngs | None], Array], layers: Layer, x: Array, rngs: nnx.Rngs | None
+) -> Array:
+    """Hand ``x`` from one of the stacked layers to the next; ``apply`` is one of them, given keys of its own."""
     graph, stacked = nnx.split(layers)
     keys = None if rngs is None else jax.random.split(rngs.dropout(), jax.tree.leaves(stacked)[0].shape[0])
 
-    def step(x: Array, part: tuple[Any, Any, Any]) -> tuple[Array, Any]:
-        state, key, own = part
-        return apply(nnx.merge(graph, state), x, None if key is None else Rngs(dropout=key), *own)
+    def step(x: Array, part: tuple[nnx.State, Any]) -> tuple[Array, None]:
+        state, key = part
+        return apply(nnx.merge(graph, state), x, None if key is None else Rngs(dropout=key)), None
 
-    return jax.lax.scan(step, x, (stacked, keys, tuple(inputs)))
+    return jax.lax.scan(step, x, (stacked, keys))[0]
