@@ -19,7 +19,7 @@ from flax_transformer.taps import is_recording, tap
 Layer = TypeVar("Layer", bound=nnx.Module)
 Sequences = Float[Array, "batch length d_model"]
 # Projected by each decoder layer; or as it is.
-Memory = Sequence[KeyValue] | Sequences
+Memory = Sequence[KeyValue] | Float[Array, "batch source d_model"]
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
@@ -186,7 +186,7 @@ class Decoder(nnx.Module):
         self.layers = create_layers(DecoderLayer, config, config.num_decoder_layers, rngs)
         self.norm = layer_norm(config, rngs=rngs) if config.final_norm else None
 
-    def project_memory(self, memory: Sequences) -> Memory:
+    def project_memory(self, memory: Float[Array, "batch source d_model"]) -> Memory:
         """Each layer's keys and values of the memory: computed once for a source, whatever the number of new tokens.
 
         Stacked layers only train, and project it each in its turn: what is given back for them is the memory itself.
