@@ -306,7 +306,7 @@ class OptimizerConfig:
     # of matrices only: never of norms and biases
     weight_decay: float = 0.01
     # largest global norm of the gradient; 0 turns clipping off
-    clip_norm: float = 1.0
+    max_grad_norm: float = 1.0
     # after the warm-up; inverse_sqrt is Noam's, section 5.3 of the paper
     schedule: Literal["constant", "inverse_sqrt", "cosine", "linear"] = "cosine"
     # steps in which the learning rate rises from 0 to its peak
@@ -314,7 +314,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        _check_finite(self, "learning_rate", "weight_decay", "eps", "clip_norm")
+        _check_finite(self, "learning_rate", "weight_decay", "eps", "max_grad_norm")
         _check_rate(self, "beta1", "beta2")
         _check(self, "warmup_steps", "a whole number of at least 0", self.warmup_steps >= 0)
 
@@ -403,7 +403,7 @@ class TrainConfig:
     # share of the target probability spread over all tokens or classes (Szegedy et al., 2016)
     label_smoothing: float = 0.0
     # parts a batch is cut into, one after the other, to save memory; the step is the same
-    accumulation: int = 1
+    gradient_accumulation_steps: int = 1
     # evaluations on the validation split in each epoch
     evaluations_per_epoch: int = 1
     # steps between two checkpoints, beside those of the evaluations; 0 for none
@@ -418,13 +418,15 @@ class TrainConfig:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        _check_positive(self, "epochs", "accumulation", "evaluations_per_epoch", "log_every", "max_skipped")
+        _check_positive(
+            self, "epochs", "gradient_accumulation_steps", "evaluations_per_epoch", "log_every", "max_skipped"
+        )
         every = self.checkpoint_every
         _check(self, "checkpoint_every", "a whole number of at least 0", isinstance(every, int) and every >= 0)
         _check_rate(self, "label_smoothing")
         _check(self, "seed", "a whole number in [0, 2**31)", 0 <= self.seed < 2**31)
         expected = f"a divisor of batch.size={self.batch.size}"
-        _check(self, "accumulation", expected, self.batch.size % self.accumulation == 0)
+        _check(self, "gradient_accumulation_steps", expected, self.batch.size % self.gradient_accumulation_steps == 0)
         for name in ("num_heads", "d_ff"):
             _check(
                 self.model,

@@ -30,19 +30,19 @@ from twins import (
     ulps,
 )
 
-import flax_transformer.layers as flax_layers
-import flax_transformer.linear as flax_linear
-import flax_transformer.masks as flax_masks
-import torch_reference.layers as torch_layers
-import torch_reference.linear as torch_linear
-import torch_reference.masks as torch_masks
-from flax_transformer.attention import KeyValue as FlaxKeyValue
-from parity.measure import EPS, scaled_ulp
-from torch_reference.attention import KeyValue as TorchKeyValue
+import flax_transformer.nn.layers as flax_layers
+import flax_transformer.nn.linear as flax_linear
+import flax_transformer.nn.masks as flax_masks
+import torch_reference.nn.layers as torch_layers
+import torch_reference.nn.linear as torch_linear
+import torch_reference.nn.masks as torch_masks
+from flax_transformer.nn.attention import KeyValue as FlaxKeyValue
+from flax_transformer.parity.measure import EPS, scaled_ulp
+from torch_reference.nn.attention import KeyValue as TorchKeyValue
 
 D_MODEL = small().d_model
 LINEAR = functools.partial(flax_linear.Linear, axes=(None, None))
-# Layers and stacks are compared in float64: in float32 the ladder compares them, tap by tap.
+# Layers and stacks are compared in float64: in float32 the check suite compares them, intermediate by intermediate.
 DOUBLE = "float64"
 
 

@@ -31,9 +31,9 @@ from twins import (
 )
 from variants import classifier_variants, name_of, seq2seq_variants
 
-import flax_transformer.models as flax_models
-import torch_reference.losses as torch_losses
-import torch_reference.models as torch_models
+import flax_transformer.nn.models as flax_models
+import torch_reference.nn.losses as torch_losses
+import torch_reference.nn.models as torch_models
 from flax_transformer.config import (
     BatchConfig,
     ClassificationData,
@@ -44,8 +44,9 @@ from flax_transformer.config import (
 )
 from flax_transformer.data.batches import Batch, ClassifierBatch, Seq2SeqBatch
 from flax_transformer.errors import UserError
-from flax_transformer.training.step import TrainState, TrainStep, batch_loss
-from parity.measure import scaled_ulp
+from flax_transformer.parity.measure import scaled_ulp
+from flax_transformer.training.state import TrainState
+from flax_transformer.training.step import TrainStep, batch_loss
 
 SMOOTHING = 0.1
 # Far over rounding, and 10^8 below any difference of meaning.
@@ -267,17 +268,17 @@ def test_a_source_or_target_over_max_length_is_refused(positions: str) -> None:
             torch_twin(*map(to_torch, arrays))
 
 
-# --- accumulation ---
+# --- gradient_accumulation_steps ---
 
 
-def training(config: ModelConfig, accumulation: int) -> TrainConfig:
+def training(config: ModelConfig, gradient_accumulation_steps: int) -> TrainConfig:
     return TrainConfig(
         data=ClassificationData() if config.architecture == "classifier" else Seq2SeqData(),
         model=config,
         batch=BatchConfig(size=4, max_source_length=SOURCE, max_target_length=TARGET + 1),
-        optimizer=OptimizerConfig(clip_norm=0.0, schedule="constant", warmup_steps=0),
+        optimizer=OptimizerConfig(max_grad_norm=0.0, schedule="constant", warmup_steps=0),
         label_smoothing=SMOOTHING,
-        accumulation=accumulation,
+        gradient_accumulation_steps=gradient_accumulation_steps,
     )
 
 
@@ -292,7 +293,7 @@ def test_accumulated_parts_add_up_to_the_whole_batch(architecture: str) -> None:
     (loss_sum / count).backward()
     expected = torch_gradients(torch_twin)
 
-    step = TrainStep(training(config, accumulation=4), total_steps=1)
+    step = TrainStep(training(config, gradient_accumulation_steps=4), total_steps=1)
     params = jax.tree.map(jnp.copy, nnx.state(flax_twin, nnx.Param))
     state = TrainState(params, step.optimizer.init(params), jnp.zeros((), jnp.int32))
     state, metrics = step(state, type(batch)(*map(jnp.asarray, batch)))

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import flax_transformer
-from flax_transformer import cli
-from flax_transformer.data.manifests import MANIFEST_SCHEMA
+from flax_transformer.cli import main as cli
+from flax_transformer.data.manifests.task import MANIFEST_SCHEMA
 from flax_transformer.errors import UserError
 from flax_transformer.presets import PRESETS
 from flax_transformer.training.run import Run
@@ -127,7 +127,7 @@ def test_predict_reads_arguments_files_and_standard_input(
     assert predicted("--file", rows, "--column", "review") == lines
     assert len(predicted("--file", reviews)) == 80
 
-    command = [sys.executable, "-m", "flax_transformer.cli", "predict", str(classifier_run), "--output", "out.jsonl"]
+    command = [sys.executable, "-m", "flax_transformer", "predict", str(classifier_run), "--output", "out.jsonl"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     piped = "\n".join(texts).encode()
     result = subprocess.run(command, cwd=tmp_path, env=environment, input=piped, capture_output=True, check=False)

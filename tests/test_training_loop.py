@@ -26,7 +26,8 @@ from flax_transformer.training.input import prefetch
 from flax_transformer.training.loop import Result, Stopped, _is_evaluation_step, train
 from flax_transformer.training.report import Diverged, Report
 from flax_transformer.training.run import Run
-from flax_transformer.training.step import TrainState, TrainStep, _compiler_options
+from flax_transformer.training.state import TrainState
+from flax_transformer.training.step import TrainStep, _compiler_options
 
 pytestmark = pytest.mark.usefixtures("compilation_cache")
 

@@ -14,7 +14,7 @@ from flax_transformer.config import (
 )
 from flax_transformer.data.examples import Examples, Splits
 from flax_transformer.data.imdb import load_imdb
-from flax_transformer.data.manifests import MANIFEST_SCHEMA, load_manifests, score_manifests
+from flax_transformer.data.manifests.task import MANIFEST_SCHEMA, load_manifests, score_manifests
 from flax_transformer.data.multi30k import load_multi30k
 from flax_transformer.data.own import load_classification, load_seq2seq
 from flax_transformer.data.scoring import mean, score_translations

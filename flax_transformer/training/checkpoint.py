@@ -15,9 +15,9 @@ from jaxtyping import Array, UInt32
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from flax_transformer.config import TrainConfig, from_dict, to_dict
+from flax_transformer.distributed.processes import in_any_process, is_first_process, to_host, wait_for_all
 from flax_transformer.errors import UserError
-from flax_transformer.training.sharding import in_any_process, is_first_process, to_host, wait_for_all
-from flax_transformer.training.step import TrainState
+from flax_transformer.training.state import TrainState
 
 _KEPT = 2  # newest checkpoints: one to go on from, and one in case that the other is damaged
 _DAMAGED = ".damaged"

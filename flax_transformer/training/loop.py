@@ -20,25 +20,24 @@ from flax_transformer.data.batches import Encoded, TrainingBatches, encode_examp
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.tasks import load_splits
 from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
+from flax_transformer.distributed.processes import is_first_process, to_host, wait_for_all
+from flax_transformer.distributed.sharding import (
+    bytes_per_device,
+    check_batch,
+    create_mesh,
+    local_rows,
+    place_rows,
+    undivided,
+)
 from flax_transformer.errors import UserError
-from flax_transformer.models import Classifier, Seq2Seq
+from flax_transformer.nn.models import Classifier, Seq2Seq
 from flax_transformer.training.checkpoint import check_same_config
 from flax_transformer.training.evaluate import Evaluator, Predictions, Scores
 from flax_transformer.training.input import prefetch
 from flax_transformer.training.report import Diverged, Report
 from flax_transformer.training.run import Run, require_new
-from flax_transformer.training.sharding import (
-    bytes_per_device,
-    check_batch,
-    create_mesh,
-    is_first_process,
-    local_rows,
-    place_rows,
-    to_host,
-    undivided,
-    wait_for_all,
-)
-from flax_transformer.training.step import TrainState, TrainStep
+from flax_transformer.training.state import TrainState
+from flax_transformer.training.step import TrainStep
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ def _diverged(diverged: Diverged, batches: TrainingBatches, folder: Path) -> Use
         path.write_text(json.dumps(skipped) + "\n", encoding="utf-8")
     return UserError(
         f"{diverged}; {path} has the indices of their training examples; "
-        "try a lower optimizer.learning_rate, or optimizer.clip_norm=1"
+        "try a lower optimizer.learning_rate, or optimizer.max_grad_norm=1"
     )
 
 

@@ -20,12 +20,12 @@ from flax_transformer.config import (
 )
 from flax_transformer.data.tasks import primary_metric
 from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer
+from flax_transformer.distributed.sharding import on_mesh
 from flax_transformer.errors import UserError
-from flax_transformer.models import Classifier, Seq2Seq, create_model
-from flax_transformer.stack import stack_layers, unstack_layers
+from flax_transformer.interop.export import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, load_export
+from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
+from flax_transformer.nn.models import Classifier, Seq2Seq, create_model
 from flax_transformer.training.checkpoint import Checkpoints
-from flax_transformer.training.sharding import on_mesh
-from flax_transformer.weights import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, load_export
 
 CLASSES_FILE = "classes.json"
 

@@ -1,6 +1,6 @@
 """The training step: model -> loss -> gradients -> optimizer, one jitted function whose state is donated."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,23 +11,16 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from flax_transformer.config import TrainConfig
 from flax_transformer.data.batches import ClassifierBatch, Seq2SeqBatch
-from flax_transformer.losses import classification_loss, seq2seq_loss, shift_target
-from flax_transformer.models import Classifier, Seq2Seq, create_model
-from flax_transformer.optim import create_optimizer, schedule
-from flax_transformer.rngs import Rngs
-from flax_transformer.stack import stack_layers, unstack_layers
-from flax_transformer.training.sharding import check_batch, create_mesh, on_mesh, row_sharding, state_shardings
+from flax_transformer.distributed.sharding import check_batch, create_mesh, on_mesh, row_sharding, state_shardings
+from flax_transformer.nn.kernels.rngs import Rngs
+from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
+from flax_transformer.nn.losses import classification_loss, seq2seq_loss, shift_target
+from flax_transformer.nn.models import Classifier, Seq2Seq, create_model
+from flax_transformer.training.optim import create_optimizer, schedule
+from flax_transformer.training.state import TrainState
 
 Batch = Seq2SeqBatch | ClassifierBatch
 Metrics = dict[str, Array]
-
-
-class TrainState(NamedTuple):
-    """All that a step changes."""
-
-    params: nnx.State
-    opt_state: Any
-    step: Int[Array, ""]
 
 
 def batch_loss(
@@ -155,7 +148,7 @@ class TrainStep:
             (loss_sum, count), gradients = jax.value_and_grad(loss, has_aux=True)(params, part, key)
             return loss_sum, count, gradients
 
-        parts = self.config.accumulation
+        parts = self.config.gradient_accumulation_steps
         if parts == 1:
             return gradient(batch, key)
 

@@ -1,0 +1,24 @@
+"""Dropout. Its mask can be recorded and replaced, so that both twins can be run with the same one."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from flax_transformer.intermediates import record
+from flax_transformer.nn.kernels.random_bits import keep_mask
+
+
+class Dropout(nnx.Module):
+    """Zero elements with probability ``rate`` and scale the others by ``1 / (1 - rate)``.
+
+    Without ``rngs`` it does nothing: evaluation is a call without random keys.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def __call__(self, x: Float[Array, "*shape"], rngs: nnx.Rngs | None) -> Float[Array, "*shape"]:
+        if rngs is None or self.rate == 0.0:
+            return x
+        keep = record(self, "keep", keep_mask(rngs.dropout(), self.rate, x.shape))
+        return jnp.where(keep, x * (1.0 / (1.0 - self.rate)), 0)
