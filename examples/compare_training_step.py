@@ -1,4 +1,4 @@
-"""Take the same training step in JAX and in PyTorch: ``python examples/compare_training_step.py`` (half a minute).
+"""Take the same training steps in JAX and in PyTorch: ``python examples/compare_training_step.py`` (half a minute).
 
 Needs ``pip install ".[train,torch]"``.
 """
@@ -63,9 +63,8 @@ def main() -> None:
     }
     worst = max(differences, key=lambda name: differences[name])
     print(f"parameters after {STEPS} steps: at most {differences[worst]:.1e} apart ({worst})")
-    assert differences[worst] < 0.01 * config.optimizer.learning_rate, (
-        "`flax-transformer verify` says where they differ"
-    )
+    # Steps that differ in meaning move some parameter by about the learning rate.
+    assert differences[worst] < 0.1 * config.optimizer.learning_rate, "`flax-transformer verify` says where they differ"
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def main() -> None:
             ),
             batch=BatchConfig(size=32, max_source_length=32, max_target_length=32, buckets=1),
             optimizer=OptimizerConfig(learning_rate=5e-3),
-            epochs=5,
+            epochs=2,
         )
         run = train(config, Path(folder, "run"))
         texts = ["17 March 2011", "Wed 05 Jan 2022", "December 31, 2009"]
