@@ -290,6 +290,28 @@ class BatchConfig:
 
 
 @dataclass(frozen=True)
+class PredictionConfig:
+    """What a model is held to when it predicts. A run and its export share it, so that they predict the same."""
+
+    # longest source, in tokens
+    max_source_length: int
+    # most tokens to generate, the end token included
+    max_new_tokens: int
+    # texts at a time, which moves the last digits of scores
+    batch_size: int = 64
+    # what the model was trained on, which may know the JSON schema of its outputs; empty if unknown
+    task: str = ""
+    # column of a table to read texts from, where the command names none
+    text_column: str = "text"
+    # of the tokenizer.json and the classes.json that belong to the weights; empty if unknown
+    tokenizer_sha256: str = ""
+    classes_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "max_source_length", "max_new_tokens", "batch_size")
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """Adam or AdamW with torch's semantics and defaults, clipping and a schedule."""
 

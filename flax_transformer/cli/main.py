@@ -15,7 +15,7 @@ COMMANDS = {
     "train": "Train a model on a task and score it on the test split.",
     "evaluate": "Score the best checkpoint of a run.",
     "predict": "Predict with the best checkpoint of a run, or with an export: a line of JSON for each text.",
-    "export": "Write a run's best checkpoint as PyTorch reads it, with config, tokenizer and the names of classes.",
+    "export": "Write a run's best checkpoint as PyTorch reads it, with all that it takes to predict.",
     "verify": "Prove the PyTorch model of a run, an export or a preset equal to its JAX twin.",
     "bench": "Time training, generation, attention and input, against PyTorch where it is installed.",
     "plan": "Compile a training step for a TPU slice, without a TPU: the memory it takes, and how fast it can be.",
