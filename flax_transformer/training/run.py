@@ -22,6 +22,7 @@ from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE, Exported,
 from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
 from flax_transformer.nn.models import Classifier, Seq2Seq, create_model
 from flax_transformer.outputs import check_new_folder, whole_folder
+from flax_transformer.runtime import require_precision
 from flax_transformer.training.checkpoint import Checkpoints
 
 
@@ -80,6 +81,7 @@ class Run(Predictable):
         Raises:
             UserError: there is no checkpoint, or it is of another config or damaged.
         """
+        require_precision(self.config.model)
         with self.checkpoints() as checkpoints:
             step = checkpoints.best_step
             if step is None:
