@@ -204,7 +204,11 @@ def test_json_labels_may_be_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
-        ([("a", "x"), ("b", "y")], [("c", "x"), ("d", "z")], r"test\.csv, line 3: .* one of x, y, got 'z'"),
+        (
+            [("a", "x"), ("b", "y")],
+            [("c", "x"), ("d", "z")],
+            r"test\.csv, line 3: .* one of the 2 classes x, y, got 'z'",
+        ),
         ([("a", "x"), ("b", "")], [("c", "x")], r"train\.csv, line 3: expected a label"),
         ([("a", "x"), ("", "y")], [("c", "x")], r"train\.csv, line 3: expected a text"),
         ([("a", "x"), ("b", "x")], [("c", "x")], r"expected at least 2 classes in 'label', got 1"),

@@ -29,7 +29,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     constraint = load_constraint(run, flags)
     set_up_jax()
     config = replace(run.config, batch=replace(run.config.batch, size=flags.batch_size))
-    splits = load_splits(config.data, config.seed)
+    splits = load_splits(config.data, config.seed, run.classes)
     evaluator = Evaluator(getattr(splits, flags.split), run.tokenizer, config, flags.generation, constraint)
     _, scores = evaluator.evaluate(run.best_model())
     for name, value in scores.items():

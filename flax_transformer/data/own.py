@@ -1,9 +1,10 @@
 """The user's own files: labelled texts and pairs of texts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from flax_transformer.config import ClassificationData, Seq2SeqData
+from flax_transformer.data import labels
 from flax_transformer.data.examples import Examples, Splits
 from flax_transformer.data.files import Row, read_rows
 from flax_transformer.data.splitting import set_aside
@@ -13,18 +14,21 @@ OwnData = ClassificationData | Seq2SeqData
 _SET_ASIDE = 10  # one text in ten, for each split that has no file
 
 
-def load_classification(config: ClassificationData, seed: int) -> Splits:
-    """Labelled texts. The classes are the labels of the training file, in order.
+def load_classification(config: ClassificationData, seed: int, classes: Sequence[str] = ()) -> Splits:
+    """Labelled texts.
 
-    Raises :class:`UserError` for a label of another file that is not among them, and where there is only one.
+    Args:
+        classes: those of a run that exists. Without them they are the labels of the training file, in order.
+
+    Raises :class:`UserError` for a label that is not among the classes, and where there is only one class.
     """
     files = _read_files(config, (config.text_column, config.label_column))
-    classes = _in_order({_label(row) for row in files[0]})
-    if len(classes) < 2:
-        raise UserError(f"{config.path}: expected at least 2 classes in {config.label_column!r}, got {len(classes)}")
-    ids = {label: i for i, label in enumerate(classes)}
+    names = tuple(classes) or labels.in_order(_label(row) for row in files[0])
+    if len(names) < 2:
+        raise UserError(f"{config.path}: expected at least 2 classes in {config.label_column!r}, got {len(names)}")
+    ids = {label: i for i, label in enumerate(names)}
     examples = [Examples([row.text(0) for row in rows], [_class_id(row, ids) for row in rows]) for rows in files]
-    return Splits(*_split(config, examples, seed), classes)
+    return Splits(*_split(config, examples, seed), names)
 
 
 def load_seq2seq(config: Seq2SeqData, seed: int) -> Splits:
@@ -65,13 +69,5 @@ def _label(row: Row) -> str:
 def _class_id(row: Row, ids: dict[str, int]) -> int:
     label = _label(row)
     if label not in ids:
-        raise UserError(f"{row.where}: expected a label of the training file, one of {', '.join(ids)}, got {label!r}")
+        raise UserError(f"{row.where}: {labels.unknown(label, list(ids))}")
     return ids[label]
-
-
-def _in_order(labels: Iterable[str]) -> tuple[str, ...]:
-    """Numbers by value, anything else by spelling."""
-    try:
-        return tuple(sorted(labels, key=float))
-    except ValueError:
-        return tuple(sorted(labels))

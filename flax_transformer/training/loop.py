@@ -76,7 +76,7 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Result:
     saved = Run.load(folder) if resume else None
     if saved is None:
         require_new(folder)
-    splits = load_splits(config.data, config.seed)
+    splits = load_splits(config.data, config.seed, saved.classes if saved is not None else ())
     tokenizer = train_tokenizer(config.tokenizer, _texts(splits.train)) if saved is None else saved.tokenizer
     run = Run(folder, with_vocabulary(config, tokenizer, splits.classes), tokenizer, splits.classes)
     if saved is not None:
