@@ -18,6 +18,7 @@ from flax_transformer.config import (
     load_config,
     save_config,
 )
+from flax_transformer.data.fingerprint import Record, save_record
 from flax_transformer.data.tasks import primary_metric
 from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer
 from flax_transformer.distributed.sharding import on_mesh
@@ -39,13 +40,18 @@ class Run:
     tokenizer: Tokenizer
     classes: tuple[str, ...]
 
-    def save(self) -> None:
-        """Make the folder, under another name until it is whole: a run that is killed here leaves none behind."""
+    def save(self, record: Record) -> None:
+        """Make the folder, under another name until it is whole: a run that is killed here leaves none behind.
+
+        Args:
+            record: of the run's data, see :func:`flax_transformer.data.fingerprint.fingerprint`.
+        """
         unfinished = self.folder.with_name(self.folder.name + ".new")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         self.tokenizer.save(unfinished / TOKENIZER_FILE)
         save_classes(unfinished, self.classes)
+        save_record(record, unfinished)
         save_config(self.config, unfinished / CONFIG_FILE)
         unfinished.replace(self.folder)
 
