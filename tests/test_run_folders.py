@@ -20,6 +20,7 @@ from flax_transformer.config import (
     TokenizerConfig,
     TrainConfig,
 )
+from flax_transformer.data.fingerprint import load_record
 from flax_transformer.errors import UserError
 from flax_transformer.interop.export import Exported, load_export, save_export
 from flax_transformer.outputs import check_new_file, check_new_folder, whole_folder
@@ -146,7 +147,9 @@ def test_saving_a_run_touches_nothing_beside_it(classifier: Run, tmp_path: Path)
     for name in ("run.new", "run.tmp", ".run", ".run.new", "run.damaged"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "precious").touch()
-    replace(classifier, folder=tmp_path / "run").save()
+    record = load_record(classifier.folder)
+    assert record is not None
+    replace(classifier, folder=tmp_path / "run").save(record)
     assert len(list(tmp_path.glob("*/precious"))) == 5
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".run", ".run.new", "run", "run.damaged", "run.new", "run.tmp",

@@ -18,6 +18,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     """Score the best checkpoint of a run."""
     run, flags = load_run(EvaluateFlags, "evaluate", evaluate.__doc__, arguments)
 
+    from flax_transformer.data.fingerprint import check_evaluation_data
     from flax_transformer.data.tasks import load_splits
     from flax_transformer.runtime import set_up_jax
     from flax_transformer.training.evaluate import Evaluator
@@ -29,7 +30,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     constraint = load_constraint(run, flags)
     set_up_jax()
     config = replace(run.config, batch=replace(run.config.batch, size=flags.batch_size))
-    splits = load_splits(config.data, config.seed)
+    splits = load_splits(config.data, config.seed, run.classes)
+    check_evaluation_data(run.folder, splits, flags.split)
     evaluator = Evaluator(getattr(splits, flags.split), run.tokenizer, config, flags.generation, constraint)
     _, scores = evaluator.evaluate(run.best_model())
     for name, value in scores.items():

@@ -7,6 +7,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from flax_transformer.config import ModelConfig, PredictionConfig, TrainConfig, load_config, save_config
+from flax_transformer.data.fingerprint import Record, save_record
 from flax_transformer.data.tasks import primary_metric
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.decoding.predictable import (
@@ -35,14 +36,18 @@ class Run(Predictable):
     tokenizer: Tokenizer
     classes: tuple[str, ...]
 
-    def save(self) -> None:
+    def save(self, record: Record) -> None:
         """Make the folder, which is there only once it is whole: a run that is killed here leaves none behind.
+
+        Args:
+            record: of the run's data, see :func:`flax_transformer.data.fingerprint.fingerprint`.
 
         Raises:
             UserError: something is there already, or it cannot be written.
         """
         with whole_folder(self.folder) as folder:
             save_prediction_files(folder, self.tokenizer, self.classes, self.prediction_config)
+            save_record(record, folder)
             save_config(self.config, folder / CONFIG_FILE)
 
     @classmethod
