@@ -18,18 +18,20 @@ def evaluate(arguments: Sequence[str]) -> int:
     """Score the best checkpoint of a run."""
     run, flags = load_run(EvaluateFlags, "evaluate", evaluate.__doc__, arguments)
 
+    from flax_transformer.data.fingerprint import check_evaluation_data
     from flax_transformer.data.tasks import load_splits
     from flax_transformer.runtime import set_up_jax
     from flax_transformer.training.evaluate import Evaluator
     from flax_transformer.training.report import format_score
-    from flax_transformer.training.run import Exported
+    from flax_transformer.training.run import Run
 
-    if isinstance(run, Exported):
+    if not isinstance(run, Run):
         raise UserError(f"{flags.run}: expected a run, got an export, which does not know what it is to be scored on")
     constraint = load_constraint(run, flags)
     set_up_jax()
     config = replace(run.config, batch=replace(run.config.batch, size=flags.batch_size))
-    splits = load_splits(config.data, config.seed)
+    splits = load_splits(config.data, config.seed, run.classes)
+    check_evaluation_data(run.folder, splits, flags.split)
     evaluator = Evaluator(getattr(splits, flags.split), run.tokenizer, config, flags.generation, constraint)
     _, scores = evaluator.evaluate(run.best_model())
     for name, value in scores.items():

@@ -232,7 +232,7 @@ def _gradients(
 ) -> Result:
     figures = scaled_ulps(pair.without_null(flax.gradients), pair.without_null(torch_.gradients), pair.dtype)
     largest = max(np.abs(gradient).max() for gradient in torch_.gradients.values())
-    for name in pair.null_tensors & flax.gradients.keys() & torch_.gradients.keys():
+    for name in sorted(pair.null_tensors & flax.gradients.keys() & torch_.gradients.keys()):
         noise = np.abs(flax.gradients[name] - torch_.gradients[name]).max()
         figures[name] = float(noise / (EPS[pair.dtype] * largest))
     # Where sums cancel, so that PyTorch alone is far from float64, JAX's own rounding error is measured too. It takes a
