@@ -141,7 +141,9 @@ def test_export_is_whole_and_a_damaged_one_is_refused(
 ):
     directory = tmp_path / "export"
     assert run_command("export", manifests_run[0], directory) == 0
-    assert {path.name for path in directory.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
+    names = {"config.json", "model.safetensors", "tokenizer.json", "prediction.json"}
+    assert {path.name for path in directory.iterdir()} == names
+    assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o644}
     assert flax_transformer.load(directory).config == Run.load(manifests_run[0]).config.model
     assert "it exists" in error_line(capsys, "export", manifests_run[0], directory)
     assert "got an export" in error_line(capsys, "evaluate", directory)

@@ -26,9 +26,8 @@ from flax_transformer.data.batches import Sequences
 from flax_transformer.data.constraint import json_constraint
 from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
 from flax_transformer.decoding.predictor import Prediction, Predictor
-from flax_transformer.interop.export import TOKENIZER_FILE, save_export
+from flax_transformer.interop.export import save_export
 from flax_transformer.nn.models import create_model
-from flax_transformer.training.run import save_classes
 
 pytestmark = pytest.mark.usefixtures("compilation_cache")
 
@@ -68,10 +67,7 @@ def save_model(folder: Path, architecture: Any) -> Path:
         nnx.state(model, nnx.Param),
     )
     nnx.update(model, draw)
-    save_export(folder, model)
-    tokenizer.save(folder / TOKENIZER_FILE)
-    if architecture == "classifier":
-        save_classes(folder, CLASSES)
+    save_export(folder, model, tokenizer, CLASSES if architecture == "classifier" else ())
     return folder
 
 

@@ -111,7 +111,7 @@ def stop_on_call(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: 
 def test_a_run_leaves_all_it_takes_to_use_it(finished: Result):
     folder = finished.run.folder
     names = {path.name for path in folder.iterdir()}
-    files = {"config.json", "tokenizer.json", "classes.json", "metrics.jsonl", "results.json"}
+    files = {"config.json", "tokenizer.json", "classes.json", "prediction.json", "metrics.jsonl", "results.json"}
     assert names == files | {"checkpoints", "tensorboard"}
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert results["test"] == finished.scores

@@ -23,9 +23,9 @@ def evaluate(arguments: Sequence[str]) -> int:
     from flax_transformer.runtime import set_up_jax
     from flax_transformer.training.evaluate import Evaluator
     from flax_transformer.training.report import format_score
-    from flax_transformer.training.run import Exported
+    from flax_transformer.training.run import Run
 
-    if isinstance(run, Exported):
+    if not isinstance(run, Run):
         raise UserError(f"{flags.run}: expected a run, got an export, which does not know what it is to be scored on")
     constraint = load_constraint(run, flags)
     set_up_jax()

@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 from tyro.conf import Positional
 
-from flax_transformer.cli.common import PROGRAM, require_absent
+from flax_transformer.cli.common import PROGRAM
 
 
 def export(arguments: Sequence[str]) -> int:
@@ -15,23 +15,17 @@ def export(arguments: Sequence[str]) -> int:
 
 
 def _export(run: Positional[Path], directory: Positional[Path]) -> int:
-    """Write a run's best checkpoint in PyTorch's names and layouts, with config, tokenizer and the names of classes.
+    """Write a run's best checkpoint in PyTorch's names and layouts, with all that it takes to predict.
 
     Args:
         run: folder of the run.
         directory: where to; must not exist, or be empty.
     """
-    from flax_transformer.interop.export import TOKENIZER_FILE, save_export
     from flax_transformer.runtime import set_up_jax
-    from flax_transformer.training.run import Run, save_classes
+    from flax_transformer.training.run import Run
 
-    if not directory.is_dir() or any(directory.iterdir()):
-        require_absent(directory)
     loaded = Run.load(run)
     set_up_jax()
-    save_export(directory, loaded.best_model())
-    loaded.tokenizer.save(directory / TOKENIZER_FILE)
-    if loaded.classes:
-        save_classes(directory, loaded.classes)
+    loaded.export(directory)
     print(f"wrote {', '.join(sorted(path.name for path in directory.iterdir()))} to {directory}")
     return 0

@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -13,7 +13,7 @@ import tyro
 from tyro.conf import Positional
 
 from flax_transformer.cli.common import PROGRAM, RunFlags, load_constraint, load_run, require_absent
-from flax_transformer.config import TrainConfig
+from flax_transformer.config import BatchConfig
 from flax_transformer.errors import UserError
 
 
@@ -45,9 +45,9 @@ def predict(arguments: Sequence[str]) -> int:
     from flax_transformer.decoding.predictor import Predictor
     from flax_transformer.runtime import set_up_jax
 
-    batch = replace(run.config.batch, size=flags.batch_size)
+    batch = BatchConfig(flags.batch_size, run.prediction_config.max_source_length)
     if flags.file:
-        texts = read_texts(flags.file, flags.column or _text_column(run.config))
+        texts = read_texts(flags.file, flags.column or run.prediction_config.text_column)
     else:
         texts = list(flags.texts) or read_standard_input()
     constraint = load_constraint(run, flags)
@@ -55,7 +55,7 @@ def predict(arguments: Sequence[str]) -> int:
     predictor = Predictor(run.best_model(), run.tokenizer, batch, flags.generation, constraint)
     try:
         with plain_interrupts():
-            write_predictions(predictor, texts, run, flags.output, flags.resume)
+            write_predictions(predictor, texts, run, batch, flags.output, flags.resume)
     except KeyboardInterrupt:
         if flags.output is None:
             raise
@@ -63,11 +63,6 @@ def predict(arguments: Sequence[str]) -> int:
         print(f"stopped; go on with: {PROGRAM} predict {shlex.join(go_on)}", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
-
-
-def _text_column(config: TrainConfig) -> str:
-    """Where the task has no column of its own, its texts are called "text"."""
-    return getattr(config.data, "text_column", None) or getattr(config.data, "source_column", "text")
 
 
 @contextmanager

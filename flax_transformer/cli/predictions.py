@@ -10,13 +10,13 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from flax_transformer.config import BatchConfig
 from flax_transformer.data.batches import encode_examples
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.files import file_kind, read_lines, read_table
-from flax_transformer.data.values import to_text
+from flax_transformer.decoding.predictable import Predictable
 from flax_transformer.decoding.predictor import Prediction, Predictor
 from flax_transformer.errors import UserError
-from flax_transformer.training.run import Run
 
 
 def read_texts(file: Path, column: str) -> list[str]:
@@ -26,7 +26,7 @@ def read_texts(file: Path, column: str) -> list[str]:
         UserError: it cannot be read, or holds no text, or a row without one.
     """
     if file_kind(file) != "text":
-        return [to_text(*row.values) for row in read_table(file, [column])]
+        return [row.text(0) for row in read_table(file, [column])]
     return _require_texts(read_lines(file), str(file))
 
 
@@ -50,7 +50,9 @@ def _require_texts(lines: list[str], where: str) -> list[str]:
     return texts
 
 
-def write_predictions(predictor: Predictor, texts: Sequence[str], run: Run, output: Path | None, resume: bool) -> None:
+def write_predictions(
+    predictor: Predictor, texts: Sequence[str], run: Predictable, batch: BatchConfig, output: Path | None, resume: bool
+) -> None:
     """A line for each text, in order, to ``output`` or standard output; a progress bar on stderr where one can be seen.
 
     Args:
@@ -60,8 +62,8 @@ def write_predictions(predictor: Predictor, texts: Sequence[str], run: Run, outp
         UserError: a text is longer than the model can generate from; or ``output`` does not hold predictions for these
             texts. In both cases nothing is written.
     """
-    examples = Examples.unanswered(texts, run.config.model.architecture)
-    sources = encode_examples(examples, run.tokenizer, run.config.batch, training=False).sources
+    examples = Examples.unanswered(texts, run.model_config.architecture)
+    sources = encode_examples(examples, run.tokenizer, batch, training=False).sources
     done = _count_written(output, texts) if output is not None and resume and output.exists() else 0
     with _progress(to_terminal=output is None) as progress:
         bar = progress.add_task("", total=len(texts), completed=done)

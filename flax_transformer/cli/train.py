@@ -62,6 +62,30 @@ class Processes:
     process_id: int | None = None
     """which of them this one is, from 0"""
 
+    def check(self) -> None:
+        """Raises :class:`UserError` where the flags do not go together: a process must not train alone by mistake."""
+        address, count, number = self.coordinator_address, self.num_processes, self.process_id
+        given = [name for name in ("num_processes", "process_id") if getattr(self, name) is not None]
+        if address is None:
+            if given:
+                flag = f"--processes.{given[0].replace('_', '-')}"
+                raise UserError(f"{flag}: expected --processes.coordinator-address too, HOST:PORT of the first process")
+            return
+        if address == "auto":
+            if given:
+                raise UserError(
+                    f"--processes.coordinator-address auto finds {' and '.join(given)} itself; leave it out"
+                )
+            return
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port[:6]) < 2**16:
+            raise UserError(f"--processes.coordinator-address: expected HOST:PORT, or auto, got {address!r}")
+        if count is None or number is None or not 0 <= number < count:
+            raise UserError(
+                "expected --processes.num-processes N and --processes.process-id from 0 to N - 1, "
+                f"got {count} and {number}"
+            )
+
 
 def parse_train_flags(task: str, flags: Sequence[str]) -> tuple[TrainConfig, Path, bool, Processes]:
     # The preset, or the run to go on with, gives the defaults of all other flags, so it is looked up first.
@@ -101,6 +125,7 @@ def parse_train_flags(task: str, flags: Sequence[str]) -> tuple[TrainConfig, Pat
         args=_with_resume_spelled_out(flags),
         registry=CONFIG_FLAGS,
     )
+    parsed.processes.check()
     return parsed.config.build(), folder, resume, parsed.processes
 
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from flax_transformer.config import ModelConfig, load_config
 from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer
+from flax_transformer.decoding.predictable import TOKENIZER_FILE
 from flax_transformer.errors import UserError
-from flax_transformer.interop.export import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE
 from flax_transformer.interop.state_dict import check_weights, get_weights, read_weights, to_torch
 from flax_transformer.parity.cases import Case, Sizes, make_case, random_weights
 from flax_transformer.parity.measure import Arrays
@@ -69,10 +70,14 @@ def load_target(path: Path | None, preset: str | None, run: Path | None) -> Targ
     if (path is None) == (preset is None):
         raise UserError("expected a run folder, an export folder or --preset, and only one of them")
     if path is None:
+        if run is not None:
+            raise UserError("--run: expected an export to compare with the run, got a preset")
         return _preset(str(preset))
     if not (path / CONFIG_FILE).is_file():
         raise UserError(f"{path}: expected a run or an export, but there is no {CONFIG_FILE} in it")
     if (path / "checkpoints").is_dir():
+        if run is not None:
+            raise UserError(f"--run: expected an export of {run} to compare with it, got the run {path}")
         return _run(path)
     target = _export(path)
     if run is None:

@@ -104,7 +104,7 @@ def _certified(path: Path | None) -> dict[str, str] | None:
         return None
     try:
         return dict(json.loads(file.read_text(encoding="utf-8"))["weights_sha256"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{file}: expected what verify wrote, got something else; delete it to verify anew") from error
 
 

@@ -32,11 +32,12 @@ from flax_transformer.distributed.sharding import (
 )
 from flax_transformer.errors import UserError
 from flax_transformer.nn.models import Classifier, Seq2Seq
+from flax_transformer.outputs import check_new_folder
 from flax_transformer.training.checkpoint import check_same_config
 from flax_transformer.training.evaluate import Evaluator, Predictions, Scores
 from flax_transformer.training.input import prefetch
 from flax_transformer.training.report import Diverged, Report
-from flax_transformer.training.run import Run, require_new
+from flax_transformer.training.run import Run
 from flax_transformer.training.state import TrainState
 from flax_transformer.training.step import TrainStep
 
@@ -59,7 +60,7 @@ class Stopped(Exception):  # noqa: N818, it is no error
         self.number, self.step = number, 0
 
 
-def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Result:
+def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> Result:
     """Train to the end, score the best checkpoint on the test split and write results.json.
 
     SIGINT and SIGTERM, where this is the main thread, finish the step and save. The same call with ``resume`` then goes
@@ -74,9 +75,10 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Result:
         UserError: bad input; or ``folder`` exists without ``resume``, or holds a run of another config or other data.
         Stopped: a signal came.
     """
+    folder = Path(folder)
     saved = Run.load(folder) if resume else None
     if saved is None:
-        require_new(folder)
+        check_new_folder(folder, "go on with --resume, or name another with --run")
     splits = load_splits(config.data, config.seed, saved.classes if saved is not None else ())
     record = fingerprint(splits)
     if saved is not None:
