@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from flax_transformer.config import ModelConfig, PredictionConfig, TrainConfig, load_config, save_config
 from flax_transformer.data.fingerprint import Record, save_record
-from flax_transformer.data.tasks import primary_metric
+from flax_transformer.data.tasks import TASKS
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.decoding.predictable import (
     Predictable,
@@ -92,7 +92,7 @@ class Run(Predictable):
             raise UserError(f"{path}: expected the scores of a run that has ended; resume it first") from error
 
     def checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.folder / "checkpoints", self.config, primary_metric(self.config.data))
+        return Checkpoints(self.folder / "checkpoints", self.config, TASKS[self.config.data.task].metric)
 
     def best_model(self, mesh: Mesh | None = None) -> Classifier | Seq2Seq:
         """The model with the weights of the best checkpoint, on the devices of ``mesh`` or on one.
