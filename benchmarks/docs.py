@@ -30,7 +30,7 @@ def write(page: Path = PAGE, results: Path = RESULTS) -> None:
 
 
 def write_plans(page: Path = DOCS / "TPU.md") -> None:
-    """The same for the TPU compiler's accounts."""
+    """The same for the plans of TPU slices."""
     own = plans.load_plans(RESULTS / "plans")
     tables = {
         "lengths": _table(plans.LENGTH_COLUMNS, plans.length_rows(own)),
@@ -86,7 +86,7 @@ def _speed(own: dict | None) -> str:
 
 
 def _e2e(records: list[Record]) -> list[str]:
-    columns = ["run", "launch", "loop", "real tokens/s", "padding", "epoch", "memory", "flax is faster"]
+    columns = ["run", "launch", "loop", "real tokens/s", "padding", "epoch", "memory", "speedup of flax"]
     rows = []
     for record in records:
         for name, own in record.results["candidates"].items():
@@ -119,7 +119,7 @@ def _attention(records: list[Record]) -> list[str]:
             ", ".join("?" if own["exponents"][key] is None else f"n^{own['exponents'][key]:.2f}" for key in _GROWTHS)
             for own in backends.values()
         ]
-        lines += [*_table(["length", *backends], [*rows, ["grows as", *growth]]), ""]
+        lines += [*_table(["length", *backends], [*rows, ["scaling", *growth]]), ""]
     return lines[:-1]
 
 
@@ -141,7 +141,7 @@ def _input(records: list[Record]) -> list[str]:
         ]
         for record in records
     ]
-    return _table(["run", "step", "waiting for its batch", "longest wait", "making a batch, in its thread"], rows)
+    return _table(["run", "step", "wait for the batch", "longest wait", "making a batch (prefetch thread)"], rows)
 
 
 def _startup(records: list[Record]) -> list[str]:
@@ -149,7 +149,7 @@ def _startup(records: list[Record]) -> list[str]:
     for record in records:
         help_, first, second = (median(record.results[key]) for key in ("help", "first_start", "second_start"))
         rows.append([record.label, f"{help_:.2f} s", f"{first:.1f} s", f"{second:.1f} s", f"**{first / second:.2f}**"])
-    return _table(["model", "--help", "first start", "second start", "times as fast"], rows)
+    return _table(["model", "--help", "first start", "second start", "speedup"], rows)
 
 
 _TABLES: dict[str, Callable[[list[Record]], list[str]]] = {

@@ -79,8 +79,8 @@ MUTANTS = (
     Mutant(
         "causal mask missing",
         f"{_T}/nn/models.py",
-        "causal=True, query_offset",
-        "causal=False, query_offset",
+        "AttentionMask(target_lengths, causal=True)",
+        "AttentionMask(target_lengths)",
         "reachability",
     ),
     Mutant("causal mask transposed", f"{_T}/nn/masks.py", "<= query_positions[", ">= query_positions[", "masks"),
@@ -104,8 +104,8 @@ MUTANTS = (
     Mutant(
         "causal mask on cross-attention",
         f"{_T}/nn/models.py",
-        "mask, AttentionMask(source_lengths), cache",
-        "mask, AttentionMask(source_lengths, causal=True), cache",
+        "causal=True), AttentionMask(source_lengths)",
+        "causal=True), AttentionMask(source_lengths, causal=True)",
         "reachability",
     ),
     Mutant("padding mask one token too long", f"{_T}/nn/masks.py", "device) < lengths", "device) <= lengths", "masks"),
@@ -119,8 +119,8 @@ MUTANTS = (
     Mutant(
         "padding leaks into cross-attention",
         f"{_T}/nn/models.py",
-        "mask, AttentionMask(source_lengths), cache",
-        "mask, AttentionMask(), cache",
+        "causal=True), AttentionMask(source_lengths)",
+        "causal=True), AttentionMask()",
         "reachability",
     ),
     Mutant(
@@ -191,8 +191,8 @@ MUTANTS = (
     Mutant(
         "position missing on the target",
         f"{_T}/nn/models.py",
-        "x = self.target_embedding(table, target, offset)",
-        "x = self.target_embedding.dropout(table(target) * self.target_embedding.scale)",
+        "x = self.target_embedding(self._target_table, target)",
+        "x = self.target_embedding.dropout(self._target_table(target) * self.target_embedding.scale)",
         "embeddings",
     ),
     Mutant(
@@ -238,8 +238,8 @@ MUTANTS = (
     Mutant(
         "target read from the source's table",
         f"{_T}/nn/models.py",
-        "table = self.source_table if self.config.tie_embeddings else self.target_table",
-        "table = self.source_table",
+        "return self.source_table if self.config.tie_embeddings else self.target_table",
+        "return self.source_table",
         "embeddings",
         UNTIED,
     ),
@@ -301,15 +301,15 @@ MUTANTS = (
     Mutant(
         "pre-LN and post-LN swapped",
         f"{_T}/nn/layers.py",
-        "if self.norm_first:",
-        "if not self.norm_first:",
+        "self.norm_first = config.norm_first",
+        "self.norm_first = not config.norm_first",
         "sublayers",
     ),
     Mutant(
         "residual taken behind the norm",
         f"{_T}/nn/layers.py",
-        'record(self, "output", x + self.dropout',
-        'record(self, "output", self.norm(x) + self.dropout',
+        "x = x + self.dropout",
+        "x = self.norm(x) + self.dropout",
         "sublayers",
     ),
     Mutant(
@@ -538,8 +538,8 @@ MUTANTS = (
     Mutant(
         "dropout missing on sublayers",
         f"{_T}/nn/layers.py",
-        '"output", x + self.dropout(added)',
-        '"output", x + added',
+        "x + self.dropout(output)",
+        "x + output",
         "dropout",
     ),
     # Decoding
@@ -553,15 +553,15 @@ MUTANTS = (
     Mutant(
         "cached queries masked as the first",
         f"{_T}/nn/models.py",
-        "causal=True, query_offset=offset)",
-        "causal=True)",
+        "AttentionMask(causal=True, query_offset=offset)",
+        "AttentionMask(causal=True)",
         "cached decoding",
     ),
     Mutant(
         "cached tokens all at position 0",
         f"{_T}/nn/models.py",
-        "self.target_embedding(table, target, offset)",
-        "self.target_embedding(table, target)",
+        "self.target_embedding(self._target_table, target, offset)",
+        "self.target_embedding(self._target_table, target)",
         "cached decoding",
     ),
     Mutant(

@@ -16,7 +16,7 @@ def rows() -> list[str]:
     """A line of the table for each mutant, measured now."""
     pairs: dict[str, Pair] = {}
     lines = [
-        "| mutant | twin | check | precision | figure | tolerance | times over |",
+        "| mutant | twin | check | precision | figure | tolerance | margin |",
         "|---|---|---|---|---|---|---|",
     ]
     for mutant in MUTANTS:

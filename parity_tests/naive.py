@@ -61,7 +61,7 @@ def _log_probabilities(
     target = torch.tensor([[model.config.bos_id, *tokens]], device=source.device)
     lengths = (torch.tensor([ids.shape[-1]], device=source.device) for ids in (source, target))
     source_length, target_length = lengths
-    logits = model(source[None], source_length, target, target_length)[0, -1]
+    logits = model(source[None], target, source_length, target_length)[0, -1]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     for token in set(tokens):
         factor = 1 / config.repetition_penalty if logits[token] > 0 else config.repetition_penalty

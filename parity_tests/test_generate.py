@@ -120,7 +120,7 @@ def flax_logits(model: Any, target: Target) -> tuple[np.ndarray, np.ndarray]:
     @jax.jit
     def apply(params: nnx.State) -> Any:
         model = nnx.merge(graph, params)
-        full = model(source, source_lengths, tokens, lengths)
+        full = model(source, tokens, source_lengths, lengths)
         return full, model.decoder.project_memory(model.encode(source, source_lengths))
 
     @jax.jit
@@ -141,7 +141,7 @@ def torch_logits(model: Any, target: Target) -> tuple[np.ndarray, np.ndarray]:
     """As :func:`flax_logits`."""
     source, tokens, lengths = (torch.tensor(array) for array in target)
     source_lengths = torch.tensor(SOURCE_LENGTHS)
-    full = model(source, source_lengths, tokens, lengths)
+    full = model(source, tokens, source_lengths, lengths)
     memory = model.decoder.project_memory(model.encode(source, source_lengths))
     cache, steps = model.empty_cache(len(source), 16), []
     for offset in range(tokens.shape[1]):
@@ -421,7 +421,7 @@ def enumerate_best(
     target = torch.cat([torch.full((len(outputs), 1), model.config.bos_id), tokens[:, :-1]], dim=1)
     ids = torch.tensor(source[:1]).expand(len(outputs), -1)
     with torch.no_grad():
-        logits = model(ids, torch.tensor(SOURCE_LENGTHS[:1]).expand(len(outputs)), target, lengths)
+        logits = model(ids, target, torch.tensor(SOURCE_LENGTHS[:1]).expand(len(outputs)), lengths)
     gains = torch.log_softmax(logits, -1).gather(2, tokens[:, :, None])[:, :, 0]
     sums = torch.where(torch.arange(limit)[None] < lengths[:, None], gains, 0).sum(dim=1)
     counts = lengths.to(sums.dtype)

@@ -76,7 +76,7 @@ def torch_loss(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, to
         logits = model(*arrays[:2])
         return logits, *torch_losses.classification_loss(logits, arrays[2], arrays[1], SMOOTHING)
     decoder_input, labels, lengths = torch_losses.shift_target(*arrays[2:])
-    logits = model(*arrays[:2], decoder_input, lengths)
+    logits = model(arrays[0], decoder_input, arrays[1], lengths)
     return logits, *torch_losses.seq2seq_loss(logits, labels, lengths, SMOOTHING)
 
 
@@ -84,7 +84,7 @@ def flax_logits(model: Any, batch: Batch) -> jax.Array:
     arrays = [jnp.asarray(array) for array in batch]
     if isinstance(batch, ClassifierBatch):
         return model(*arrays[:2])
-    return model(*arrays[:2], arrays[2][:, :-1], jnp.maximum(arrays[3] - 1, 0))
+    return model(arrays[0], arrays[2][:, :-1], arrays[1], jnp.maximum(arrays[3] - 1, 0))
 
 
 def flax_loss(params: nnx.State, graph: nnx.GraphDef, batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -185,7 +185,7 @@ def test_rows_without_padding_need_no_lengths(architecture: Any, pooling: Any) -
 
         def logits(width: int | None, model: Any = model, tensor: Any = tensor) -> np.ndarray:
             lengths = None if width is None else tensor(np.full(ROWS, width, np.int32))
-            return to_numpy(model(*(part for sequence in sequences for part in (tensor(sequence), lengths))))
+            return to_numpy(model(*map(tensor, sequences), *[lengths] * len(sequences)))
 
         assert scaled_ulp(logits(None), logits(SOURCE), "float64") <= STACK
         assert scaled_ulp(logits(None), logits(SOURCE - 1), "float64") > 1e5
@@ -261,7 +261,7 @@ def test_a_source_or_target_over_max_length_is_refused(positions: str) -> None:
     fitting = np.zeros((ROWS, TARGET), np.int32)
     too_long = np.zeros((ROWS, TARGET + 1), np.int32)
     for source, target in ((too_long, fitting), (fitting, too_long)):
-        arrays = source, TARGET_LENGTHS, target, TARGET_LENGTHS
+        arrays = source, target, TARGET_LENGTHS, TARGET_LENGTHS
         with pytest.raises(UserError, match=f"max_length={TARGET} positions, got {TARGET + 1}"):
             flax_twin(*map(jnp.asarray, arrays))
         with pytest.raises(UserError, match=f"max_length={TARGET} positions, got {TARGET + 1}"):

@@ -34,7 +34,7 @@ def model_logits(model: Any, batch: Any) -> Any:
     if not hasattr(batch, "target"):
         return model(batch.source, batch.source_lengths)
     decoder_input, _, lengths = shift_target(batch.target, batch.target_lengths)
-    return model(batch.source, batch.source_lengths, decoder_input, lengths)
+    return model(batch.source, decoder_input, batch.source_lengths, lengths)
 
 
 class Device(Candidate):

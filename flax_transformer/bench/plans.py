@@ -77,9 +77,9 @@ def load_plans(folder: Path) -> dict[str, dict[str, Any]]:
     return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
 
 
-LENGTH_COLUMNS = ["slice", "preset", "length", "TFLOP a chip"]
+LENGTH_COLUMNS = ["slice", "preset", "length", "TFLOP per chip"]
 LENGTH_COLUMNS += [
-    f"{name}: {what}" for name in ("flash", "plain") for what in ("HBM", "GB moved", "least time", "MFU")
+    f"{name}: {what}" for name in ("flash", "plain") for what in ("HBM", "GB moved", "minimum time", "MFU")
 ]
 
 
@@ -104,10 +104,10 @@ def _cost(plan: dict[str, Any] | None) -> list[str]:
 
 
 def _gib(plan: dict[str, Any]) -> str:
-    return f"{plan['hbm_needed'] / 2**30:.1f} GiB" + ("" if plan["fits"] else ": too much")
+    return f"{plan['hbm_needed'] / 2**30:.1f} GiB" + ("" if plan["fits"] else " (does not fit)")
 
 
-DEPTH_COLUMNS = ["layers", *(f"{name}: {what}" for name in _LAYERS for what in ("HBM", "compiled in"))]
+DEPTH_COLUMNS = ["layers", *(f"{name}: {what}" for name in _LAYERS for what in ("HBM", "compile time"))]
 
 
 def depth_rows(plans: dict[str, dict[str, Any]]) -> Iterable[list[str]]:

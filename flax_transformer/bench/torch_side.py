@@ -35,7 +35,7 @@ def logits_of(model: Any, batch: Any, padded: bool = True) -> Tensor:
     if not hasattr(batch, "target"):
         return model(batch.source, source_lengths)
     decoder_input, _, lengths = shift_target(batch.target, batch.target_lengths)
-    return model(batch.source, source_lengths, decoder_input, lengths if padded else None)
+    return model(batch.source, decoder_input, source_lengths, lengths if padded else None)
 
 
 def mean_loss(model: Any, batch: Any, padded: bool = True) -> Tensor:

@@ -1,26 +1,21 @@
 """Encoder and decoder layers and stacks (Vaswani et al., 2017, section 3.1), post-LN or pre-LN."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from flax_transformer.config import ModelConfig
 from flax_transformer.distributed.mesh import constrain
-from flax_transformer.intermediates import is_recording, record
+from flax_transformer.intermediates import record
 from flax_transformer.nn.attention import KeyValue, MultiHeadAttention
 from flax_transformer.nn.dropout import Dropout
-from flax_transformer.nn.kernels.flash import FLASH_OUTPUTS
-from flax_transformer.nn.kernels.scan import Layers, create_layers, scan_layers
+from flax_transformer.nn.kernels.scan import apply_layers, create_layers
 from flax_transformer.nn.linear import Linear, layer_norm
 from flax_transformer.nn.masks import AttentionMask
 
-Layer = TypeVar("Layer", bound=nnx.Module)
 Sequences = Float[Array, "batch length d_model"]
-# Projected by each decoder layer; or as it is.
-Memory = Sequence[KeyValue] | Float[Array, "batch source d_model"]
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
@@ -31,7 +26,11 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class FeedForward(nnx.Module):
-    """``W_2 dropout(activation(W_1 x))``, at each position alike (section 3.3)."""
+    """``W_2 dropout(activation(W_1 x))``, at each position alike (section 3.3).
+
+    Args:
+        config: gives d_model, d_ff, activation and dropout.
+    """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.activation = config.activation
@@ -39,32 +38,57 @@ class FeedForward(nnx.Module):
         self.down_proj = Linear(config.d_ff, config.d_model, config, axes=("hidden", "embed"), rngs=rngs)
         self.dropout = Dropout(config.dropout)
 
-    def __call__(self, x: Sequences, rngs: nnx.Rngs | None) -> Sequences:
+    @jax.named_scope("feed_forward")
+    def __call__(self, x: Sequences, rngs: nnx.Rngs | None = None) -> Sequences:
+        """
+        Args:
+            x: (batch, length, d_model).
+            rngs: with a ``dropout`` stream; None in evaluation.
+
+        Returns:
+            (batch, length, d_model).
+
+        Example:
+            >>> FeedForward(ModelConfig(d_model=8, d_ff=16), rngs=nnx.Rngs(0))(jax.numpy.ones((2, 5, 8))).shape
+            (2, 5, 8)
+        """
         hidden = record(self, "hidden", ACTIVATIONS[self.activation](self.up_proj(x)))
         return self.down_proj(self.dropout(hidden, rngs))
 
 
 class Residual(nnx.Module):
-    """A sublayer's surroundings: ``norm(x + dropout(f(x)))`` in post-LN, ``x + dropout(f(norm(x)))`` in pre-LN."""
+    """The norm, the dropout and the addition around a sublayer ``f``::
+
+        x = residual.add(x, f(residual.prepare(x)), rngs)
+
+    is ``norm(x + dropout(f(x)))`` in post-LN and ``x + dropout(f(norm(x)))`` in pre-LN (Xiong et al., 2020, figure 1).
+
+    Args:
+        config: gives d_model, norm_first, norm_eps and dropout.
+    """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.norm_first = config.norm_first
         self.norm = layer_norm(config, rngs=rngs)
         self.dropout = Dropout(config.dropout)
 
-    def __call__(self, x: Sequences, sublayer: Callable[[Array], Array], rngs: nnx.Rngs | None) -> Sequences:
-        if self.norm_first:
-            added = sublayer(self.norm(x))
-            return self._output(x + self.dropout(added, rngs).astype(x.dtype))
-        added = sublayer(x)
-        return self._output(self.norm(x + self.dropout(added, rngs).astype(x.dtype)))
+    def prepare(self, x: Sequences) -> Sequences:
+        """The input of the sublayer, (batch, length, d_model)."""
+        return self.norm(x) if self.norm_first else x
 
-    def _output(self, x: Sequences) -> Sequences:
+    def add(self, x: Sequences, output: Sequences, rngs: nnx.Rngs | None = None) -> Sequences:
+        """The sublayer's ``output`` added to ``x``, (batch, length, d_model), in the dtype of ``x``."""
+        x = x + self.dropout(output, rngs).astype(x.dtype)
+        x = x if self.norm_first else self.norm(x)
         return record(self, "output", constrain(x, "batch", None, None))
 
 
 class EncoderLayer(nnx.Module):
-    """Self-attention, then feed-forward, each within its :class:`Residual`."""
+    """Self-attention, then feed-forward, each with its :class:`Residual`.
+
+    Args:
+        config: of the model.
+    """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.self_attention = MultiHeadAttention(config, is_self_attention=True, rngs=rngs)
@@ -72,16 +96,36 @@ class EncoderLayer(nnx.Module):
         self.feed_forward = FeedForward(config, rngs=rngs)
         self.feed_forward_residual = Residual(config, rngs=rngs)
 
-    def __call__(self, x: Sequences, mask: AttentionMask, rngs: nnx.Rngs | None) -> Sequences:
-        def attend(x: Array) -> Array:
-            return self.self_attention(x, self.self_attention.project(x), mask, rngs=rngs)
+    @jax.named_scope("encoder_layer")
+    def __call__(self, x: Sequences, mask: AttentionMask, rngs: nnx.Rngs | None = None) -> Sequences:
+        """
+        Args:
+            x: (batch, length, d_model).
+            mask: which tokens may be attended to.
+            rngs: with a ``dropout`` stream; None in evaluation.
 
-        x = self.self_attention_residual(x, attend, rngs)
-        return self.feed_forward_residual(x, lambda x: self.feed_forward(x, rngs), rngs)
+        Returns:
+            (batch, length, d_model).
+
+        Example:
+            >>> layer = EncoderLayer(ModelConfig(d_model=8, d_ff=16), rngs=nnx.Rngs(0))
+            >>> layer(jax.numpy.ones((2, 5, 8)), AttentionMask()).shape
+            (2, 5, 8)
+        """
+        h = self.self_attention_residual.prepare(x)
+        h = self.self_attention(h, self.self_attention.project(h), mask, rngs=rngs)
+        x = self.self_attention_residual.add(x, h, rngs)
+
+        h = self.feed_forward_residual.prepare(x)
+        return self.feed_forward_residual.add(x, self.feed_forward(h, rngs), rngs)
 
 
 class DecoderLayer(nnx.Module):
-    """Causal self-attention, attention to the memory, then feed-forward, each within its :class:`Residual`."""
+    """Causal self-attention, attention to the memory, then feed-forward, each with its :class:`Residual`.
+
+    Args:
+        config: of the model.
+    """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.self_attention = MultiHeadAttention(config, is_self_attention=True, rngs=rngs)
@@ -91,129 +135,166 @@ class DecoderLayer(nnx.Module):
         self.feed_forward = FeedForward(config, rngs=rngs)
         self.feed_forward_residual = Residual(config, rngs=rngs)
 
+    @jax.named_scope("decoder_layer")
     def __call__(
         self,
         x: Sequences,
         memory: KeyValue,
         mask: AttentionMask,
         memory_mask: AttentionMask,
-        rngs: nnx.Rngs | None,
+        rngs: nnx.Rngs | None = None,
         cache: KeyValue | None = None,
     ) -> tuple[Sequences, KeyValue]:
-        """One layer over the whole target, or over its next tokens given a cache of the earlier ones.
+        """The whole target, or its next tokens given a cache of the earlier ones.
+
+        Args:
+            x: (batch, length, d_model).
+            memory: from ``cross_attention.project``.
+            mask: of self-attention; its offset is the position of the first token of ``x``.
+            memory_mask: of cross-attention.
+            rngs: with a ``dropout`` stream; None in evaluation.
+            cache: keys and values of the tokens before ``x``, with room for those of ``x``.
 
         Returns:
-            The output, and the keys and values of self-attention with those of ``x`` written in.
+            The output, (batch, length, d_model), and the keys and values of self-attention: the cache with those of
+            ``x`` written in.
+
+        Example:
+            >>> layer = DecoderLayer(ModelConfig(d_model=8, d_ff=16), rngs=nnx.Rngs(0))
+            >>> x = jax.numpy.ones((2, 5, 8))
+            >>> memory = layer.cross_attention.project(x)
+            >>> layer(x, memory, AttentionMask(causal=True), AttentionMask())[0].shape
+            (2, 5, 8)
         """
-        written: list[KeyValue] = []
+        h = self.self_attention_residual.prepare(x)
+        keys = self.self_attention.project(h, mask.query_offset)
+        if cache is not None:
+            keys = write_cache(cache, keys, mask.query_offset)
+        x = self.self_attention_residual.add(x, self.self_attention(h, keys, mask, rngs=rngs), rngs)
 
-        def attend(x: Array) -> Array:
-            new = self.self_attention.project(x, mask.query_offset)
-            written.append(new if cache is None else write_cache(cache, new, mask.query_offset))
-            return self.self_attention(x, written[0], mask, rngs=rngs)
+        h = self.cross_attention_residual.prepare(x)
+        x = self.cross_attention_residual.add(x, self.cross_attention(h, memory, memory_mask, rngs=rngs), rngs)
 
-        x = self.self_attention_residual(x, attend, rngs)
-        x = self.cross_attention_residual(x, lambda x: self.cross_attention(x, memory, memory_mask, rngs=rngs), rngs)
-        x = self.feed_forward_residual(x, lambda x: self.feed_forward(x, rngs), rngs)
-        return x, written[0]
+        h = self.feed_forward_residual.prepare(x)
+        return self.feed_forward_residual.add(x, self.feed_forward(h, rngs), rngs), keys
 
 
-def write_cache(cache: KeyValue, new: KeyValue, offset: Array | int) -> KeyValue:
-    """The cache with ``new`` written at ``offset``; the caller sees to it that it fits."""
+def write_cache(cache: KeyValue, new: KeyValue, offset: int | Int[Array, ""]) -> KeyValue:
+    """The cache with ``new`` written at ``offset``; the caller makes sure that it fits."""
     return jax.tree.map(lambda old, entry: jax.lax.dynamic_update_slice_in_dim(old, entry, offset, axis=2), cache, new)
 
 
-# remat -> what of a layer is kept for the backward pass, beside its inputs.
-_policies = jax.checkpoint_policies
-_KEPT = {
-    "dots": _policies.save_from_both_policies(
-        _policies.dots_with_no_batch_dims_saveable, _policies.save_only_these_names(FLASH_OUTPUTS)
-    ),
-    "full": _policies.nothing_saveable,
-}
-
-
-def apply_layers(
-    apply: Callable[..., tuple[Sequences, Any]],
-    layers: Layers[Layer],
-    x: Sequences,
-    config: ModelConfig,
-    rngs: nnx.Rngs | None,
-    *inputs: Any,
-) -> tuple[Sequences, list[Any]]:
-    """Hand ``x`` from layer to layer; unrolled or as a loop, with or without rematerialisation (Chen et al., 2016).
+class Encoder(nnx.Module):
+    """A stack of encoder layers, and a last norm if the config asks for one.
 
     Args:
-        apply: one layer, given ``x``, ``rngs`` and its own one of each of ``inputs``.
-        layers: one by one, or stacked.
-        inputs: each with one for each layer, or None for all, as stacked layers must have it.
-
-    Returns:
-        The last layer's ``x``, and what each layer gave besides; of stacked layers, which only train, nothing.
+        config: of the model.
     """
-    if config.remat in _KEPT and not is_recording():
-        # Forward and backward pass of stacked layers are two loops, between which XLA cannot merge anything anyway.
-        apply = nnx.remat(apply, policy=_KEPT[config.remat], prevent_cse=isinstance(layers, Sequence))
-    if not isinstance(layers, Sequence):
-        return scan_layers(lambda layer, x, rngs: apply(layer, x, rngs, *inputs)[0], layers, x, rngs), []
-    outputs = []
-    for layer, *own in zip(layers, *(each or [None] * len(layers) for each in inputs), strict=True):
-        x, output = apply(layer, x, rngs, *own)
-        outputs.append(output)
-    return x, outputs
-
-
-class Encoder(nnx.Module):
-    """A stack of encoder layers, and a last norm if the config asks for one."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
         self.layers = create_layers(EncoderLayer, config, config.num_encoder_layers, rngs)
         self.norm = layer_norm(config, rngs=rngs) if config.final_norm else None
 
+    @jax.named_scope("encoder")
     def __call__(self, x: Sequences, mask: AttentionMask, rngs: nnx.Rngs | None = None) -> Sequences:
-        def apply(layer: EncoderLayer, x: Sequences, rngs: nnx.Rngs | None) -> tuple[Sequences, None]:
-            return layer(x, mask, rngs), None
+        """
+        Args:
+            x: embedded tokens, (batch, length, d_model).
+            mask: which tokens may be attended to.
+            rngs: with a ``dropout`` stream; None in evaluation.
 
-        x, _ = apply_layers(apply, self.layers, x, self.config, rngs)
+        Returns:
+            The memory, (batch, length, d_model).
+
+        Example:
+            >>> encoder = Encoder(ModelConfig(d_model=8, d_ff=16, num_encoder_layers=1), rngs=nnx.Rngs(0))
+            >>> encoder(jax.numpy.ones((2, 5, 8)), AttentionMask()).shape
+            (2, 5, 8)
+        """
+
+        def apply(layer: EncoderLayer, x: Sequences, rngs: nnx.Rngs | None) -> Sequences:
+            return layer(x, mask, rngs)
+
+        x = apply_layers(apply, self.layers, x, self.config, rngs)
         return x if self.norm is None else self.norm(x)
 
 
 class Decoder(nnx.Module):
-    """A stack of decoder layers, and a last norm if the config asks for one."""
+    """A stack of decoder layers, and a last norm if the config asks for one.
+
+    Args:
+        config: of the model.
+    """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
         self.layers = create_layers(DecoderLayer, config, config.num_decoder_layers, rngs)
         self.norm = layer_norm(config, rngs=rngs) if config.final_norm else None
 
-    def project_memory(self, memory: Float[Array, "batch source d_model"]) -> Memory:
-        """Each layer's keys and values of the memory: computed once for a source, whatever the number of new tokens.
-
-        Stacked layers only train, and project it each in its turn: what is given back for them is the memory itself.
-        """
-        if not isinstance(self.layers, Sequence):
-            return memory
-        return [layer.cross_attention.project(memory) for layer in self.layers]
-
+    @jax.named_scope("decoder")
     def __call__(
         self,
         x: Sequences,
-        memory: Memory,
+        memory: Float[Array, "batch source d_model"],
         mask: AttentionMask,
         memory_mask: AttentionMask,
         rngs: nnx.Rngs | None = None,
+    ) -> Sequences:
+        """The whole target at once, as in training; each layer projects the memory itself.
+
+        Args:
+            x: embedded target, (batch, length, d_model).
+            memory: output of the encoder, (batch, source, d_model).
+            mask: of self-attention, causal.
+            memory_mask: of cross-attention.
+            rngs: with a ``dropout`` stream; None in evaluation.
+
+        Returns:
+            (batch, length, d_model).
+
+        Example:
+            >>> decoder = Decoder(ModelConfig(d_model=8, d_ff=16, num_decoder_layers=1), rngs=nnx.Rngs(0))
+            >>> x = jax.numpy.ones((2, 5, 8))
+            >>> decoder(x, x, AttentionMask(causal=True), AttentionMask()).shape
+            (2, 5, 8)
+        """
+
+        def apply(layer: DecoderLayer, x: Sequences, rngs: nnx.Rngs | None) -> Sequences:
+            return layer(x, layer.cross_attention.project(memory), mask, memory_mask, rngs)[0]
+
+        x = apply_layers(apply, self.layers, x, self.config, rngs)
+        return x if self.norm is None else self.norm(x)
+
+    def project_memory(self, memory: Float[Array, "batch source d_model"]) -> list[KeyValue]:
+        """Each layer's keys and values of the memory: computed once, however many tokens are decoded."""
+        return [layer.cross_attention.project(memory) for layer in self.layers]
+
+    @jax.named_scope("decoder_step")
+    def step(
+        self,
+        x: Sequences,
+        memory: Sequence[KeyValue],
+        mask: AttentionMask,
+        memory_mask: AttentionMask,
         cache: Sequence[KeyValue] | None = None,
     ) -> tuple[Sequences, list[KeyValue]]:
-        """The whole target, or its next tokens given each layer's cache. Returns the output and the written caches."""
-        projected = memory if isinstance(memory, Sequence) else None
+        """The next tokens, as in decoding.
 
-        def apply(
-            layer: DecoderLayer, x: Sequences, rngs: nnx.Rngs | None, own: KeyValue | None, cache: KeyValue | None
-        ) -> tuple[Sequences, KeyValue]:
-            if own is None:
-                own = layer.cross_attention.project(memory)  # pyright: ignore[reportArgumentType]  # not projected then
-            return layer(x, own, mask, memory_mask, rngs, cache)
+        Args:
+            x: embedded next tokens, (batch, length, d_model).
+            memory: from :meth:`project_memory`.
+            mask: of self-attention, causal; its offset is the position of the first token of ``x``.
+            memory_mask: of cross-attention.
+            cache: each layer's keys and values of the tokens before ``x``; None if there are none.
 
-        x, written = apply_layers(apply, self.layers, x, self.config, rngs, projected, cache)
-        return (x if self.norm is None else self.norm(x)), written
+        Returns:
+            The output, (batch, length, d_model), and each layer's cache with the tokens of ``x`` written in.
+        """
+        caches = []
+        for layer, layer_memory, layer_cache in zip(
+            self.layers, memory, cache or [None] * len(self.layers), strict=True
+        ):
+            x, keys = layer(x, layer_memory, mask, memory_mask, None, layer_cache)
+            caches.append(keys)
+        return (x if self.norm is None else self.norm(x)), caches

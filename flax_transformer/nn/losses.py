@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 from flax_transformer.nn.masks import padding_mask
 
 
+@jax.named_scope("cross_entropy")
 def cross_entropy(
     logits: Float[Array, "*batch classes"],
     labels: Int[Array, "*batch"],

@@ -10,19 +10,20 @@ from jaxtyping import Array, Float, Int
 from flax_transformer.config import ModelConfig, Pooling
 from flax_transformer.distributed.mesh import constrain
 from flax_transformer.intermediates import record
+from flax_transformer.nn.arguments import check_ids, check_lengths
 from flax_transformer.nn.attention import KeyValue
 from flax_transformer.nn.dropout import Dropout
 from flax_transformer.nn.kernels.rngs import Rngs
-from flax_transformer.nn.layers import Decoder, Encoder, Memory
+from flax_transformer.nn.layers import Decoder, Encoder
 from flax_transformer.nn.linear import Linear, token_table
 from flax_transformer.nn.masks import AttentionMask, padding_mask
 from flax_transformer.nn.positions import PositionalEncoding
 
-Offset = int | Int[Array, ""]
 # How many tokens of each row are real; None where all are, which lets attention go without a mask.
 Lengths = Int[Array, " batch"] | None
 
 
+@jax.named_scope("pool")
 def pool(x: Float[Array, "batch length d_model"], lengths: Lengths, pooling: Pooling) -> Float[Array, "batch d_model"]:
     """Sum up the real tokens of each row: their mean or maximum, or the first. A row without any gives zeros."""
     if lengths is None:
@@ -42,16 +43,44 @@ def pool(x: Float[Array, "batch length d_model"], lengths: Lengths, pooling: Poo
 
 
 class Embedding(nnx.Module):
-    """``dropout(scale * table[id] + position)`` (section 3.4); the table comes from outside, to be shared."""
+    """``dropout(scale * table[id] + position)`` (section 3.4); the table comes from outside, to be shared.
+
+    Args:
+        config: gives d_model, scale_embeddings, positions and dropout.
+    """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.scale = config.d_model**0.5 if config.scale_embeddings else 1.0
         self.positions = PositionalEncoding(config, rngs=rngs)
         self.dropout = Dropout(config.dropout)
 
+    @jax.named_scope("embedding")
     def __call__(
-        self, table: nnx.Embed, ids: Int[Array, "batch length"], rngs: nnx.Rngs | None, offset: Offset = 0
+        self,
+        table: nnx.Embed,
+        ids: Int[Array, "batch length"],
+        rngs: nnx.Rngs | None = None,
+        offset: int | Int[Array, ""] = 0,
     ) -> Float[Array, "batch length d_model"]:
+        """
+        Args:
+            table: a row for each token, from :func:`flax_transformer.nn.linear.token_table`.
+            ids: token ids, (batch, length).
+            rngs: with a ``dropout`` stream; None in evaluation.
+            offset: position of the first token.
+
+        Returns:
+            (batch, length, d_model).
+
+        Raises:
+            UserError: a token stands beyond ``config.max_length``.
+
+        Example:
+            >>> config = ModelConfig(d_model=8)
+            >>> table = token_table(20, config, rngs=nnx.Rngs(0))
+            >>> Embedding(config, rngs=nnx.Rngs(0))(table, jnp.ones((2, 5), int)).shape
+            (2, 5, 8)
+        """
         # Gathered along d_model before the lookup: XLA would look up first, and then move what it found.
         rows = jnp.take(constrain(table.embedding[...], "vocab", None), ids, axis=0)
         x = self.positions(constrain(rows, "batch", None, None) * self.scale, offset)
@@ -59,7 +88,11 @@ class Embedding(nnx.Module):
 
 
 class Classifier(nnx.Module):
-    """Text -> class: embedding, encoder, pooling over the real tokens, linear head."""
+    """Text -> class: embedding, encoder, pooling over the real tokens, linear head.
+
+    Args:
+        config: with ``architecture="classifier"``.
+    """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
@@ -70,9 +103,28 @@ class Classifier(nnx.Module):
         self.head = Linear(config.d_model, config.num_classes, config, axes=("embed", None), rngs=rngs)
 
     def __call__(
-        self, source: Int[Array, "batch source"], source_lengths: Lengths, *, rngs: nnx.Rngs | None = None
+        self, source: Int[Array, "batch source"], source_lengths: Lengths = None, *, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "batch classes"]:
-        """Logits of each class. ``rngs`` with a ``dropout`` stream switches dropout on."""
+        """
+        Args:
+            source: token ids, (batch, source), right-padded.
+            source_lengths: real tokens of each row, (batch,); None where all are real. A row of length 0 is filler.
+            rngs: with a ``dropout`` stream, which switches dropout on.
+
+        Returns:
+            Logits of each class, (batch, classes).
+
+        Raises:
+            UserError: ids or lengths have the wrong shape or dtype or, outside of ``jax.jit``, are out of range.
+
+        Example:
+            >>> model = create_model(ModelConfig(architecture="classifier", d_model=8, d_ff=16, num_encoder_layers=1))
+            >>> model(jnp.ones((2, 5), int)).shape
+            (2, 2)
+        """
+        source = jnp.asarray(source)
+        check_ids("source", source, self.config.source_vocab_size)
+        check_lengths("source_lengths", source_lengths, source)
         x = self.source_embedding(self.source_table, source, rngs)
         x = record(self, "memory", self.encoder(x, AttentionMask(source_lengths), rngs))
         pooled = record(self, "pooled", pool(x, source_lengths, self.config.pooling))
@@ -80,7 +132,11 @@ class Classifier(nnx.Module):
 
 
 class Seq2Seq(nnx.Module):
-    """Text -> text: source and target embeddings with positions on both sides, encoder, decoder, output projection."""
+    """Text -> text: source and target embeddings with positions on both sides, encoder, decoder, output projection.
+
+    Args:
+        config: with ``architecture="seq2seq"``.
+    """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
@@ -98,61 +154,93 @@ class Seq2Seq(nnx.Module):
     def __call__(
         self,
         source: Int[Array, "batch source"],
-        source_lengths: Lengths,
         target: Int[Array, "batch target"],
-        target_lengths: Lengths,
+        source_lengths: Lengths = None,
+        target_lengths: Lengths = None,
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch target vocab"]:
         """Teacher forcing: logits of the token that follows each token of ``target``, the decoder's input.
 
-        ``rngs`` with a ``dropout`` stream switches dropout on.
+        Args:
+            source: token ids, (batch, source), right-padded.
+            target: token ids, (batch, target), right-padded, with the begin token first.
+            source_lengths: real tokens of each source, (batch,); None where all are real. A row of length 0 is filler.
+            target_lengths: the same of the targets.
+            rngs: with a ``dropout`` stream, which switches dropout on.
+
+        Returns:
+            Logits, (batch, target, vocab).
+
+        Raises:
+            UserError: ids or lengths have the wrong shape or dtype or, outside of ``jax.jit``, are out of range.
+
+        Example:
+            >>> model = create_model(ModelConfig(d_model=8, d_ff=16, num_encoder_layers=1, num_decoder_layers=1))
+            >>> model(jnp.ones((2, 5), int), jnp.ones((2, 3), int)).shape
+            (2, 3, 8000)
         """
-        memory = self.decoder.project_memory(self.encode(source, source_lengths, rngs=rngs))
-        logits, _ = self.decode(target, memory, source_lengths, target_lengths=target_lengths, rngs=rngs)
-        return logits
+        target = jnp.asarray(target)
+        check_ids("target", target, self.config.target_vocab_size)
+        check_lengths("target_lengths", target_lengths, target)
+        memory = self.encode(source, source_lengths, rngs=rngs)
+        x = self.target_embedding(self._target_table, target, rngs)
+        mask, memory_mask = AttentionMask(target_lengths, causal=True), AttentionMask(source_lengths)
+        return self._logits(self.decoder(x, memory, mask, memory_mask, rngs))
 
     def encode(
-        self, source: Int[Array, "batch source"], source_lengths: Lengths, *, rngs: nnx.Rngs | None = None
+        self, source: Int[Array, "batch source"], source_lengths: Lengths = None, *, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "batch source d_model"]:
-        """The memory that the decoder attends to."""
+        """The memory that the decoder attends to. Arguments and errors as of :meth:`__call__`."""
+        source = jnp.asarray(source)
+        check_ids("source", source, self.config.source_vocab_size)
+        check_lengths("source_lengths", source_lengths, source)
         x = self.source_embedding(self.source_table, source, rngs)
         return record(self, "memory", self.encoder(x, AttentionMask(source_lengths), rngs))
 
     def decode(
         self,
         target: Int[Array, "batch target"],
-        memory: Memory,
-        source_lengths: Lengths,
+        memory: Sequence[KeyValue],
+        source_lengths: Lengths = None,
         *,
-        target_lengths: Lengths = None,
-        offset: Offset = 0,
+        offset: int | Int[Array, ""] = 0,
         cache: Sequence[KeyValue] | None = None,
-        rngs: nnx.Rngs | None = None,
     ) -> tuple[Float[Array, "batch target vocab"], list[KeyValue]]:
-        """Logits after each token of ``target``, whose first token stands at ``offset``.
+        """Logits after each of the next tokens, as in generation.
 
         Args:
-            memory: projected by each layer, from ``decoder.project_memory``.
+            target: the next tokens, (batch, target).
+            memory: each layer's projected memory, from ``decoder.project_memory``.
+            source_lengths: real tokens of each source, (batch,); None where all are real.
+            offset: position of the first token of ``target``.
             cache: each layer's keys and values of the tokens before ``offset``, from :meth:`empty_cache`.
 
         Returns:
-            The logits, and the caches with the tokens of ``target`` written in.
+            Logits, (batch, target, vocab), and the caches with the tokens of ``target`` written in.
         """
-        table = self.source_table if self.config.tie_embeddings else self.target_table
-        x = self.target_embedding(table, target, rngs, offset)
-        mask = AttentionMask(target_lengths, causal=True, query_offset=offset)
-        x, written = self.decoder(x, memory, mask, AttentionMask(source_lengths), rngs, cache)
-        logits = tied_projection(x, table, self.config) if self.config.tie_embeddings else self.projection(x)
-        return record(self, "logits", logits), written
+        x = self.target_embedding(self._target_table, target, None, offset)
+        mask, memory_mask = AttentionMask(causal=True, query_offset=offset), AttentionMask(source_lengths)
+        x, cache = self.decoder.step(x, memory, mask, memory_mask, cache)
+        return self._logits(x), cache
 
     def empty_cache(self, batch: int, length: int) -> list[KeyValue]:
-        """Room for ``length`` decoded tokens in each decoder layer."""
+        """Room for ``length`` decoded tokens in each decoder layer, in ``config.dtype``."""
         shape = (batch, self.config.num_heads, length, self.config.head_dim)
         empty = jnp.zeros(shape, jnp.dtype(self.config.dtype))
         return [KeyValue(empty, empty) for _ in self.decoder.layers]
 
+    @property
+    def _target_table(self) -> nnx.Embed:
+        return self.source_table if self.config.tie_embeddings else self.target_table
 
+    def _logits(self, x: Float[Array, "batch target d_model"]) -> Float[Array, "batch target vocab"]:
+        if self.config.tie_embeddings:
+            return record(self, "logits", tied_projection(x, self.source_table, self.config))
+        return record(self, "logits", self.projection(x))
+
+
+@jax.named_scope("tied_projection")
 def tied_projection(
     x: Float[Array, "batch target d_model"], table: nnx.Embed, config: ModelConfig
 ) -> Float[Array, "batch target vocab"]:
@@ -162,7 +250,16 @@ def tied_projection(
     return (tokens @ table.embedding[...].astype(dtype).T).reshape(*x.shape[:2], -1)
 
 
-def create_model(config: ModelConfig, seed: int) -> Classifier | Seq2Seq:
-    """A model with fresh weights, all of them a function of ``seed``."""
+def create_model(config: ModelConfig, seed: int = 0) -> Classifier | Seq2Seq:
+    """A model with fresh weights, all of them a function of ``seed``.
+
+    Args:
+        config: its ``architecture`` decides the class.
+        seed: of the random weights.
+
+    Example:
+        >>> type(create_model(ModelConfig(d_model=8, num_encoder_layers=1, num_decoder_layers=1))).__name__
+        'Seq2Seq'
+    """
     rngs = Rngs(params=jax.random.key(seed))
     return Classifier(config, rngs=rngs) if config.architecture == "classifier" else Seq2Seq(config, rngs=rngs)

@@ -1,5 +1,6 @@
 """Where a token stands: sinusoids, a learned table, or rotations of queries and keys."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -38,6 +39,7 @@ def rotary_table(length: int, head_dim: int) -> Float[np.ndarray, "2 {length} {h
     return np.stack([np.cos(angles), np.sin(angles)])
 
 
+@jax.named_scope("rope")
 def apply_rope(
     x: Float[Array, "batch length heads head_dim"], offset: int | Int[Array, ""], max_length: int
 ) -> Float[Array, "batch length heads head_dim"]:
@@ -56,8 +58,11 @@ def apply_rope(
 class PositionalEncoding(nnx.Module):
     """Adds the position of each token to its embedding: ``x[b, p] + table[offset + p]``.
 
-    With rope or none it adds nothing: rope acts inside self-attention. A traced offset that leads over the table gives
-    NaN, which cannot be overlooked, where plain indexing would repeat the last row.
+    With rope or none it adds nothing: rope acts inside self-attention. A traced offset beyond the table gives NaN,
+    which cannot be overlooked, where plain indexing would repeat the last row.
+
+    Args:
+        config: gives positions, d_model and max_length.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
@@ -67,9 +72,25 @@ class PositionalEncoding(nnx.Module):
             shape = (config.max_length, config.d_model)
             self.table = nnx.Param(initial(rngs.params(), shape, jnp.dtype(config.param_dtype)), axes=(None, "embed"))
 
+    @jax.named_scope("positions")
     def __call__(
         self, x: Float[Array, "batch length d_model"], offset: int | Int[Array, ""] = 0
     ) -> Float[Array, "batch length d_model"]:
+        """
+        Args:
+            x: embedded tokens, (batch, length, d_model).
+            offset: position of the first token.
+
+        Returns:
+            (batch, length, d_model).
+
+        Raises:
+            UserError: a token stands beyond ``config.max_length``, as far as the offset is known.
+
+        Example:
+            >>> PositionalEncoding(ModelConfig(d_model=8), rngs=nnx.Rngs(0))(jnp.zeros((1, 2, 8)))[0, 0].tolist()
+            [0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
+        """
         known_offset = offset if isinstance(offset, int) else 0
         check_length(known_offset + x.shape[1], self.config.max_length)
         positions = offset + jnp.arange(x.shape[1])

@@ -205,7 +205,7 @@ def generate(
     source, lengths = _tensor(batch.source), _tensor(batch.source_lengths)
     generated = generation.generate(model, source, lengths, GenerationConfig(new_tokens))
     begin = torch.full((len(source), 1), config.bos_id)
-    logits = model(source, lengths, torch.cat([begin, generated.tokens[:, :-1]], dim=1), generated.lengths)
+    logits = model(source, torch.cat([begin, generated.tokens[:, :-1]], dim=1), lengths, generated.lengths)
     best = logits.topk(2).values
     leads = (best[..., 0] - best[..., 1]) / logits.abs().amax(dim=(0, 2)) / torch.finfo(logits.dtype).eps
     behind_the_end = torch.arange(new_tokens) >= generated.lengths[:, None]

@@ -30,6 +30,7 @@ def scale_by_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTrans
             jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params)
         )
 
+    @jax.named_scope("adam")
     def update(updates: Any, state: Any, params: Any = None, **_: Any) -> tuple[Any, AdamState]:
         count = state.count + 1
         mean = jax.tree.map(lambda m, g: m + (1 - beta1) * (g - m), state.mean, updates)

@@ -45,6 +45,7 @@ def schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     """Scale the gradient by ``min(1, max_norm / (norm + 1e-6))``, as torch.nn.utils.clip_grad_norm_ does."""
 
+    @jax.named_scope("clip_by_global_norm")
     def update(updates: Any, state: Any, params: Any = None, **_: Any) -> tuple[Any, Any]:
         scale = jnp.minimum(1.0, max_norm / (optax.tree.norm(updates) + 1e-6))
         return jax.tree.map(lambda gradient: gradient * scale, updates), state

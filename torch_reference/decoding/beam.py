@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flax_transformer.config import GenerationConfig
 from torch_reference.decoding.step import NextToken, Outputs
-from torch_reference.nn.linear import compute_dtype
+from torch_reference.dtypes import compute_dtype
 
 
 class Complete(NamedTuple):

@@ -11,8 +11,8 @@ from flax_transformer.config import GenerationConfig
 from flax_transformer.data.generation import Constraint, check_request, uniform_draws
 from flax_transformer.errors import UserError
 from torch_reference.decoding.beam import beam_search
-from torch_reference.decoding.step import NextToken, draw_tokens
-from torch_reference.nn.linear import compute_dtype
+from torch_reference.decoding.step import NextToken, draw_tokens, most_probable_tokens
+from torch_reference.dtypes import compute_dtype
 from torch_reference.nn.models import Seq2Seq
 
 
@@ -99,10 +99,10 @@ def _one_by_one(
             break
         log_probabilities, outputs = next_token.score(outputs, step)
         if draws is None:
-            tokens = log_probabilities.argmax(dim=-1)
+            tokens, gains = most_probable_tokens(log_probabilities)
         else:
             tokens = draw_tokens(log_probabilities, draws[:, step], config)
-        gains = log_probabilities.gather(1, tokens[:, None])[:, 0]
+            gains = log_probabilities.gather(1, tokens[:, None])[:, 0]
         tokens = torch.where(finished, model.pad_id, tokens)
         outputs = next_token.append(outputs, tokens, step)
         lengths += ~finished

@@ -120,6 +120,14 @@ def penalize_repetition(
     return logits.scatter(1, tokens, penalized)
 
 
+def most_probable_tokens(
+    log_probabilities: Float[Tensor, "rows vocab"],
+) -> tuple[Int[Tensor, " rows"], Float[Tensor, " rows"]]:
+    """The first of the most probable tokens of each row, and its log-probability."""
+    tokens = log_probabilities.argmax(dim=-1)
+    return tokens, log_probabilities.gather(1, tokens[:, None])[:, 0]
+
+
 def draw_tokens(
     log_probabilities: Float[Tensor, "rows vocab"], draws: Float[Tensor, " rows"], config: GenerationConfig
 ) -> Int[Tensor, " rows"]:

@@ -11,7 +11,7 @@ from flax_transformer.config import ModelConfig
 from flax_transformer.intermediates import record
 from torch_reference.nn.dropout import Dropout
 from torch_reference.nn.kernels import choose_backend, fused_attention
-from torch_reference.nn.linear import Linear, torch_packed_projection_
+from torch_reference.nn.linear import Linear
 from torch_reference.nn.masks import AttentionMask
 from torch_reference.nn.positions import apply_rope
 
@@ -58,11 +58,13 @@ def plain_attention(
 
 
 class MultiHeadAttention(nn.Module):
-    """``concat_h(softmax(q_h k_h^T / sqrt(head_dim)) v_h) W_o``, with q = x W_q, k = memory W_k, v = memory W_v.
+    """``concat_h(softmax(q_h k_h^T / sqrt(head_dim)) v_h) W_o`` with q = x W_q, k = memory W_k, v = memory W_v.
 
-    torch.nn.MultiheadAttention packs W_q, W_k and W_v into one matrix.
+    Keys and values are projected by :meth:`project` and passed in, so that a full pass, cached decoding and a memory
+    that is projected once are the same code. torch.nn.MultiheadAttention packs W_q, W_k and W_v into one matrix.
 
     Args:
+        config: gives d_model, num_heads, attention_dropout and the attention backend.
         is_self_attention: queries and keys come from one sequence, so that rope applies.
     """
 
@@ -71,16 +73,12 @@ class MultiHeadAttention(nn.Module):
         self.config = config
         self.backend = choose_backend(config.attention_backend)
         self.uses_rope = is_self_attention and config.positions == "rope"
-        self.query = Linear(config.d_model, config.d_model, config)
-        self.key = Linear(config.d_model, config.d_model, config)
-        self.value = Linear(config.d_model, config.d_model, config)
-        self.output = Linear(config.d_model, config.d_model, config)
+        # torch.nn.MultiheadAttention starts all its biases at zero.
+        self.query = Linear(config.d_model, config.d_model, config, packed=True, zero_bias=True)
+        self.key = Linear(config.d_model, config.d_model, config, packed=True, zero_bias=True)
+        self.value = Linear(config.d_model, config.d_model, config, packed=True, zero_bias=True)
+        self.output = Linear(config.d_model, config.d_model, config, zero_bias=True)
         self.dropout = Dropout(config.attention_dropout)
-        if config.initialization == "torch":
-            for projection in (self.query, self.key, self.value):
-                torch_packed_projection_(projection.weight)
-            for linear in (self.query, self.key, self.value, self.output):
-                linear.zero_bias_()
 
     def _split_heads(self, x: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length heads head_dim"]:
         return x.reshape(*x.shape[:2], self.config.num_heads, self.config.head_dim)
@@ -89,7 +87,15 @@ class MultiHeadAttention(nn.Module):
         return apply_rope(x, offset, self.config.max_length) if self.uses_rope else x
 
     def project(self, memory: Float[Tensor, "batch keys d_model"], offset: int = 0) -> KeyValue:
-        """Keys and values of a sequence whose first token stands at ``offset``."""
+        """Keys and values of a sequence.
+
+        Args:
+            memory: the sequence that is attended to, (batch, keys, d_model).
+            offset: position of its first token, for rope.
+
+        Returns:
+            Keys and values, each (batch, heads, keys, head_dim).
+        """
         key = record(self, "key", self._apply_rope(self._split_heads(self.key(memory)), offset))
         value = record(self, "value", self._split_heads(self.value(memory)))
         return KeyValue(key.transpose(1, 2), value.transpose(1, 2))
@@ -97,6 +103,21 @@ class MultiHeadAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch queries d_model"], memory: KeyValue, mask: AttentionMask
     ) -> Float[Tensor, "batch queries d_model"]:
+        """
+        Args:
+            x: the sequence that attends, (batch, queries, d_model).
+            memory: keys and values from :meth:`project`.
+            mask: which keys each query may attend to.
+
+        Returns:
+            What each query attended to, (batch, queries, d_model).
+
+        Example:
+            >>> attention = MultiHeadAttention(ModelConfig(d_model=8), is_self_attention=True)
+            >>> x = torch.ones(2, 5, 8)
+            >>> attention(x, attention.project(x), AttentionMask(causal=True)).shape
+            torch.Size([2, 5, 8])
+        """
         query = record(self, "query", self._apply_rope(self._split_heads(self.query(x)), mask.query_offset))
         key, value = memory.key.transpose(1, 2), memory.value.transpose(1, 2)
         if self.backend == "auto":

@@ -25,7 +25,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class FeedForward(nn.Module):
-    """``W_2 dropout(activation(W_1 x))``, at each position alike (section 3.3)."""
+    """``W_2 dropout(activation(W_1 x))``, at each position alike (section 3.3).
+
+    Args:
+        config: gives d_model, d_ff, activation and dropout.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -35,12 +39,32 @@ class FeedForward(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Sequences) -> Sequences:
+        """
+        Args:
+            x: (batch, length, d_model).
+
+        Returns:
+            (batch, length, d_model).
+
+        Example:
+            >>> import torch
+            >>> FeedForward(ModelConfig(d_model=8, d_ff=16))(torch.ones(2, 5, 8)).shape
+            torch.Size([2, 5, 8])
+        """
         hidden = record(self, "hidden", ACTIVATIONS[self.activation](self.up_proj(x)))
         return self.down_proj(self.dropout(hidden))
 
 
 class Residual(nn.Module):
-    """A sublayer's surroundings: ``norm(x + dropout(f(x)))`` in post-LN, ``x + dropout(f(norm(x)))`` in pre-LN."""
+    """The norm, the dropout and the addition around a sublayer ``f``::
+
+        x = residual.add(x, f(residual.prepare(x)))
+
+    is ``norm(x + dropout(f(x)))`` in post-LN and ``x + dropout(f(norm(x)))`` in pre-LN (Xiong et al., 2020, figure 1).
+
+    Args:
+        config: gives d_model, norm_first, norm_eps and dropout.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -48,16 +72,23 @@ class Residual(nn.Module):
         self.norm = layer_norm(config)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Sequences, sublayer: Callable[[Tensor], Tensor]) -> Sequences:
-        if self.norm_first:
-            added = sublayer(self.norm(x))
-            return record(self, "output", x + self.dropout(added).to(x.dtype))
-        added = sublayer(x)
-        return record(self, "output", self.norm(x + self.dropout(added).to(x.dtype)))
+    def prepare(self, x: Sequences) -> Sequences:
+        """The input of the sublayer, (batch, length, d_model)."""
+        return self.norm(x) if self.norm_first else x
+
+    def add(self, x: Sequences, output: Sequences) -> Sequences:
+        """The sublayer's ``output`` added to ``x``, (batch, length, d_model), in the dtype of ``x``."""
+        x = x + self.dropout(output).to(x.dtype)
+        x = x if self.norm_first else self.norm(x)
+        return record(self, "output", x)
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention, then feed-forward, each within its :class:`Residual`."""
+    """Self-attention, then feed-forward, each with its :class:`Residual`.
+
+    Args:
+        config: of the model.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -67,15 +98,33 @@ class EncoderLayer(nn.Module):
         self.feed_forward_residual = Residual(config)
 
     def forward(self, x: Sequences, mask: AttentionMask) -> Sequences:
-        def attend(x: Tensor) -> Tensor:
-            return self.self_attention(x, self.self_attention.project(x), mask)
+        """
+        Args:
+            x: (batch, length, d_model).
+            mask: which tokens may be attended to.
 
-        x = self.self_attention_residual(x, attend)
-        return self.feed_forward_residual(x, self.feed_forward)
+        Returns:
+            (batch, length, d_model).
+
+        Example:
+            >>> import torch
+            >>> EncoderLayer(ModelConfig(d_model=8, d_ff=16))(torch.ones(2, 5, 8), AttentionMask()).shape
+            torch.Size([2, 5, 8])
+        """
+        h = self.self_attention_residual.prepare(x)
+        h = self.self_attention(h, self.self_attention.project(h), mask)
+        x = self.self_attention_residual.add(x, h)
+
+        h = self.feed_forward_residual.prepare(x)
+        return self.feed_forward_residual.add(x, self.feed_forward(h))
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, attention to the memory, then feed-forward, each within its :class:`Residual`."""
+    """Causal self-attention, attention to the memory, then feed-forward, each with its :class:`Residual`.
+
+    Args:
+        config: of the model.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -94,33 +143,52 @@ class DecoderLayer(nn.Module):
         memory_mask: AttentionMask,
         cache: KeyValue | None = None,
     ) -> tuple[Sequences, KeyValue]:
-        """One layer over the whole target, or over its next tokens given a cache of the earlier ones.
+        """The whole target, or its next tokens given a cache of the earlier ones.
+
+        Args:
+            x: (batch, length, d_model).
+            memory: from ``cross_attention.project``.
+            mask: of self-attention; its offset is the position of the first token of ``x``.
+            memory_mask: of cross-attention.
+            cache: keys and values of the tokens before ``x``, with room for those of ``x``.
 
         Returns:
-            The output, and the keys and values of self-attention with those of ``x`` written in.
+            The output, (batch, length, d_model), and the keys and values of self-attention: the cache with those of
+            ``x`` written in.
+
+        Example:
+            >>> import torch
+            >>> layer = DecoderLayer(ModelConfig(d_model=8, d_ff=16))
+            >>> x = torch.ones(2, 5, 8)
+            >>> layer(x, layer.cross_attention.project(x), AttentionMask(causal=True), AttentionMask())[0].shape
+            torch.Size([2, 5, 8])
         """
-        written: list[KeyValue] = []
+        h = self.self_attention_residual.prepare(x)
+        keys = self.self_attention.project(h, mask.query_offset)
+        if cache is not None:
+            keys = write_cache(cache, keys, mask.query_offset)
+        x = self.self_attention_residual.add(x, self.self_attention(h, keys, mask))
 
-        def attend(x: Tensor) -> Tensor:
-            new = self.self_attention.project(x, mask.query_offset)
-            written.append(new if cache is None else write_cache(cache, new, mask.query_offset))
-            return self.self_attention(x, written[0], mask)
+        h = self.cross_attention_residual.prepare(x)
+        x = self.cross_attention_residual.add(x, self.cross_attention(h, memory, memory_mask))
 
-        x = self.self_attention_residual(x, attend)
-        x = self.cross_attention_residual(x, lambda x: self.cross_attention(x, memory, memory_mask))
-        x = self.feed_forward_residual(x, self.feed_forward)
-        return x, written[0]
+        h = self.feed_forward_residual.prepare(x)
+        return self.feed_forward_residual.add(x, self.feed_forward(h)), keys
 
 
 def write_cache(cache: KeyValue, new: KeyValue, offset: int) -> KeyValue:
-    """The cache with ``new`` written at ``offset``, in place; the caller sees to it that it fits."""
+    """The cache with ``new`` written at ``offset``, in place; the caller makes sure that it fits."""
     for old, entry in zip(cache, new, strict=True):
         old[:, :, offset : offset + entry.shape[2]] = entry
     return cache
 
 
 class Encoder(nn.Module):
-    """A stack of encoder layers, and a last norm if the config asks for one."""
+    """A stack of encoder layers, and a last norm if the config asks for one.
+
+    Args:
+        config: of the model.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -128,25 +196,72 @@ class Encoder(nn.Module):
         self.norm = layer_norm(config) if config.final_norm else None
 
     def forward(self, x: Sequences, mask: AttentionMask) -> Sequences:
+        """
+        Args:
+            x: embedded tokens, (batch, length, d_model).
+            mask: which tokens may be attended to.
+
+        Returns:
+            The memory, (batch, length, d_model).
+
+        Example:
+            >>> import torch
+            >>> encoder = Encoder(ModelConfig(d_model=8, d_ff=16, num_encoder_layers=1))
+            >>> encoder(torch.ones(2, 5, 8), AttentionMask()).shape
+            torch.Size([2, 5, 8])
+        """
         for layer in self.layers:
             x = layer(x, mask)
         return x if self.norm is None else self.norm(x)
 
 
 class Decoder(nn.Module):
-    """A stack of decoder layers, and a last norm if the config asks for one."""
+    """A stack of decoder layers, and a last norm if the config asks for one.
+
+    Args:
+        config: of the model.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList([DecoderLayer(config) for _ in range(config.num_decoder_layers)])
         self.norm = layer_norm(config) if config.final_norm else None
 
-    def project_memory(self, memory: Sequences) -> list[KeyValue]:
-        """Each layer's keys and values of the memory: computed once for a source, whatever the number of new tokens."""
+    def forward(
+        self,
+        x: Sequences,
+        memory: Float[Tensor, "batch source d_model"],
+        mask: AttentionMask,
+        memory_mask: AttentionMask,
+    ) -> Sequences:
+        """The whole target at once, as in training; each layer projects the memory itself.
+
+        Args:
+            x: embedded target, (batch, length, d_model).
+            memory: output of the encoder, (batch, source, d_model).
+            mask: of self-attention, causal.
+            memory_mask: of cross-attention.
+
+        Returns:
+            (batch, length, d_model).
+
+        Example:
+            >>> import torch
+            >>> decoder = Decoder(ModelConfig(d_model=8, d_ff=16, num_decoder_layers=1))
+            >>> x = torch.ones(2, 5, 8)
+            >>> decoder(x, x, AttentionMask(causal=True), AttentionMask()).shape
+            torch.Size([2, 5, 8])
+        """
+        for layer, layer_memory in zip(self.layers, self.project_memory(memory), strict=True):
+            x, _ = layer(x, layer_memory, mask, memory_mask)
+        return x if self.norm is None else self.norm(x)
+
+    def project_memory(self, memory: Float[Tensor, "batch source d_model"]) -> list[KeyValue]:
+        """Each layer's keys and values of the memory: computed once, however many tokens are decoded."""
         layers = cast(Sequence[DecoderLayer], self.layers)
         return [layer.cross_attention.project(memory) for layer in layers]
 
-    def forward(
+    def step(
         self,
         x: Sequences,
         memory: Sequence[KeyValue],
@@ -154,10 +269,22 @@ class Decoder(nn.Module):
         memory_mask: AttentionMask,
         cache: Sequence[KeyValue] | None = None,
     ) -> tuple[Sequences, list[KeyValue]]:
-        """The whole target, or its next tokens given each layer's cache. Returns the output and the written caches."""
-        caches = cache or [None] * len(self.layers)
-        written = []
-        for layer, layer_memory, layer_cache in zip(self.layers, memory, caches, strict=True):
-            x, layer_written = layer(x, layer_memory, mask, memory_mask, layer_cache)
-            written.append(layer_written)
-        return (x if self.norm is None else self.norm(x)), written
+        """The next tokens, as in decoding.
+
+        Args:
+            x: embedded next tokens, (batch, length, d_model).
+            memory: from :meth:`project_memory`.
+            mask: of self-attention, causal; its offset is the position of the first token of ``x``.
+            memory_mask: of cross-attention.
+            cache: each layer's keys and values of the tokens before ``x``; None if there are none.
+
+        Returns:
+            The output, (batch, length, d_model), and each layer's cache with the tokens of ``x`` written in.
+        """
+        caches = []
+        for layer, layer_memory, layer_cache in zip(
+            self.layers, memory, cache or [None] * len(self.layers), strict=True
+        ):
+            x, keys = layer(x, layer_memory, mask, memory_mask, layer_cache)
+            caches.append(keys)
+        return (x if self.norm is None else self.norm(x)), caches

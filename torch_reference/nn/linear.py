@@ -1,54 +1,69 @@
-"""The parts that hold most weights: linear maps, norms and token tables, initialised as the config names it."""
+"""The parts that hold most weights: linear layers, norms and token tables, initialized as the config says."""
 
 import math
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from flax_transformer.config import ModelConfig
-
-
-def compute_dtype(config: ModelConfig) -> torch.dtype:
-    return getattr(torch, config.dtype)
-
-
-def param_dtype(config: ModelConfig) -> torch.dtype:
-    return getattr(torch, config.param_dtype)
-
-
-def torch_packed_projection_(weight: Tensor) -> None:
-    """As torch.nn.MultiheadAttention draws its packed (3d, d) matrix by Xavier's rule: each third of it is narrower."""
-    nn.init.xavier_uniform_(weight, gain=math.sqrt(0.5))
+from torch_reference.dtypes import compute_dtype, param_dtype
 
 
 class Linear(nn.Linear):
-    """``y = x @ weight^T + bias``; weight is (out, in), the product is taken in ``config.dtype``."""
+    """``y = x @ weight^T + bias``; the product is taken in ``config.dtype``. The weight is (out, in).
 
-    def __init__(self, in_features: int, out_features: int, config: ModelConfig) -> None:
+    Args:
+        in_features: width of the input.
+        out_features: width of the output.
+        config: decides dtypes, bias and initialization.
+        packed: with ``initialization="torch"``, draw the weight as a third of torch.nn.MultiheadAttention's packed one.
+        zero_bias: with ``initialization="torch"``, start the bias at zero, as the other initialization does anyway.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        config: ModelConfig,
+        *,
+        packed: bool = False,
+        zero_bias: bool = False,
+    ) -> None:
         super().__init__(in_features, out_features, bias=config.bias, dtype=param_dtype(config))
         self.compute_dtype = compute_dtype(config)
         if config.initialization == "paper":
             nn.init.xavier_uniform_(self.weight)
-            self.zero_bias_()
-
-    def zero_bias_(self) -> None:
-        if self.bias is not None:
+        elif packed:
+            # Xavier's rule for the packed (3d, d) matrix makes each third of it narrower.
+            nn.init.xavier_uniform_(self.weight, gain=math.sqrt(0.5))
+        if config.bias and (zero_bias or config.initialization == "paper"):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """
+        Args:
+            x: of any shape that ends with ``in_features``.
+
+        Returns:
+            The same shape with ``out_features`` at the end, in ``config.dtype``.
+
+        Example:
+            >>> import torch
+            >>> Linear(8, 3, ModelConfig())(torch.ones(2, 5, 8)).shape
+            torch.Size([2, 5, 3])
+        """
         dtype = self.compute_dtype
         return functional.linear(x.to(dtype), self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
 
 
 def layer_norm(config: ModelConfig) -> nn.LayerNorm:
-    """Layer normalisation (Ba et al., 2016)."""
+    """Layer normalization (Ba et al., 2016) over the last axis, of width d_model."""
     return nn.LayerNorm(config.d_model, eps=config.norm_eps, bias=config.bias, dtype=param_dtype(config))
 
 
 def token_table(vocab_size: int, config: ModelConfig) -> nn.Embedding:
-    """One row for each token: N(0, 1) as torch.nn.Embedding draws it, or N(0, 1/d_model)."""
+    """A row of width d_model for each token: N(0, 1) as torch.nn.Embedding draws it, or N(0, 1/d_model)."""
     table = nn.Embedding(vocab_size, config.d_model, dtype=param_dtype(config))
     if config.initialization == "paper":
         nn.init.normal_(table.weight, std=config.d_model**-0.5)

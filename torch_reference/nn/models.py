@@ -9,10 +9,12 @@ from torch.nn import functional
 
 from flax_transformer.config import ModelConfig, Pooling
 from flax_transformer.intermediates import record
+from torch_reference.dtypes import compute_dtype
+from torch_reference.nn.arguments import check_ids, check_lengths
 from torch_reference.nn.attention import KeyValue
 from torch_reference.nn.dropout import Dropout
 from torch_reference.nn.layers import Decoder, Encoder
-from torch_reference.nn.linear import Linear, compute_dtype, token_table
+from torch_reference.nn.linear import Linear, token_table
 from torch_reference.nn.masks import AttentionMask, padding_mask
 from torch_reference.nn.positions import PositionalEncoding
 
@@ -38,7 +40,11 @@ def pool(
 
 
 class Embedding(nn.Module):
-    """``dropout(scale * table[id] + position)`` (section 3.4); the table comes from outside, to be shared."""
+    """``dropout(scale * table[id] + position)`` (section 3.4); the table comes from outside, to be shared.
+
+    Args:
+        config: gives d_model, scale_embeddings, positions and dropout.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -49,12 +55,33 @@ class Embedding(nn.Module):
     def forward(
         self, table: nn.Embedding, ids: Int[Tensor, "batch length"], offset: int = 0
     ) -> Float[Tensor, "batch length d_model"]:
+        """
+        Args:
+            table: a row for each token, from :func:`torch_reference.nn.linear.token_table`.
+            ids: token ids, (batch, length).
+            offset: position of the first token.
+
+        Returns:
+            (batch, length, d_model).
+
+        Raises:
+            UserError: a token stands beyond ``config.max_length``.
+
+        Example:
+            >>> config = ModelConfig(d_model=8)
+            >>> Embedding(config)(token_table(20, config), torch.ones(2, 5, dtype=torch.int)).shape
+            torch.Size([2, 5, 8])
+        """
         x = self.positions(table(ids) * self.scale, offset)
         return self.dropout(record(self, "output", x))
 
 
 class Classifier(nn.Module):
-    """Text -> class: embedding, encoder, pooling over the real tokens, linear head."""
+    """Text -> class: embedding, encoder, pooling over the real tokens, linear head.
+
+    Args:
+        config: with ``architecture="classifier"``.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -65,8 +92,27 @@ class Classifier(nn.Module):
         self.dropout = Dropout(config.dropout)
         self.head = Linear(config.d_model, config.num_classes, config)
 
-    def forward(self, source: Int[Tensor, "batch source"], source_lengths: Lengths) -> Float[Tensor, "batch classes"]:
-        """Logits of each class."""
+    def forward(
+        self, source: Int[Tensor, "batch source"], source_lengths: Lengths = None
+    ) -> Float[Tensor, "batch classes"]:
+        """
+        Args:
+            source: token ids, (batch, source), right-padded.
+            source_lengths: real tokens of each row, (batch,); None where all are real. A row of length 0 is filler.
+
+        Returns:
+            Logits of each class, (batch, classes).
+
+        Raises:
+            UserError: ids or lengths have the wrong shape or dtype or, on CPU, are out of range.
+
+        Example:
+            >>> model = create_model(ModelConfig(architecture="classifier", d_model=8, d_ff=16, num_encoder_layers=1))
+            >>> model(torch.ones(2, 5, dtype=torch.int)).shape
+            torch.Size([2, 2])
+        """
+        check_ids("source", source, self.config.source_vocab_size)
+        check_lengths("source_lengths", source_lengths, source)
         x = self.source_embedding(self.source_table, source)
         x = record(self, "memory", self.encoder(x, AttentionMask(source_lengths)))
         pooled = record(self, "pooled", pool(x, source_lengths, self.config.pooling))
@@ -74,7 +120,11 @@ class Classifier(nn.Module):
 
 
 class Seq2Seq(nn.Module):
-    """Text -> text: source and target embeddings with positions on both sides, encoder, decoder, output projection."""
+    """Text -> text: source and target embeddings with positions on both sides, encoder, decoder, output projection.
+
+    Args:
+        config: with ``architecture="seq2seq"``.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -91,19 +141,42 @@ class Seq2Seq(nn.Module):
     def forward(
         self,
         source: Int[Tensor, "batch source"],
-        source_lengths: Lengths,
         target: Int[Tensor, "batch target"],
-        target_lengths: Lengths,
+        source_lengths: Lengths = None,
+        target_lengths: Lengths = None,
     ) -> Float[Tensor, "batch target vocab"]:
-        """Teacher forcing: logits of the token that follows each token of ``target``, the decoder's input."""
-        memory = self.decoder.project_memory(self.encode(source, source_lengths))
-        logits, _ = self.decode(target, memory, source_lengths, target_lengths=target_lengths)
-        return logits
+        """Teacher forcing: logits of the token that follows each token of ``target``, the decoder's input.
+
+        Args:
+            source: token ids, (batch, source), right-padded.
+            target: token ids, (batch, target), right-padded, with the begin token first.
+            source_lengths: real tokens of each source, (batch,); None where all are real. A row of length 0 is filler.
+            target_lengths: the same of the targets.
+
+        Returns:
+            Logits, (batch, target, vocab).
+
+        Raises:
+            UserError: ids or lengths have the wrong shape or dtype or, on CPU, are out of range.
+
+        Example:
+            >>> model = create_model(ModelConfig(d_model=8, d_ff=16, num_encoder_layers=1, num_decoder_layers=1))
+            >>> model(torch.ones(2, 5, dtype=torch.int), torch.ones(2, 3, dtype=torch.int)).shape
+            torch.Size([2, 3, 8000])
+        """
+        check_ids("target", target, self.config.target_vocab_size)
+        check_lengths("target_lengths", target_lengths, target)
+        memory = self.encode(source, source_lengths)
+        x = self.target_embedding(self._target_table, target)
+        mask, memory_mask = AttentionMask(target_lengths, causal=True), AttentionMask(source_lengths)
+        return self._logits(self.decoder(x, memory, mask, memory_mask))
 
     def encode(
-        self, source: Int[Tensor, "batch source"], source_lengths: Lengths
+        self, source: Int[Tensor, "batch source"], source_lengths: Lengths = None
     ) -> Float[Tensor, "batch source d_model"]:
-        """The memory that the decoder attends to."""
+        """The memory that the decoder attends to. Arguments and errors as of :meth:`forward`."""
+        check_ids("source", source, self.config.source_vocab_size)
+        check_lengths("source_lengths", source_lengths, source)
         x = self.source_embedding(self.source_table, source)
         return record(self, "memory", self.encoder(x, AttentionMask(source_lengths)))
 
@@ -111,30 +184,30 @@ class Seq2Seq(nn.Module):
         self,
         target: Int[Tensor, "batch target"],
         memory: Sequence[KeyValue],
-        source_lengths: Lengths,
+        source_lengths: Lengths = None,
         *,
-        target_lengths: Lengths = None,
         offset: int = 0,
         cache: Sequence[KeyValue] | None = None,
     ) -> tuple[Float[Tensor, "batch target vocab"], list[KeyValue]]:
-        """Logits after each token of ``target``, whose first token stands at ``offset``.
+        """Logits after each of the next tokens, as in generation.
 
         Args:
+            target: the next tokens, (batch, target).
             memory: each layer's projected memory, from ``decoder.project_memory``.
+            source_lengths: real tokens of each source, (batch,); None where all are real.
+            offset: position of the first token of ``target``.
             cache: each layer's keys and values of the tokens before ``offset``, from :meth:`empty_cache`.
 
         Returns:
-            The logits, and the caches with the tokens of ``target`` written in.
+            Logits, (batch, target, vocab), and the caches with the tokens of ``target`` written in.
         """
-        table = self.source_table if self.config.tie_embeddings else self.target_table
-        x = self.target_embedding(table, target, offset)
-        mask = AttentionMask(target_lengths, causal=True, query_offset=offset)
-        x, written = self.decoder(x, memory, mask, AttentionMask(source_lengths), cache)
-        logits = tied_projection(x, table, self.config) if self.config.tie_embeddings else self.projection(x)
-        return record(self, "logits", logits), written
+        x = self.target_embedding(self._target_table, target, offset)
+        mask, memory_mask = AttentionMask(causal=True, query_offset=offset), AttentionMask(source_lengths)
+        x, cache = self.decoder.step(x, memory, mask, memory_mask, cache)
+        return self._logits(x), cache
 
     def empty_cache(self, batch: int, length: int) -> list[KeyValue]:
-        """Room for ``length`` decoded tokens in each decoder layer."""
+        """Room for ``length`` decoded tokens in each decoder layer, in ``config.dtype``."""
         shape = (batch, self.config.num_heads, length, self.config.head_dim)
         weight = self.source_table.weight
 
@@ -142,6 +215,15 @@ class Seq2Seq(nn.Module):
             return torch.zeros(shape, dtype=compute_dtype(self.config), device=weight.device)
 
         return [KeyValue(empty(), empty()) for _ in self.decoder.layers]
+
+    @property
+    def _target_table(self) -> nn.Embedding:
+        return self.source_table if self.config.tie_embeddings else self.target_table
+
+    def _logits(self, x: Float[Tensor, "batch target d_model"]) -> Float[Tensor, "batch target vocab"]:
+        if self.config.tie_embeddings:
+            return record(self, "logits", tied_projection(x, self.source_table, self.config))
+        return record(self, "logits", self.projection(x))
 
 
 def tied_projection(
@@ -152,8 +234,17 @@ def tied_projection(
     return functional.linear(x.to(dtype), table.weight.to(dtype))
 
 
-def create_model(config: ModelConfig, seed: int) -> Classifier | Seq2Seq:
-    """A model with fresh weights, all of them a function of ``seed``."""
+def create_model(config: ModelConfig, seed: int = 0) -> Classifier | Seq2Seq:
+    """A model with fresh weights, all of them a function of ``seed``, in training mode.
+
+    Args:
+        config: its ``architecture`` decides the class.
+        seed: of the random weights.
+
+    Example:
+        >>> type(create_model(ModelConfig(d_model=8, num_encoder_layers=1, num_decoder_layers=1))).__name__
+        'Seq2Seq'
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Classifier(config) if config.architecture == "classifier" else Seq2Seq(config)

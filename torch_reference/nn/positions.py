@@ -33,9 +33,9 @@ def sinusoidal_table(length: int, d_model: int) -> Float[np.ndarray, "{length} {
 
 def rotary_table(length: int, head_dim: int) -> Float[np.ndarray, "2 {length} {head_dim}//2"]:
     """Cosines and sines of ``p * 10000^(-2i/head_dim)`` in float64 (Su et al., 2021, section 3.2.2)."""
-    frequencies = 10000.0 ** (-np.arange(0, head_dim, 2) / head_dim)
-    angles = np.arange(length, dtype=np.float64)[:, None] * frequencies
-    return np.stack([np.cos(angles), np.sin(angles)])
+    # The angles are those of sinusoids of width head_dim, whose columns are sines and cosines in turn.
+    sinusoids = sinusoidal_table(length, head_dim)
+    return np.stack([sinusoids[:, 1::2], sinusoids[:, 0::2]])
 
 
 def apply_rope(
@@ -57,6 +57,9 @@ class PositionalEncoding(nn.Module):
     """Adds the position of each token to its embedding: ``x[b, p] + table[offset + p]``.
 
     With rope or none it adds nothing: rope acts inside self-attention.
+
+    Args:
+        config: gives positions, d_model and max_length.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -70,6 +73,21 @@ class PositionalEncoding(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch length d_model"], offset: int = 0
     ) -> Float[Tensor, "batch length d_model"]:
+        """
+        Args:
+            x: embedded tokens, (batch, length, d_model).
+            offset: position of the first token.
+
+        Returns:
+            (batch, length, d_model).
+
+        Raises:
+            UserError: a token stands beyond ``config.max_length``.
+
+        Example:
+            >>> PositionalEncoding(ModelConfig(d_model=8))(torch.zeros(1, 2, 8))[0, 0].tolist()
+            [0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
+        """
         check_length(offset + x.shape[1], self.config.max_length)
         match self.config.positions:
             case "sinusoidal":

@@ -9,12 +9,16 @@ from torch import nn
 from flax_transformer.config import OptimizerConfig
 
 
-def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
-    """The learning rate of one step, counted from 0.
+def learning_rates(config: OptimizerConfig, total_steps: int) -> list[float]:
+    """The learning rate of every step.
 
     It rises in equal parts over the warm-up, so that the first step already moves, and then follows the schedule.
     ``inverse_sqrt`` after a warm-up is section 5.3 of the 2017 paper, scaled to peak at ``learning_rate``.
     """
+    return [_learning_rate(config, step, total_steps) for step in range(total_steps)]
+
+
+def _learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
     warmup = config.warmup_steps
     rising = min((step + 1) / max(warmup, 1), 1.0)
     progress = min(max((step - warmup) / max(total_steps - warmup, 1), 0.0), 1.0)
@@ -33,8 +37,9 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
 def schedule(
     optimizer: torch.optim.Optimizer, config: OptimizerConfig, total_steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """:func:`learning_rate` as a scheduler of torch; the optimizer's own rate must be 1."""
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(config, step, total_steps))
+    """:func:`learning_rates` as a scheduler of torch; the optimizer's own rate must be 1."""
+    rates = learning_rates(config, total_steps)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rates[min(step, total_steps - 1)])
 
 
 def clip_by_global_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> None:

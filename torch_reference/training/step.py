@@ -14,8 +14,6 @@ from torch_reference.nn.models import Classifier, Seq2Seq, create_model
 from torch_reference.training.optim import clip_by_global_norm, create_optimizer, schedule
 
 Metrics = dict[str, float]
-# Intermediate name of a dropout layer -> which elements it keeps.
-KeepMasks = Mapping[str, Tensor]
 
 
 def batch_loss(
@@ -28,7 +26,7 @@ def batch_loss(
         return classification_loss(logits, torch.as_tensor(batch.labels), source_lengths, label_smoothing)
     target, target_lengths = torch.as_tensor(batch.target), torch.as_tensor(batch.target_lengths)
     decoder_input, labels, lengths = shift_target(target, target_lengths)
-    logits = model(source, source_lengths, decoder_input, lengths)
+    logits = model(source, decoder_input, source_lengths, lengths)
     return seq2seq_loss(logits, labels, lengths, label_smoothing)
 
 
@@ -38,7 +36,7 @@ def count_tokens(batch: Batch) -> int:
     return tokens if isinstance(batch, ClassifierBatch) else tokens + int(batch.target_lengths.sum())
 
 
-def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
+def _split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
     """The rows of a batch in ``parts`` equal parts, in order."""
     rows = len(batch.source) // parts
     for start in range(0, len(batch.source), rows):
@@ -60,7 +58,7 @@ class TrainStep:
         self.scheduler = schedule(self.optimizer, config.optimizer, total_steps)
         self._names = {id(module): path for path, module in self.model.named_modules()}
 
-    def __call__(self, batch: Batch, keep: Sequence[KeepMasks] | None = None) -> Metrics:
+    def __call__(self, batch: Batch, keep: Sequence[Mapping[str, Tensor]] | None = None) -> Metrics:
         """One optimizer step.
 
         Args:
@@ -86,11 +84,11 @@ class TrainStep:
         self.scheduler.step()
         return metrics
 
-    def _accumulate(self, batch: Batch, keep: Sequence[KeepMasks]) -> tuple[Tensor, Tensor]:
+    def _accumulate(self, batch: Batch, keep: Sequence[Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
         """Summed loss and its count; leaves the gradient of the sum on the parameters: parts add up to the batch."""
         self.optimizer.zero_grad()
         sums, counts = [], []
-        for part, masks in zip(split_batch(batch, self.config.gradient_accumulation_steps), keep, strict=True):
+        for part, masks in zip(_split_batch(batch, self.config.gradient_accumulation_steps), keep, strict=True):
             with recording(Recorder(self._names, masks)):
                 loss_sum, count = batch_loss(self.model, part, self.config.label_smoothing)
             loss_sum.backward()

@@ -1,7 +1,8 @@
-"""The layers of a stack as one, run as a loop: the training step is compiled for one layer, however many there are.
+"""How the layers of a stack are made and run: one by one, or stacked and run as a loop (``jax.lax.scan``).
 
-The weights of all layers lie one after the other along a first axis. Training alone knows them so; a model that is
-evaluated, generates or is exported has its layers one by one, and so do the names of its weights.
+Stacked layers have their weights one after the other along a first axis, and the training step is compiled for one
+layer, however many there are. Only training knows them so: a model that is evaluated, generates or is exported has its
+layers one by one, and so do the names of its weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,15 +11,27 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from flax_transformer.config import ModelConfig
+from flax_transformer.intermediates import is_recording
+from flax_transformer.nn.kernels.flash import FLASH_OUTPUTS
 from flax_transformer.nn.kernels.rngs import Rngs
 
 Model = TypeVar("Model", bound=nnx.Module)
 Layer = TypeVar("Layer", bound=nnx.Module)
-# Layers one by one, or stacked.
+# One by one, or stacked.
 Layers = Sequence[Layer] | Layer
+Sequences = Float[Array, "batch length d_model"]
+
+# remat -> what of a layer is kept for the backward pass, besides its inputs.
+_policies = jax.checkpoint_policies
+_KEPT = {
+    "dots": _policies.save_from_both_policies(
+        _policies.dots_with_no_batch_dims_saveable, _policies.save_only_these_names(FLASH_OUTPUTS)
+    ),
+    "full": _policies.nothing_saveable,
+}
 
 
 def create_layers(kind: Callable[..., Layer], config: ModelConfig, count: int, rngs: nnx.Rngs) -> nnx.List[Layer]:
@@ -65,10 +78,39 @@ def _stacks(model: Any) -> list[Any]:
     return [getattr(model, name) for name in ("encoder", "decoder") if hasattr(model, name)]
 
 
-def scan_layers(
-    apply: Callable[[Layer, Array, nnx.Rngs | None], Array], layers: Layer, x: Array, rngs: nnx.Rngs | None
-) -> Array:
-    """Hand ``x`` from one of the stacked layers to the next; ``apply`` is one of them, given keys of its own."""
+def apply_layers(
+    apply: Callable[[Layer, Sequences, nnx.Rngs | None], Sequences],
+    layers: Layers[Layer],
+    x: Sequences,
+    config: ModelConfig,
+    rngs: nnx.Rngs | None,
+) -> Sequences:
+    """Pass ``x`` through all layers; unrolled or as a loop, with or without rematerialization (Chen et al., 2016).
+
+    Args:
+        apply: calls one layer.
+        layers: one by one, or stacked.
+        x: input of the first layer, (batch, length, d_model).
+        config: gives ``remat``.
+        rngs: with a ``dropout`` stream; None in evaluation.
+
+    Returns:
+        Output of the last layer, (batch, length, d_model).
+    """
+    is_stacked = not isinstance(layers, Sequence)
+    if config.remat in _KEPT and not is_recording():
+        # Forward and backward pass of stacked layers are two loops, between which XLA cannot merge anything anyway.
+        apply = nnx.remat(apply, policy=_KEPT[config.remat], prevent_cse=not is_stacked)
+    if is_stacked:
+        return _scan(apply, layers, x, rngs)
+    for i, layer in enumerate(layers):
+        with jax.named_scope(f"layer_{i}"):
+            x = apply(layer, x, rngs)
+    return x
+
+
+def _scan(apply: Callable[..., Sequences], layers: nnx.Module, x: Sequences, rngs: nnx.Rngs | None) -> Sequences:
+    """Pass ``x`` from one of the stacked layers to the next; each gets random keys of its own."""
     graph, stacked = nnx.split(layers)
     keys = None if rngs is None else jax.random.split(rngs.dropout(), jax.tree.leaves(stacked)[0].shape[0])
 
