@@ -36,6 +36,7 @@ from flax_transformer.errors import UserError
 from flax_transformer.nn.models import Classifier, Seq2Seq
 from flax_transformer.outputs import check_new_folder
 from flax_transformer.planning.memory import require_memory_to_train
+from flax_transformer.runtime import require_precision
 from flax_transformer.training.checkpoint import check_same_config
 from flax_transformer.training.evaluate import Evaluator, Predictions, Scores, counts_of, format_counts
 from flax_transformer.training.input import prefetch
@@ -78,6 +79,7 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
         UserError: bad input; or ``folder`` exists without ``resume``, or holds a run of another config or other data.
         Stopped: a signal came.
     """
+    require_precision(config.model)
     folder = Path(folder)
     saved = Run.load(folder) if resume else None
     if saved is None:
