@@ -27,6 +27,9 @@ Strategy = Literal["greedy", "sample", "beam"]
 LengthPenalty = Literal["gnmt", "mean"]
 Config = TypeVar("Config")
 
+# Fields of version 0.1.0 that have another name since.
+_RENAMED = {"accumulation": "gradient_accumulation_steps", "clip_norm": "max_grad_norm"}
+
 _LARGEST = 2**31 - 1  # of int32, in which shapes and indices are counted on the devices
 _DEEPEST = 1_000  # layers, as in DeepNet (Wang et al., 2022); programs of more take hours to compile
 _LARGEST_VOCABULARY = 10_000_000  # the learners of the tokenizers library reserve memory for all of it
@@ -497,6 +500,11 @@ def from_dict(kind: type[Config], values: dict[str, Any], where: str = "config")
     known = {f.name for f in dataclasses.fields(typing.cast(Any, kind))}
     arguments = {}
     for name, value in values.items():
+        if name in _RENAMED:
+            raise UserError(
+                f"{where}: {name!r} of version 0.1.0 is now called {_RENAMED[name]!r}; rename it to start a new run. "
+                "A run of 0.1.0 cannot be resumed: CHANGELOG.md says how to keep its model"
+            )
         if name not in known:
             raise UserError(f"{where}: unknown key {name!r}; expected some of {', '.join(sorted(known))}")
         arguments[name] = _read_value(hints[name], value, f"{where}.{name}")

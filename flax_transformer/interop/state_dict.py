@@ -106,13 +106,16 @@ def read_weights(path: Path) -> Weights:
     """The tensors of a safetensors file.
 
     Raises:
-        UserError: it is missing, or not a whole safetensors file.
+        UserError: it is missing, not a whole safetensors file, or of version 0.1.0.
     """
     try:
-        return safetensors.numpy.load_file(path)
+        weights = safetensors.numpy.load_file(path)
     except OSError as error:
         raise UserError(f"{path}: expected a safetensors file, but it cannot be read ({error.strerror})") from error
     except safetensors.SafetensorError as error:
         raise UserError(
             f"{path}: expected a whole safetensors file, got a damaged one ({error}); export again"
         ) from error
+    if any(".feed_forward.expand." in name for name in weights):
+        raise UserError(f"{path}: its weights have names of version 0.1.0; CHANGELOG.md says how to convert the export")
+    return weights

@@ -36,5 +36,9 @@ def load_export(directory: Path) -> Classifier | Seq2Seq:
             f"{path}: expected a whole safetensors file, got a damaged one ({error}); export again"
         ) from error
     except RuntimeError as error:
+        if "feed_forward.expand" in str(error):
+            raise UserError(
+                f"{path}: its weights have names of version 0.1.0; CHANGELOG.md says how to convert the export"
+            ) from error
         raise UserError(f"{path}: its weights do not fit config.json ({' '.join(str(error).split())})") from error
     return model.eval()
