@@ -61,8 +61,7 @@ def main() -> None:
         run = train(config, Path(folder, "run"))
         texts = ["17 March 2011", "Wed 05 Jan 2022", "December 31, 2009"]
         expected = ["2011-03-17", "2022-01-05", "2009-12-31"]
-        for prediction in run.predict(texts):
-            print(prediction.value)
+        print({text: prediction.value for text, prediction in zip(texts, run.predict(texts), strict=True)})
         run.export(Path(folder, "export"))
 
         # Both models get the same token ids: the texts, and the begin token with the expected outputs.

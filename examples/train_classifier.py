@@ -55,14 +55,13 @@ def main() -> None:
         run = train(config, Path(folder, "run"))
 
         unseen = ["my refund is the wrong amount", "the parcel arrived damaged", "I cannot change my password"]
-        predictions = run.predict(unseen)
-        for text, prediction in zip(unseen, predictions, strict=True):
+        for text, prediction in zip(unseen, run.predict(unseen), strict=True):
             print(f"{prediction.value:<10}{prediction.score:.2f}  {text}")
 
         # An export holds everything needed to predict, and both frameworks read it.
         export = Path(folder, "export")
         run.export(export)
-        assert load(export).predict(unseen) == predictions
+        assert load(export).predict(unseen) == run.predict(unseen)
 
 
 if __name__ == "__main__":
