@@ -42,7 +42,7 @@ $(BIN)/python:
 
 # A stamp is older than the files that name the dependencies exactly when an install is due.
 $(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) --editable .
+	$(PIP_INSTALL) --editable ".[train]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from flax_transformer.errors import UserError
+from flax_transformer.legacy import current_fields
 
 Architecture = Literal["seq2seq", "classifier"]
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
@@ -26,9 +27,6 @@ FloatDtype = Literal["bfloat16", "float32", "float64"]
 Strategy = Literal["greedy", "sample", "beam"]
 LengthPenalty = Literal["gnmt", "mean"]
 Config = TypeVar("Config")
-
-# Fields of version 0.1.0 that have another name since.
-_RENAMED = {"accumulation": "gradient_accumulation_steps", "clip_norm": "max_grad_norm"}
 
 _LARGEST = 2**31 - 1  # of int32, in which shapes and indices are counted on the devices
 _DEEPEST = 1_000  # layers, as in DeepNet (Wang et al., 2022); programs of more take hours to compile
@@ -67,6 +65,27 @@ def _check_finite(owner: object, *names: str, at_least: float = 0.0) -> None:
     for name in names:
         value = getattr(owner, name)
         _check(owner, name, f"a finite number of at least {at_least:g}", math.isfinite(value) and value >= at_least)
+
+
+def _check_files(owner: Any) -> None:
+    """The fields of users' files. One name alone is a tuple of one; ``tab`` and ``\\t`` are a tab."""
+    for name in ("path", "validation_path", "test_path"):
+        value = getattr(owner, name)
+        object.__setattr__(owner, name, (value,) if isinstance(value, str) else tuple(value or ()))
+    if owner.delimiter in ("tab", "\\t"):
+        object.__setattr__(owner, "delimiter", "\t")
+    separates = owner.delimiter is None or (len(owner.delimiter) == 1 and owner.delimiter not in '"\r\n')
+    _check(owner, "delimiter", "one character, or tab", separates)
+    _check(
+        owner, "encoding", "an encoding by its name in Python, such as cp1252 or utf-16", _is_encoding(owner.encoding)
+    )
+
+
+def _is_encoding(name: str | None) -> bool:
+    try:
+        return name is None or "".encode(name) is not None
+    except (LookupError, ValueError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -184,7 +203,8 @@ class ImdbData:
 
     task: ClassVar[str] = "imdb"
     architecture: ClassVar[Architecture] = "classifier"
-    # a CSV with columns split, label, text (plain or .gz); without it the hub's stanfordnlp/imdb
+    # a file with columns split, label and text, or review and sentiment as on Kaggle (.csv, .jsonl, .parquet, ...; text
+    # formats also as .gz); without it the hub's stanfordnlp/imdb
     path: str | None = None
     # assignment: 15,000 train, 10,000 validation, the rest test, duplicates removed; official: 25,000 and 25,000
     split: Literal["assignment", "official"] = "assignment"
@@ -225,16 +245,26 @@ class ClassificationData:
 
     task: ClassVar[str] = "classification"
     architecture: ClassVar[Architecture] = "classifier"
-    # .csv, .tsv, .jsonl or .parquet (text formats also as .gz)
-    path: str | None = None
-    # a tenth of the training file is set aside if not given
-    validation_path: str | None = None
-    # a tenth of the training file is set aside if not given
-    test_path: str | None = None
-    # name of the column with the texts
+    # files to learn from, .csv, .tsv, .json, .jsonl or .parquet (text formats also as .gz): one or more names, a
+    # folder, or a pattern such as 'train-*.parquet'
+    path: tuple[str, ...] = ()
+    # as path; about a tenth of the training texts is set aside if not given
+    validation_path: tuple[str, ...] = ()
+    # as path; about a tenth of the training texts is set aside if not given
+    test_path: tuple[str, ...] = ()
+    # name of the column with the texts; a.b is the key b in the objects of a
     text_column: str = "text"
     # name of the column with the classes
     label_column: str = "label"
+    # what separates the columns of a CSV, such as ; or tab; recognized if not given
+    delimiter: str | None = None
+    # of text files, such as cp1252; UTF-8, or what a byte order mark says, if not given
+    encoding: str | None = None
+    # take numbers in the column of the texts as they are written
+    numbers_as_text: bool = False
+
+    def __post_init__(self) -> None:
+        _check_files(self)
 
 
 @dataclass(frozen=True)
@@ -243,16 +273,26 @@ class Seq2SeqData:
 
     task: ClassVar[str] = "seq2seq"
     architecture: ClassVar[Architecture] = "seq2seq"
-    # .csv, .tsv, .jsonl or .parquet (text formats also as .gz)
-    path: str | None = None
-    # a tenth of the training file is set aside if not given
-    validation_path: str | None = None
-    # a tenth of the training file is set aside if not given
-    test_path: str | None = None
-    # name of the column with the texts to read
+    # files to learn from, .csv, .tsv, .json, .jsonl or .parquet (text formats also as .gz): one or more names, a
+    # folder, or a pattern such as 'train-*.parquet'
+    path: tuple[str, ...] = ()
+    # as path; about a tenth of the training texts is set aside if not given
+    validation_path: tuple[str, ...] = ()
+    # as path; about a tenth of the training texts is set aside if not given
+    test_path: tuple[str, ...] = ()
+    # name of the column with the texts to read; a.b is the key b in the objects of a
     source_column: str = "source"
-    # name of the column with the texts to write
+    # name of the column with the texts to write; objects become JSON
     target_column: str = "target"
+    # what separates the columns of a CSV, such as ; or tab; recognized if not given
+    delimiter: str | None = None
+    # of text files, such as cp1252; UTF-8, or what a byte order mark says, if not given
+    encoding: str | None = None
+    # take numbers in the two columns as they are written
+    numbers_as_text: bool = False
+
+    def __post_init__(self) -> None:
+        _check_files(self)
 
 
 DataConfig = ManifestsData | ImdbData | Multi30kData | SnipsData | ClassificationData | Seq2SeqData
@@ -500,11 +540,6 @@ def from_dict(kind: type[Config], values: dict[str, Any], where: str = "config")
     known = {f.name for f in dataclasses.fields(typing.cast(Any, kind))}
     arguments = {}
     for name, value in values.items():
-        if name in _RENAMED:
-            raise UserError(
-                f"{where}: {name!r} of version 0.1.0 is now called {_RENAMED[name]!r}; rename it to start a new run. "
-                "A run of 0.1.0 cannot be resumed: CHANGELOG.md says how to keep its model"
-            )
         if name not in known:
             raise UserError(f"{where}: unknown key {name!r}; expected some of {', '.join(sorted(known))}")
         arguments[name] = _read_value(hints[name], value, f"{where}.{name}")
@@ -524,6 +559,8 @@ def _read_value(annotation: Any, value: Any, where: str) -> Any:
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if typing.get_origin(annotation) is tuple:
+        if annotation == tuple[str, ...] and isinstance(value, str):
+            value = [value]
         if not isinstance(value, list):
             raise UserError(f"{where}: expected a list, got {value!r}")
         return tuple(_read_value(typing.get_args(annotation)[0], entry, where) for entry in value)
@@ -545,4 +582,4 @@ def load_config(kind: type[Config], path: Path) -> Config:
         raise UserError(f"{path}: expected a config file, but it cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: expected JSON, got something else ({error})") from error
-    return from_dict(kind, values, str(path))
+    return from_dict(kind, current_fields(values), str(path))

@@ -2,12 +2,13 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from flax_transformer.data.files import find_file, read_lines, read_rows
+from flax_transformer.data.files import Reading, file_kind, find_file, find_files, read_lines, read_table
 from flax_transformer.errors import UserError
 
 COLUMNS = ("text", "label")
@@ -34,17 +35,17 @@ def write(path, content):
 @pytest.mark.parametrize("name", CONTENT)
 def test_text_formats(tmp_path, name, suffix, mark):
     path = write(tmp_path / (name + suffix), mark + CONTENT[name])
-    assert [row.values for row in read_rows(path, COLUMNS)] == VALUES[name]
+    assert [row.values for row in read_table(path, COLUMNS)] == VALUES[name]
 
 
 def test_rows_know_their_place(tmp_path):
     path = write(tmp_path / "rows.csv", CONTENT["rows.csv"])
-    assert [row.where for row in read_rows(path, COLUMNS)] == [f"{path}, line 3", f"{path}, line 5"]
+    assert [row.where for row in read_table(path, COLUMNS)] == [f"{path}, line 3", f"{path}, line 5"]
 
 
 def test_long_fields_and_upper_case_suffixes_are_read(tmp_path):
     path = write(tmp_path / "ROWS.CSV", "label,text\na," + "x" * 200_000 + "\n")
-    (row,) = read_rows(path, COLUMNS)
+    (row,) = read_table(path, COLUMNS)
     assert len(row.values[0]) == 200_000
 
 
@@ -52,37 +53,40 @@ def test_parquet(tmp_path):
     path = tmp_path / "rows.parquet"
     table = pyarrow.table({"label": [1, 0, None], "text": ["one", "", None], "more": [[1], [], []]})
     pyarrow.parquet.write_table(table, path)
-    rows = read_rows(path, COLUMNS)
+    rows = read_table(path, COLUMNS)
     assert [row.values for row in rows] == [("one", 1), ("", 0), (None, None)]
     assert rows[0].text(0) == "one"
     for row in rows[1:]:
         with pytest.raises(UserError, match=rf"{row.where}: expected a text"):
             row.text(0)
     with pytest.raises(UserError, match="expected one column 'title', got none in label, text, more"):
-        read_rows(path, ("title",))
+        read_table(path, ("title",))
 
 
 MISTAKES = [
     ("rows.csv", "", "expected one column 'text', got none in an empty file"),
     ("rows.csv", "label,text\n", "expected at least one row"),
     ("rows.jsonl", "\n", "expected at least one row"),
-    ("rows.csv", "label,title\na,b\n", "expected one column 'text', got none in label, title"),
+    ("rows.json", "[]", "expected at least one row"),
+    ("rows.csv", "label,title\na,b\n", "expected one column 'text', got none in label, title$"),
     ("rows.csv", "label,text,text\na,b,c\n", "expected one column 'text', got 2 of them"),
-    ("rows.csv", 'label,text\na,"two\nlines"\na,b,c\n', "line 4: expected 2 columns .*, got 3"),
-    ("rows.csv", 'label,text\na,"b" c\n', "line 2: expected well-formed columns"),
-    ("rows.csv", 'label,text\na,"b\n', "line 2: expected well-formed columns"),
-    ("rows.tsv", "label\ttext\na\n", "line 2: expected 2 columns .*, got 1"),
-    ("rows.csv", b"label,text\na,b\na,\xff\n", "line 3: expected UTF-8"),
-    ("rows.tsv", "label\ttext\na\tb\n".encode("utf-16"), "line 1: expected UTF-8"),
+    ("rows.csv", "label,Text,TEXT\na,b,c\n", "expected one column 'text', got 2 of them"),
+    ("rows.csv", 'label,text\na,"b\n', "line 2: expected the quote that opens here to be closed"),
+    ("rows.csv", b"label,text\na,b\na,\xff\n", "line 3: expected UTF-8, got byte 0xff"),
     ("rows.jsonl.gz", b'{"label": "\xe9", "text": ""}', "line 1: expected UTF-8"),
-    ("rows.jsonl", '{"label": 1, "text": ""}\n{"label": 1\n', "line 2: expected a JSON object"),
     ("rows.jsonl", "[" * 100_000, "line 1: expected a JSON object"),
-    ("rows.jsonl", "[1]\n", "line 1: expected a JSON object, got list"),
-    ("rows.jsonl", '{"label": 1, "title": ""}\n', "line 1: expected a key 'text', got label, title"),
-    ("rows.txt", "a\n", r"expected a name in \.csv, \.tsv, \.jsonl, \.parquet"),
-    ("rows.parquet.gz", b"", "expected a name in"),
-    ("rows", "a\n", "expected a name in"),
-    (".gz", "a\n", "expected a name in"),
+    (
+        "rows.json",
+        '[{"label": 1,\n "text": "a"},\n {"label" 2}]',
+        "line 3: expected a JSON object on each line, or one",
+    ),
+    ("rows.jsonl", '{"label": 1, "title": ""}\n', "expected one column 'text', got none in label, title"),
+    ("rows.txt", "a\n", r"expected a table with columns, a name in \.csv, \.tsv, \.json"),
+    ("rows", "a\n", "expected a table with columns"),
+    (".gz", "a\n", "expected a table with columns"),
+    ("rows.parquet.gz", b"", "expected .parquet, which is packed already"),
+    ("rows.xlsx", b"PK", r"got \.xlsx; save the sheet as CSV"),
+    ("rows.csv.zip", b"PK", r"got \.zip; unpack it"),
     ("rows.parquet", b"PAR1", "expected a Parquet file"),
 ]
 
@@ -91,18 +95,48 @@ MISTAKES = [
 def test_a_malformed_file_is_a_users_mistake(tmp_path, name, content, message):
     path = write(tmp_path / name, content)
     with pytest.raises(UserError, match=message) as caught:
-        read_rows(path, COLUMNS)
+        read_table(path, COLUMNS)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# What is wrong with one row, which stops no other.
+BROKEN_ROWS = [
+    ("rows.csv", "label,text\na,b\na,b,c\nd,e\n", "line 3", "has 3 columns, not 2 as the first line has"),
+    ("rows.csv", "label,text\na,b\na\nd,e\n", "line 3", "has 1 columns, not 2"),
+    ("rows.csv", 'label,text\na,b\na,"b" c\nd,e\n', "line 3", "is not well-formed"),
+    ("rows.tsv", "label\ttext\na\tb\na\nd\te\n", "line 3", "has 1 columns"),
+    ("rows.jsonl", '{"label": "a", "text": "b"}\n{"label": 1\n{"label": "d", "text": "e"}', "line 2", "is not JSON"),
+    ("rows.jsonl", '{"label": "a", "text": "b"}\n[1]\n{"label": "d", "text": "e"}', "line 2", "holds an array"),
+    ("rows.jsonl", '{"label": "a", "text": "b"}\n{"text": 1}\n{"label": "d", "text": "e"}', "line 2", "has no 'label'"),
+    ("rows.jsonl", '{"label": 1\n{"label": "a", "text": "b"}\n{"label": "d", "text": "e"}', "line 1", "is not JSON"),
+    (
+        "rows.jsonl",
+        '{"label": "a", "text": "b"}\n' + "[" * 100_000 + '\n{"label": "d", "text": "e"}',
+        "line 2",
+        "too deep",
+    ),
+    ("rows.json", '[{"label": "a", "text": "b"}, 3, {"label": "d", "text": "e"}]', "item 2", "holds a number"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "place", "problem"), BROKEN_ROWS)
+def test_a_broken_row_stops_no_other(tmp_path, name, content, place, problem):
+    path = write(tmp_path / name, content)
+    rows = read_table(path, COLUMNS)
+    (broken,) = (row for row in rows if row.problem)
+    assert broken.where == f"{path}, {place}"
+    assert problem in broken.problem
+    assert [row.values for row in rows if not row.problem] == [("b", "a"), ("e", "d")]
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.csv.gz", "rows.parquet"])
 def test_a_missing_file_and_a_folder_are_users_mistakes(tmp_path, name):
     with pytest.raises(UserError, match=name):
-        read_rows(tmp_path / name, COLUMNS)
+        read_table(tmp_path / name, COLUMNS)
     (tmp_path / name).mkdir()
     with pytest.raises(UserError, match=name):
-        read_rows(tmp_path / name, COLUMNS)
+        read_table(tmp_path / name, COLUMNS)
 
 
 def test_a_broken_archive_is_a_users_mistake(tmp_path):
@@ -111,7 +145,7 @@ def test_a_broken_archive_is_a_users_mistake(tmp_path):
         path = tmp_path / "rows.jsonl.gz"
         path.write_bytes(data)
         with pytest.raises(UserError, match="expected a file that can be read"):
-            read_rows(path, COLUMNS)
+            read_table(path, COLUMNS)
 
 
 def test_lines_keep_everything_but_their_ends(tmp_path):
@@ -126,3 +160,202 @@ def test_a_file_is_found_plain_or_gzipped(tmp_path):
     assert find_file(tmp_path, "b.en") == plain
     with pytest.raises(UserError, match=r"expected a folder with a\.en or a\.en\.gz"):
         find_file(tmp_path, "a.en")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(("MAILS.CSV", "csv"), ("x.Csv.GZ", "csv"), ("x.csv.gz", "csv"), ("a.b.tsv", "tsv"), ("X.TSV.gz", "tsv")),
+        *(
+            ("x.json", "json"),
+            ("x.JSONL", "json"),
+            ("x.ndjson", "json"),
+            ("x.Json.Gz", "json"),
+            ("x.PARQUET", "parquet"),
+        ),
+        *(
+            ("x.txt", "text"),
+            ("x.TXT.GZ", "text"),
+            ("x", "text"),
+            ("test.en", "text"),
+            ("csv", "text"),
+            ("x.gz", "text"),
+        ),
+    ],
+)
+def test_one_function_tells_the_kind(name, kind):
+    assert file_kind(Path("folder.csv") / name) == kind
+
+
+def test_plain_text_is_a_table_of_one_column(tmp_path):
+    path = write(tmp_path / "x.txt", "one\n\n three\u2028\x85\x0c\r\n\n")
+    assert [row.values for row in read_table(path, ("any",))] == [("one",), ("",), (" three\u2028\x85\x0c",), ("",)]
+    assert [row.where for row in read_table(path, ("any",))][-1] == f"{path}, line 4"
+
+
+WANTED = [("Grüße; hier, dort", "Käse"), ("zwei\nZeilen", "b")]
+DIALECTS = {
+    "semicolons": 'label;text\nKäse;"Grüße; hier, dort"\nb;"zwei\nZeilen"\n',
+    "tabs": 'label\ttext\nKäse\tGrüße; hier, dort\nb\t"zwei\nZeilen"\n',
+    "bars": 'label|text\nKäse|Grüße; hier, dort\nb|"zwei\nZeilen"\n',
+    "stated": 'sep=;\nlabel;text\nKäse;"Grüße; hier, dort"\nb;"zwei\nZeilen"\n',
+    "stated and quoted": '"sep=|"\r\nlabel|text\r\nKäse|"Grüße; hier, dort"\r\nb|"zwei\nZeilen"\r\n',
+    "stated tab": 'sep=\t\nlabel\ttext\nKäse\tGrüße; hier, dort\nb\t"zwei\nZeilen"\n',
+    "other capitals": '"LABEL ";Text\nKäse;"Grüße; hier, dort"\nb;"zwei\nZeilen"\n',
+    "blanks in the header": 'label, text\nKäse,"Grüße; hier, dort"\nb,"zwei\nZeilen"\n',
+    "a comma in another column's name": '"id, old";label;text\n1;Käse;"Grüße; hier, dort"\n2;b;"zwei\nZeilen"\n',
+    "a blank behind each delimiter": 'label, text\nKäse, "Grüße; hier, dort"\nb, "zwei\nZeilen"\n',
+    "a delimiter behind the last name": 'label,text,\nKäse,"Grüße; hier, dort",\nb,"zwei\nZeilen"\n',
+    "a delimiter behind the last value": 'label,text\nKäse,"Grüße; hier, dort",\nb,"zwei\nZeilen"\n',
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_delimiters_and_byte_order_marks_are_recognized(tmp_path, dialect, encoding):
+    path = write(tmp_path / "rows.csv", DIALECTS[dialect].encode(encoding))
+    assert [row.values for row in read_table(path, COLUMNS)] == WANTED
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "mac-roman", "cp437", "utf-16-le", "utf-16-be", "cp1250"])
+def test_other_encodings_are_named_by_the_user(tmp_path, encoding):
+    path = write(tmp_path / "rows.csv", DIALECTS["semicolons"].encode(encoding))
+    assert [row.values for row in read_table(path, COLUMNS, Reading(encoding=encoding))] == WANTED
+    with pytest.raises(UserError, match=r"rows\.csv.*; name it with --data\.encoding \w+"):
+        read_table(path, COLUMNS, Reading(flags="--data."))
+
+
+def test_the_message_shows_the_line_as_it_was_meant(tmp_path):
+    path = write(tmp_path / "rows.csv", "label,text\na,sehr schön\n".encode("cp1252"))
+    with pytest.raises(UserError) as caught:
+        read_table(path, COLUMNS, Reading(flags="--data."))
+    assert str(caught.value) == (
+        f"{path}, line 2: expected UTF-8, got byte 0xf6 (invalid start byte); as cp1252 it would read 'a,sehr schön'; "
+        "name it with --data.encoding cp1252"
+    )
+
+
+def test_a_stated_encoding_that_is_not_the_file_s(tmp_path, capsys):
+    path = write(tmp_path / "rows.csv", "label,text\na,sehr schön\n")
+    read_table(path, COLUMNS, Reading(encoding="cp1252", flags="--data."))
+    assert "read as cp1252, but all of it is well-formed UTF-8" in capsys.readouterr().err
+    write(path, "\ufefflabel,text\na,b\n".encode("utf-16"))
+    with pytest.raises(UserError, match="expected cp1252, but it begins with the byte order mark of utf-16-le"):
+        read_table(path, COLUMNS, Reading(encoding="cp1252"))
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.txt"])
+def test_line_ends_of_old_macs(tmp_path, name):
+    path = write(tmp_path / name, CONTENT["rows.tsv"].replace("\t", "," if "csv" in name else "\t").replace("\n", "\r"))
+    rows = read_table(path, ("text",))
+    assert [row.values[0] for row in rows][-1].endswith("Grüße")
+    assert len(rows) == (3 if "txt" in name else 2)
+
+
+def test_a_gzipped_file_without_the_suffix(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(gzip.compress(CONTENT["rows.csv"].encode()))
+    assert [row.values for row in read_table(path, COLUMNS)] == VALUES["rows.csv"]
+
+
+QUOTES = [
+    ('label,text\na,b\nc,"open\nd,e\nf,g\n', 3),
+    ('label,text\na,"one\ntwo"\nc,"open\nd,e\n', 4),
+    ('label,text\na,"he said ""hi"""\nc,"a ""b"\nd,"open ""\ne,f\n', 4),
+    ('label,text\n"a\nb","open\nd,e\nf,g\n', 3),
+    ('label,text\nc,"open\nd,"good"\nf,g\n', 2),
+    ('label,text\na,x "inner" y\nc,"open\nd,e\n', 3),
+    ('label,text\n"a",""\nb,"""quoted"""\nc,"open\nd,e\n', 4),
+    ('label;text\r\nc;"open\r\nd;e\r\n', 2),
+    ('"label,text\na,b\n', 1),
+]
+
+
+@pytest.mark.parametrize(("content", "line"), QUOTES)
+def test_an_unclosed_quote_is_named_where_it_opens(tmp_path, content, line):
+    path = write(tmp_path / "rows.csv", content)
+    with pytest.raises(UserError, match=f"line {line}: expected the quote that opens here to be closed"):
+        read_table(path, COLUMNS)
+
+
+def test_a_missing_column_names_what_was_seen_and_the_flags(tmp_path):
+    path = write(tmp_path / "rows.csv", "review;sentiment\na;b\n")
+    with pytest.raises(UserError) as caught:
+        read_table(path, COLUMNS, Reading(columns_flags="--data.text-column and --data.label-column"))
+    assert str(caught.value) == (
+        f"{path}: expected one column 'text', got none in review, sentiment; "
+        "name yours with --data.text-column and --data.label-column"
+    )
+
+
+JSON = {
+    "array": '[{"text": "a", "label": 1}, {"text": "b", "label": 2}]',
+    "pretty array": '[\n  {\n    "text": "a",\n    "label": 1\n  },\n  {"text": "b", "label": 2}\n]\n',
+    "lines": '{"text": "a", "label": 1}\n{"text": "b", "label": 2}',
+    "lines with blanks": '\n{"text": "a", "label": 1}\r\n\n{"Text": "b", "LABEL": 2}\n',
+    "wrapped": '{"version": "1", "data": [{"text": "a", "label": 1}, {"text": "b", "label": 2}]}',
+    "columns": '{"text": ["a", "b"], "label": [1, 2]}',
+    "pandas": '{"text": {"0": "a", "1": "b"}, "label": {"0": 1, "1": 2}}',
+}
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "ROWS.JSON.GZ"])
+@pytest.mark.parametrize("form", JSON)
+def test_json_as_people_have_it(tmp_path, form, name):
+    path = write(tmp_path / name, JSON[form])
+    if name.endswith("GZ"):
+        path.write_bytes(gzip.compress(JSON[form].encode()))
+    assert [row.values for row in read_table(path, COLUMNS)] == [("a", 1), ("b", 2)]
+
+
+def test_one_row_of_json(tmp_path):
+    for content in ('{"text": "a", "label": 1}', '{\n "text": "a",\n "label": 1\n}', '[{"text": "a", "label": 1}]'):
+        assert [row.values for row in read_table(write(tmp_path / "x.json", content), COLUMNS)] == [("a", 1)]
+
+
+@pytest.mark.parametrize("kind", ["json", "parquet"])
+def test_dotted_columns(tmp_path, kind):
+    entries = [
+        {"translation": {"de": "ein", "en": "a"}, "a.b": "x"},
+        {"translation": {"de": "zwei", "en": None}, "a.b": "y"},
+    ]
+    path = tmp_path / f"rows.{kind}"
+    if kind == "json":
+        path.write_text(json.dumps(entries))
+    else:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(entries), path)
+    rows = read_table(path, ("translation.de", "Translation.EN", "a.b"))
+    assert [row.values for row in rows] == [("ein", "a", "x"), ("zwei", None, "y")]
+    with pytest.raises(UserError, match=r"expected one column 'title\.de'"):
+        read_table(path, ("title.de", "a.b"))
+
+
+def test_files_by_folder_pattern_and_name(tmp_path):
+    names = [f"train-{i}.csv" for i in (10, 2, 1)]
+    for name in (*names, ".hidden.csv", "notes.md"):
+        write(tmp_path / name, "")
+    in_order = [tmp_path / f"train-{i}.csv" for i in (1, 2, 10)]
+    assert find_files([str(tmp_path)]) == in_order
+    assert find_files([str(tmp_path / "train-*.csv")]) == in_order
+    assert find_files([str(tmp_path / "train-2.csv"), str(tmp_path)]) == [in_order[1], in_order[0], in_order[2]]
+    write(tmp_path / "[a].csv", "")
+    assert find_files([str(tmp_path / "[a].csv")]) == [tmp_path / "[a].csv"]
+    with pytest.raises(UserError, match="expected a pattern of files, but there are none"):
+        find_files([str(tmp_path / "*.parquet")])
+
+
+def test_a_folder_of_several_parts_is_refused(tmp_path):
+    for name in ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet"):
+        write(tmp_path / name, "")
+    with pytest.raises(UserError, match=r"expected a folder of one part, got files of test, train; .*train\*'"):
+        find_files([str(tmp_path)])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="expected a folder with files in"):
+        find_files([str(tmp_path / "empty")])
+
+
+def test_missing_shards_are_told(tmp_path, capsys):
+    for i in (0, 2):
+        write(tmp_path / f"train-0000{i}-of-00003.parquet", "")
+    assert len(find_files([str(tmp_path / "train-*.parquet")])) == 2
+    assert "2 of 3 shards are read" in capsys.readouterr().err

@@ -20,7 +20,7 @@ def load(path: Path, rows=None, **columns) -> Splits:
     if rows is not None:
         with path.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("text", "label"), *rows])
-    return load_splits(ClassificationData(path=str(path)), 0)
+    return load_splits(ClassificationData(path=(str(path),)), 0)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_texts_that_were_trained_on_are_told_or_refused(run: Path, capsys):
 def test_an_own_test_file_that_was_always_so_is_no_refusal(tmp_path: Path, capsys):
     path = tmp_path / "rows.csv"
     load(path, ROWS)
-    splits = load_splits(ClassificationData(path=str(path), test_path=str(path)), 0)
+    splits = load_splits(ClassificationData(path=(str(path),), test_path=(str(path),)), 0)
     fp.save_record(fp.fingerprint(splits), tmp_path)
     capsys.readouterr()
     fp.check_evaluation_data(tmp_path, splits, "test")
@@ -129,9 +129,10 @@ def test_damaged_hashes_are_a_users_mistake(run: Path, damage):
 
 
 def test_targets_are_known_by_their_class_names():
-    one = Splits(*[Examples(["t"], [0])] * 3, ("a", "b"))
-    permuted = Splits(*[Examples(["t"], [1])] * 3, ("b", "a"))
-    other = Splits(*[Examples(["t"], [1])] * 3, ("a", "b"))
+    first, second = Examples(["t"], [0]), Examples(["t"], [1])
+    one = Splits(first, first, first, ("a", "b"))
+    permuted = Splits(second, second, second, ("b", "a"))
+    other = Splits(second, second, second, ("a", "b"))
     assert fp.differences(fp.fingerprint(one), fp.fingerprint(permuted)) == {}
     assert list(fp.differences(fp.fingerprint(one), fp.fingerprint(other))) == ["train", "validation", "test"]
 
@@ -143,5 +144,5 @@ def test_every_kind_of_task_has_a_record(tmp_path: Path):
     assert record["files"] == {}
     with (tmp_path / "pairs.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("source", "target"), *((f"a {i}", f"b {i}") for i in range(30))])
-    pairs = load_splits(Seq2SeqData(path=str(tmp_path / "pairs.csv")), 0)
+    pairs = load_splits(Seq2SeqData(path=(str(tmp_path / "pairs.csv"),)), 0)
     assert list(fp.fingerprint(pairs)["files"]) == [str(tmp_path / "pairs.csv")]

@@ -59,7 +59,7 @@ import json, sys
 from flax_transformer.config import ClassificationData
 from flax_transformer.data.tasks import load_splits
 for path in sys.argv[1:]:
-    splits = load_splits(ClassificationData(path=path), seed=0)
+    splits = load_splits(ClassificationData(path=(path,)), seed=0)
     parts = [[part.sources, part.targets] for part in (splits.train, splits.validation, splits.test)]
     print(json.dumps([splits.classes, parts]))
 """
@@ -108,7 +108,7 @@ def test_any_labels_have_one_order(names: list[str], random):
 
 def test_the_ids_of_an_existing_run_are_its_own(tmp_path: Path):
     path = write_labelled(tmp_path / "rows.jsonl", ["a", "b", "c"])
-    splits = load_splits(ClassificationData(path=path), 0, ("c", "a", "unused", "b"))
+    splits = load_splits(ClassificationData(path=(path,)), 0, ("c", "a", "unused", "b"))
     assert splits.classes == ("c", "a", "unused", "b")
     for text, target in zip(splits.train.sources, splits.train.targets, strict=True):
         assert splits.classes[target] == "abc"[int(text.split()[1]) % 3]
@@ -119,7 +119,7 @@ def test_an_unknown_label_is_named_with_its_file_and_line(tmp_path: Path):
     with (tmp_path / "rows.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"text": "late", "label": "crush"}\n')
     with pytest.raises(UserError) as caught:
-        load_splits(ClassificationData(path=path), 0, ("crash", "billing"))
+        load_splits(ClassificationData(path=(path,)), 0, ("crash", "billing"))
     assert str(caught.value) == (
         f"{path}, line 61: expected one of the 2 classes crash, billing, got 'crush'; is 'crash' meant?"
     )

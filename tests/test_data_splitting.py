@@ -50,7 +50,8 @@ def test_the_order_of_the_rows_does_not_matter():
     before = parts_of(texts, groups)
     pairs = list(zip(texts, groups, strict=True))
     random.Random(0).shuffle(pairs)
-    assert parts_of(*map(list, zip(*pairs, strict=True))) == before
+    shuffled, their_groups = map(list, zip(*pairs, strict=True))
+    assert parts_of(shuffled, their_groups) == before
 
 
 def test_a_file_for_one_part_moves_no_row_of_the_other():

@@ -11,16 +11,14 @@ from hypothesis import strategies as st
 
 from flax_transformer.config import (
     DATA_CONFIGS,
-    ClassificationData,
     ImdbData,
     ManifestsData,
     Multi30kData,
-    Seq2SeqData,
     SnipsData,
 )
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.splitting import first_of_each, set_aside
-from flax_transformer.data.tasks import load_splits, primary_metric, score
+from flax_transformer.data.tasks import TASKS, load_splits, score
 from flax_transformer.errors import UserError
 
 
@@ -113,6 +111,25 @@ def write_multi30k(folder, **lines):
     return str(folder)
 
 
+KAGGLE = [(f"review {i}<br /><br />end", "Positive" if i % 2 else "negative ") for i in range(30_000)]
+
+
+def test_imdb_as_on_kaggle(tmp_path):
+    path = write_csv(tmp_path / "IMDB Dataset.csv", ("review", "sentiment"), KAGGLE)
+    splits = load_splits(ImdbData(path=path), seed=0)
+    assert sizes(splits) == [15_000, 10_000, 5_000]
+    for text, label in zip(splits.test.sources, splits.test.targets, strict=True):
+        assert int(text.split()[1]) % 2 == label
+    with pytest.raises(UserError, match=r"expected a column that tells train from test.*--data\.split assignment"):
+        load_splits(ImdbData(path=path, split="official"), seed=0)
+    write_csv(tmp_path / "IMDB Dataset.csv", ("review", "sentiment"), [("a", "neutral")])
+    with pytest.raises(UserError, match="line 2: expected the sentiment negative or positive, got 'neutral'"):
+        load_splits(ImdbData(path=path), seed=0)
+    write_csv(tmp_path / "IMDB Dataset.csv", ("words", "sentiment"), [("a", "neutral")])
+    with pytest.raises(UserError, match="got none in words, sentiment; expected the columns split, label and text, or"):
+        load_splits(ImdbData(path=path), seed=0)
+
+
 def test_multi30k_reads_either_direction(tmp_path):
     path = write_multi30k(tmp_path)
     splits = load_splits(Multi30kData(path=path, direction="de-en"), seed=0)
@@ -184,63 +201,9 @@ def test_snips_mistakes(tmp_path):
         load_splits(write_snips(tmp_path, [("play", "Play")], []), seed=0)
 
 
-def test_classification_orders_the_classes_of_the_training_file(tmp_path):
-    train = write_csv(tmp_path / "train.csv", ("text", "label"), [("a", "10"), ("b", "9"), ("c", "10"), ("d", "-1")])
-    other = write_csv(tmp_path / "other.csv", ("text", "label"), [("e", "9")])
-    splits = load_splits(ClassificationData(path=train, validation_path=other, test_path=other), seed=0)
-    assert splits.classes == ("-1", "9", "10")
-    assert splits.train == Examples(["a", "b", "c", "d"], [2, 1, 2, 0])
-    assert splits.validation == splits.test == Examples(["e"], [1])
-
-
-def test_json_labels_may_be_numbers(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps({"t": f"text {i}", "l": i % 2 == 0}) + "\n" for i in range(30)))
-    splits = load_splits(ClassificationData(path=str(path), text_column="t", label_column="l"), seed=0)
-    assert splits.classes == ("False", "True")
-    assert sum(sizes(splits)) == 30
-
-
-@pytest.mark.parametrize(
-    ("train", "test", "message"),
-    [
-        (
-            [("a", "x"), ("b", "y")],
-            [("c", "x"), ("d", "z")],
-            r"test\.csv, line 3: .* one of the 2 classes x, y, got 'z'",
-        ),
-        ([("a", "x"), ("b", "")], [("c", "x")], r"train\.csv, line 3: expected a label"),
-        ([("a", "x"), ("", "y")], [("c", "x")], r"train\.csv, line 3: expected a text"),
-        ([("a", "x"), ("b", "x")], [("c", "x")], r"expected at least 2 classes in 'label', got 1"),
-        ([("a", "x"), ("a", "y")], [("c", "x")], r"expected more than 1 distinct texts to split, got 1"),
-    ],
-)
-def test_classification_mistakes(tmp_path, train, test, message):
-    paths = [
-        write_csv(tmp_path / name, ("text", "label"), rows) for name, rows in (("train.csv", train), ("test.csv", test))
-    ]
-    with pytest.raises(UserError, match=message):
-        load_splits(ClassificationData(path=paths[0], test_path=paths[1]), seed=0)
-
-
-@pytest.mark.parametrize("given_parts", [(), ("validation",), ("test",), ("validation", "test")])
-def test_a_tenth_is_set_aside_for_each_split_without_a_file(tmp_path, given_parts):
-    rows = [(f"text {i % 40}", f"target {i}") for i in range(60)]  # 20 texts stand twice
-    config = {"path": write_csv(tmp_path / "train.csv", ("source", "target"), rows)}
-    for part in given_parts:
-        config[f"{part}_path"] = write_csv(tmp_path / f"{part}.csv", ("source", "target"), [(part, part)])
-    splits = load_splits(Seq2SeqData(**config), seed=0)
-    assert shared_texts(splits) == 0
-    assert sum(sizes(splits)) == 60 + len(given_parts)
-    for part in ("validation", "test"):
-        texts = set(getattr(splits, part).sources)
-        assert texts == {part} if part in given_parts else 1 <= len(texts) <= 8
-
-
-@pytest.mark.parametrize("config", [ClassificationData(), Seq2SeqData()])
-def test_own_data_needs_a_path(config):
-    with pytest.raises(UserError, match=rf"{config.task}: expected --data\.path"):
-        load_splits(config, seed=0)
+def test_every_task_has_a_config_and_a_description():
+    assert TASKS.keys() == DATA_CONFIGS.keys()
+    assert {name for name, task in TASKS.items() if task.schema} == {"manifests", "snips"}
 
 
 def number(value):
@@ -257,7 +220,7 @@ def test_perfect_predictions_have_the_best_primary_metric(kind):
     examples = Examples(["a", "b"], [right, right])
     config = kind()
     perfect, half, none = (
-        number(score(config, predictions, examples)[primary_metric(config)])
+        number(score(config, predictions, examples)[TASKS[config.task].metric])
         for predictions in ([right, right], [right, wrong], [wrong, wrong])
     )
     assert perfect == pytest.approx(100.0 if kind is Multi30kData else 1.0)

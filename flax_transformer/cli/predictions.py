@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from flax_transformer.config import BatchConfig
 from flax_transformer.data.batches import encode_examples
 from flax_transformer.data.examples import Examples
-from flax_transformer.data.files import read_lines, read_rows
+from flax_transformer.data.files import file_kind, read_lines, read_table
 from flax_transformer.decoding.predictable import Predictable
 from flax_transformer.decoding.predictor import Prediction, Predictor
 from flax_transformer.errors import UserError
@@ -25,8 +25,8 @@ def read_texts(file: Path, column: str) -> list[str]:
     Raises:
         UserError: it cannot be read, or holds no text, or a row without one.
     """
-    if file.name.removesuffix(".gz").endswith((".csv", ".tsv", ".jsonl", ".parquet")):
-        return [row.text(0) for row in read_rows(file, [column])]
+    if file_kind(file) != "text":
+        return [row.text(0) for row in read_table(file, [column])]
     return _require_texts(read_lines(file), str(file))
 
 

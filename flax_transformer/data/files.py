@@ -1,53 +1,168 @@
-"""Users' files, line by line: CSV, TSV, JSON lines, Parquet and plain text, the text formats also as .gz.
+"""Users' files by their kinds: CSV, TSV, JSON, Parquet and plain text, the text formats also as .gz.
 
-Whatever is wrong with a file is a :class:`UserError` that names the file and the line.
+Whatever is wrong with a file is a :class:`UserError` that names the file and the line; what is wrong with one row is
+said in the row.
 """
 
-import csv
-import gzip
-import json
-import zlib
+import glob
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from flax_transformer.errors import UserError
+from flax_transformer.data.csv_files import read_csv
+from flax_transformer.data.json_files import read_json
+from flax_transformer.data.rows import MISSING, MissingColumnError, Row, find_name, look_up, missing_column
+from flax_transformer.data.text_files import Reading, numbered_lines, read_lines
+from flax_transformer.errors import UserError, warn
+
+__all__ = ["MissingColumnError", "Reading", "Row", "file_kind", "find_file", "find_files", "read_lines", "read_table"]
+
+Kind = Literal["csv", "tsv", "json", "parquet", "text"]
+_KINDS: dict[str, Kind] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+}
+# What people try as well, and what they can do.
+_FOREIGN = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save the sheet as CSV"),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".bz2", ".xz", ".zst"), "unpack it, or pack it as .gz"),
+    **dict.fromkeys((".pdf", ".docx", ".doc", ".odt"), "save it as plain text"),
+    **dict.fromkeys((".arrow", ".feather", ".pkl", ".pickle", ".h5"), "save it as Parquet"),
+}
+TABLES = ", ".join(_KINDS)
+# A file of a folder that belongs to one part of a data set, by its name.
+_SPLIT_NAME = re.compile(r"(train|validation|valid|val|dev|test)(?![a-z])", re.IGNORECASE)
+_SHARD = re.compile(r"(.*)-\d+-of-(\d+)(.*)")
 
 
-@dataclass(frozen=True)
-class Row:
-    """The values of the columns that were asked for, and the place that an error message names."""
+def file_kind(path: Path) -> Kind:
+    """By the suffix, in any capitals and with or without .gz. A file without a suffix known here is plain text.
 
-    where: str
-    values: tuple[Any, ...]
-
-    def text(self, column: int) -> str:
-        """Raises :class:`UserError` where the value is no text, or blank."""
-        value = self.values[column]
-        if not isinstance(value, str) or not value.strip():
-            raise UserError(f"{self.where}: expected a text, got {value!r}")
-        return value
-
-
-def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
-    """The rows of a .csv, .tsv, .jsonl or .parquet file, of which at least one is expected.
-
-    CSV is quoted as RFC 4180 has it, TSV not at all. Both begin with a line of column names.
+    Raises:
+        UserError: it is of a kind that cannot be read.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    kind = "".join(suffixes[-2:]) if suffixes[-1:] == [".gz"] else "".join(suffixes[-1:])
-    if kind.removesuffix(".gz") not in _READERS or kind == ".parquet.gz":
-        raise UserError(f"{path}: expected a name in {', '.join(_READERS)}, the text formats also with .gz")
-    rows = list(_READERS[kind.removesuffix(".gz")](path, columns))
+    is_gzipped = suffixes[-1:] == [".gz"]
+    suffix = "".join(suffixes[-2:-1] if is_gzipped else suffixes[-1:])
+    if suffix in _FOREIGN:
+        raise UserError(f"{path}: expected {TABLES} or plain text, got {suffix}; {_FOREIGN[suffix]}")
+    kind = _KINDS.get(suffix, "text")
+    if kind == "parquet" and is_gzipped:
+        raise UserError(f"{path}: expected .parquet, which is packed already, got .parquet.gz; unpack it")
+    return kind
+
+
+def read_table(path: Path, columns: Sequence[str], reading: Reading = Reading()) -> list[Row]:  # noqa: B008
+    """A row for each row of a file, in its order, also for those that could not be read.
+
+    Plain text is a table of one column, whatever its name, with a row for each line.
+
+    Raises:
+        UserError: the file cannot be read, is empty, or lacks a column.
+    """
+    rows = list(_read(path, columns, reading))
     if not rows:
         raise UserError(f"{path}: expected at least one row, got an empty file")
     return rows
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a plain text file, without their ends."""
-    return [line.rstrip("\r\n") for _, line in _numbered_lines(path)]
+def _read(path: Path, columns: Sequence[str], reading: Reading) -> Iterator[Row]:
+    kind = file_kind(path)
+    match kind:
+        case "csv" | "tsv":
+            return read_csv(path, columns, reading, quoted=kind == "csv")
+        case "json":
+            return read_json(path, columns, reading)
+        case "parquet":
+            return _read_parquet(path, columns, reading)
+    if len(columns) > 1:
+        raise UserError(f"{path}: expected a table with columns, a name in {TABLES}, the text formats also with .gz")
+    return (Row(f"{path}, line {number}", (line.rstrip("\r\n"),)) for number, line in numbered_lines(path, reading))
+
+
+def _read_parquet(path: Path, columns: Sequence[str], reading: Reading) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            header = file.schema_arrow.names
+            outer = list(dict.fromkeys(_outer(path, header, column, reading) for column in columns))
+            entries = file.read(columns=outer).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{path}: expected a Parquet file, but it cannot be read ({error})") from error
+    for number, entry in enumerate(entries, start=1):
+        values = tuple(look_up(entry, column) for column in columns)
+        yield Row(f"{path}, row {number}", tuple(None if value is MISSING else value for value in values))
+
+
+def _outer(path: Path, header: Sequence[str], column: str, reading: Reading) -> str:
+    """The column of the file that holds ``column``, which may be a path into it, such as ``translation.de``."""
+    parts = column.split(".")
+    for end in range(len(parts), 0, -1):
+        name = find_name(header, ".".join(parts[:end]))
+        if name is not None and header.count(name) == 1:
+            return name
+    raise missing_column(path, header, column, reading)
+
+
+def find_files(names: Sequence[str]) -> list[Path]:
+    """Files by their names, folders and patterns, such as ``train-*.parquet``; those of one in the order of numbers.
+
+    Raises:
+        UserError: there are none, or a folder holds several parts of a data set.
+    """
+    found = [path for name in names for path in _expand(name)]
+    _tell_missing_shards(found)
+    return list(dict.fromkeys(found))
+
+
+def _expand(name: str) -> list[Path]:
+    path = Path(name)
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.is_file() and not file.name.startswith((".", "_"))]
+        tables = sorted(
+            (file for file in files if "".join(file.suffixes[-2:]).lower().endswith(_suffixes())), key=_natural
+        )
+        if not tables:
+            raise UserError(f"{path}: expected a folder with files in {TABLES}, got none")
+        parts = sorted({match[1].lower() for file in tables if (match := _SPLIT_NAME.match(file.name))})
+        if len(parts) > 1:
+            raise UserError(
+                f"{path}: expected a folder of one part, got files of {', '.join(parts)}; "
+                f"name each part by a pattern, such as '{path / (parts[-1] + '*')}'"
+            )
+        return tables
+    if not path.exists() and glob.has_magic(name):
+        files = sorted((Path(file) for file in glob.glob(name, recursive=True) if Path(file).is_file()), key=_natural)
+        if not files:
+            raise UserError(f"{name}: expected a pattern of files, but there are none")
+        return files
+    return [path]
+
+
+def _suffixes() -> tuple[str, ...]:
+    return tuple(suffix + packed for suffix in _KINDS for packed in ("", ".gz"))
+
+
+def _natural(path: Path) -> list[tuple[int, int | str]]:
+    """shard-2 stands before shard-10."""
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", str(path)) if part]
+
+
+def _tell_missing_shards(paths: Sequence[Path]) -> None:
+    counts: dict[tuple[str, ...], int] = {}
+    for path in paths:
+        if match := _SHARD.fullmatch(str(path)):
+            counts[match.groups()] = counts.get(match.groups(), 0) + 1
+    for (stem, total, suffix), count in counts.items():
+        if count != int(total):
+            warn(f"{stem}-*-of-{total}{suffix}: {count:,} of {int(total):,} shards are read; name all of them?")
 
 
 def find_file(folder: Path, name: str) -> Path:
@@ -56,88 +171,3 @@ def find_file(folder: Path, name: str) -> Path:
         if path.is_file():
             return path
     raise UserError(f"{folder}: expected a folder with {name} or {name}.gz, but there is no such file")
-
-
-def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    return _read_table(path, columns, delimiter=",", strict=True)
-
-
-def _read_tsv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    return _read_table(path, columns, delimiter="\t", quoting=csv.QUOTE_NONE)
-
-
-def _read_table(path: Path, columns: Sequence[str], **dialect: Any) -> Iterator[Row]:
-    csv.field_size_limit(2**31 - 1)  # the default refuses texts of more than 128 KiB
-    reader = csv.reader((line for _, line in _numbered_lines(path)), **dialect)
-    try:
-        header = next(reader, [])
-        places = [_place(path, header, column) for column in columns]
-        for fields in reader:
-            where = f"{path}, line {reader.line_num}"
-            if not fields:
-                continue
-            if len(fields) != len(header):
-                raise UserError(f"{where}: expected {len(header)} columns as in the first line, got {len(fields)}")
-            yield Row(where, tuple(fields[place] for place in places))
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: expected well-formed columns ({error})") from error
-
-
-def _place(path: Path, header: Sequence[str], column: str) -> int:
-    if header.count(column) != 1:
-        number = "none" if column not in header else f"{header.count(column)} of them"
-        raise UserError(
-            f"{path}: expected one column {column!r}, got {number} in {', '.join(header) or 'an empty file'}"
-        )
-    return header.index(column)
-
-
-def _read_json_lines(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    for number, line in _numbered_lines(path):
-        where = f"{path}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where}: expected a JSON object ({error})") from error
-        if not isinstance(entry, dict):
-            raise UserError(f"{where}: expected a JSON object, got {type(entry).__name__}")
-        for column in columns:
-            if column not in entry:
-                raise UserError(f"{where}: expected a key {column!r}, got {', '.join(entry) or 'no keys'}")
-        yield Row(where, tuple(entry[column] for column in columns))
-
-
-def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            header = file.schema_arrow.names
-            for column in columns:
-                _place(path, header, column)
-            table = file.read(columns=list(columns))
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{path}: expected a Parquet file, but it cannot be read ({error})") from error
-    values = zip(*(table.column(column).to_pylist() for column in columns), strict=True)
-    for number, entry in enumerate(values, start=1):
-        yield Row(f"{path}, row {number}", entry)
-
-
-_READERS = {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_json_lines, ".parquet": _read_parquet}
-
-
-def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines, from 1, with their ends. A byte order mark is left out."""
-    number = 0
-    try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}, line {number}: expected UTF-8, got other bytes ({error.reason})") from error
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: expected a file that can be read ({reason})") from error

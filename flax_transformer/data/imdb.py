@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flax_transformer.config import ImdbData
 from flax_transformer.data.examples import Examples, Splits
-from flax_transformer.data.files import read_rows
+from flax_transformer.data.files import MissingColumnError, read_table
 from flax_transformer.data.hub import load_hub
 from flax_transformer.data.splitting import first_of_each, set_aside
 from flax_transformer.errors import UserError
@@ -28,7 +28,7 @@ def load_imdb(config: ImdbData, seed: int) -> Splits:
     reviews as published; copies within train and of test reviews are dropped from train, and a tenth of train is
     validation.
     """
-    train, test = _read_file(Path(config.path)) if config.path is not None else _read_hub()
+    train, test = _read_file(Path(config.path), config.split) if config.path is not None else _read_hub()
     split = (
         _assignment_split(train + test, seed) if config.split == "assignment" else _official_split(train, test, seed)
     )
@@ -40,17 +40,49 @@ def clean_review(text: str) -> str:
     return _LINE_BREAKS.sub("\n", text)
 
 
-def _read_file(path: Path) -> tuple[Reviews, Reviews]:
+def _read_file(path: Path, split: str) -> tuple[Reviews, Reviews]:
+    """The reviews of train and of test. Kaggle's file does not say which is which: all of them come as train."""
+    try:
+        return _read_published(path)
+    except MissingColumnError as missing:
+        try:
+            reviews = _read_kaggle(path)
+        except MissingColumnError:
+            raise UserError(
+                f"{missing}; expected the columns split, label and text, or review and sentiment as on Kaggle; "
+                "other files can be trained on with: train classification"
+            ) from missing
+    if split == "official":
+        raise UserError(
+            f"{path}: expected a column that tells train from test, got review and sentiment as on Kaggle; "
+            "use --data.split assignment"
+        )
+    return reviews, []
+
+
+def _read_published(path: Path) -> tuple[Reviews, Reviews]:
     reviews: dict[str, Reviews] = {"train": [], "test": []}
-    for row in read_rows(path, ("split", "label", "text")):
+    for row in read_table(path, ("split", "label", "text")):
+        text = clean_review(row.text(2))
         split, label = row.values[:2]
         if split not in reviews or str(label) not in ("0", "1"):
             raise UserError(f"{row.where}: expected split train or test and label 0 or 1, got {split!r} and {label!r}")
-        reviews[split].append((clean_review(row.text(2)), int(label)))
+        reviews[split].append((text, int(label)))
     for split, rows in reviews.items():
         if not rows:
             raise UserError(f"{path}: expected reviews of the split {split!r}, got none")
     return reviews["train"], reviews["test"]
+
+
+def _read_kaggle(path: Path) -> Reviews:
+    reviews = []
+    for row in read_table(path, ("review", "sentiment")):
+        text = clean_review(row.text(0))
+        sentiment = str(row.values[1]).strip().lower()
+        if sentiment not in CLASSES:
+            raise UserError(f"{row.where}: expected the sentiment {' or '.join(CLASSES)}, got {row.values[1]!r}")
+        reviews.append((text, CLASSES.index(sentiment)))
+    return reviews
 
 
 def _read_hub() -> tuple[Reviews, Reviews]:

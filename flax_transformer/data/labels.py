@@ -2,9 +2,16 @@
 
 import difflib
 import math
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from flax_transformer.errors import UserError, warn
+
 _NAMED = 10  # labels that a message lists
+_FEW = 20  # classes that a small file may have, however few rows there are of each
+# How programs spell a value that is missing.
+_MISSING = {"nan", "NaN", "NULL", "null", "None", "N/A", "n/a", "#N/A", "<NA>", "NaT"}
 
 
 def in_order(labels: Iterable[str]) -> tuple[str, ...]:
@@ -40,3 +47,46 @@ def some(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     listed = ", ".join(names[:_NAMED])
     return f"{listed} and {len(names) - _NAMED:,} more" if len(names) > _NAMED else listed
+
+
+def check(labels: Sequence[str], name: str, column: str) -> None:
+    """Warn of classes that look like mistakes, with the numbers of their rows.
+
+    Raises:
+        UserError: most labels stand in one row only, so that they are no classes.
+    """
+    rows = Counter(labels)
+    single = sum(count == 1 for count in rows.values())
+    if len(rows) > _FEW and 2 * single > len(labels):
+        advice = "cut them into a few ranges" if None not in map(number, rows) else "is it the column of the labels?"
+        raise UserError(
+            f"{name}: expected classes in {column!r}, got {len(rows):,} labels in {len(labels):,} rows, "
+            f"such as {some(sorted(rows))}; {advice}"
+        )
+    fractions = sum("." in label and (number(label) or 0) % 1 != 0 for label in rows)
+    if len(rows) > _FEW and 2 * fractions > len(rows):
+        warn(
+            f"{name}: {len(rows):,} numbers in {column!r} are taken as classes, which have no order; use a few ranges?"
+        )
+    for alike in _look_alikes(rows):
+        counts = ", ".join(f"{label!r} ({rows[label]:,} rows)" for label in alike)
+        warn(f"{name}: classes that look like one: {counts}; if they are, spell them alike in {column!r}")
+    for label in sorted(rows.keys() & _MISSING):
+        warn(
+            f"{name}: {rows[label]:,} rows have the label {label!r}, which is taken as a class; "
+            f"if it stands for none, leave {column!r} empty there"
+        )
+
+
+def _look_alikes(labels: Iterable[str]) -> list[list[str]]:
+    """Groups of labels that are the same number, or differ in capitals, blanks and invisible characters only."""
+    groups: dict[object, list[str]] = {}
+    for label in sorted(labels):
+        value = number(label)
+        groups.setdefault(_visible(label) if value is None else value, []).append(label)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _visible(label: str) -> str:
+    text = unicodedata.normalize("NFKC", label).casefold()
+    return "".join(character for character in text if unicodedata.category(character) not in ("Cf", "Zs"))

@@ -1,14 +1,19 @@
 """The user's own files: labelled texts and pairs of texts."""
 
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from flax_transformer.config import ClassificationData, Seq2SeqData
 from flax_transformer.data import labels
 from flax_transformer.data.examples import Examples, Splits
-from flax_transformer.data.files import Row, read_rows
-from flax_transformer.data.splitting import split_by_content
-from flax_transformer.errors import UserError
+from flax_transformer.data.files import TABLES, find_files
+from flax_transformer.data.pairs import Column, read_pairs
+from flax_transformer.data.splitting import folded, split_by_content
+from flax_transformer.data.text_files import Reading
+from flax_transformer.data.values import to_label, to_target, to_text
+from flax_transformer.errors import UserError, warn
 
 OwnData = ClassificationData | Seq2SeqData
 
@@ -17,60 +22,95 @@ def load_classification(config: ClassificationData, seed: int, classes: Sequence
     """Labelled texts.
 
     Args:
-        classes: those of a run that exists. Without them they are the labels of the training file, in order.
+        classes: those of a run that exists. Without them they are the labels of the training files, in order.
 
-    Raises :class:`UserError` for a label that is not among the classes, and where there is only one class.
+    Raises :class:`UserError` for a label that is not among the classes, where there is only one class, and for a column
+    that holds no labels.
     """
-    files = _read_files(config, (config.text_column, config.label_column))
-    names = tuple(classes) or labels.in_order(_label(row) for row in files[0])
-    if len(names) < 2:
-        raise UserError(f"{config.path}: expected at least 2 classes in {config.label_column!r}, got {len(names)}")
-    ids = {label: i for i, label in enumerate(names)}
-    examples = [Examples([row.text(0) for row in rows], [_class_id(row, ids) for row in rows]) for rows in files]
-    return Splits(*_split(config, examples, seed), names, _paths(config))
+    text = Column(config.text_column, partial(to_text, numbers=config.numbers_as_text))
+    files, parts = _read(config, (text, Column(config.label_column, to_label)))
+    names = tuple(classes) or _classes(config, parts[0].targets)
+    splits = _split(config, [_with_ids(part, names) for part in parts], seed, names, files)
+    if not classes:
+        _tell_untested(splits)
+    return splits
 
 
 def load_seq2seq(config: Seq2SeqData, seed: int) -> Splits:
-    """Pairs of texts."""
-    files = _read_files(config, (config.source_column, config.target_column))
-    examples = [Examples([row.text(0) for row in rows], [row.text(1) for row in rows]) for rows in files]
-    return Splits(*_split(config, examples, seed), files=_paths(config))
+    """Pairs of texts; targets that are objects become JSON."""
+    source, target = (partial(kind, numbers=config.numbers_as_text) for kind in (to_text, to_target))
+    files, parts = _read(config, (Column(config.source_column, source), Column(config.target_column, target)))
+    return _split(config, parts, seed, (), files)
 
 
-def _read_files(config: OwnData, columns: Sequence[str]) -> list[list[Row]]:
-    """The rows of the training file, then of the other files that there are."""
-    if config.path is None:
-        raise UserError(f"{config.task}: expected --data.path, a .csv, .tsv, .jsonl or .parquet file to learn from")
-    return [read_rows(path, columns) for path in _paths(config)]
+def reading_of(config: OwnData) -> Reading:
+    """How the files of a config are read, and the flags that change it."""
+    flags = "--data.text-column and --data.label-column"
+    if config.architecture == "seq2seq":
+        flags = "--data.source-column and --data.target-column"
+    return Reading(config.delimiter, config.encoding, "--data.", flags)
 
 
-def _paths(config: OwnData) -> tuple[Path, ...]:
-    return tuple(Path(path) for path in (config.path, config.validation_path, config.test_path) if path is not None)
+def _read(config: OwnData, columns: tuple[Column, Column]) -> tuple[tuple[Path, ...], list[Examples]]:
+    """The files, and what is in those of training, then in those of the other parts that have some."""
+    if not config.path:
+        raise UserError(f"{config.task}: expected --data.path, files to learn from, with a name in {TABLES}")
+    named = [find_files(names) for names in (config.path, config.validation_path, config.test_path) if names]
+    parts = [read_pairs(files, columns, reading_of(config)) for files in named]
+    for files, part in zip(named[1:], parts[1:], strict=True):
+        _tell_copies(parts[0], part, str(files[0]))
+    return tuple(path for files in named for path in files), parts
 
 
-def _split(config: OwnData, files: list[Examples], seed: int) -> tuple[Examples, Examples, Examples]:
-    """Train, validation and test; those without a file are set aside from train."""
-    given = iter(files)
+def _split(
+    config: OwnData, parts: Sequence[Examples], seed: int, classes: tuple[str, ...], files: tuple[Path, ...]
+) -> Splits:
+    """Parts without a file are set aside from the first."""
+    given = iter(parts)
     train = next(given)
-    missing = [path is None for path in (config.validation_path, config.test_path)]
-    groups = train.targets if config.architecture == "classifier" else [None] * len(train)
-    *aside, rest = split_by_content(train.sources, groups, missing, seed)
+    missing = [not paths for paths in (config.validation_path, config.test_path)]
+    groups = train.targets if classes else [None] * len(train)
+    try:
+        *aside, rest = split_by_content(train.sources, groups, missing, seed)
+    except UserError as error:
+        raise UserError(f"{', '.join(config.path)}: {error}") from error
     validation, test = (
         train.take(part) if absent else next(given) for part, absent in zip(aside, missing, strict=True)
     )
-    return train.take(rest), validation, test
+    return Splits(train.take(rest), validation, test, classes, files)
 
 
-def _label(row: Row) -> str:
-    """The label as text: JSON lines and Parquet may hold numbers."""
-    value = row.values[1]
-    if value is None or not str(value).strip():
-        raise UserError(f"{row.where}: expected a label, got {value!r}")
-    return str(value)
+def _classes(config: ClassificationData, found: Sequence[str]) -> tuple[str, ...]:
+    """The labels of the training files, once they are seen to be labels."""
+    name, names = ", ".join(config.path), labels.in_order(found)
+    if len(names) < 2:
+        raise UserError(
+            f"{name}: expected at least 2 classes in {config.label_column!r}, got {len(names)}: {', '.join(names)!r}"
+        )
+    labels.check(found, name, config.label_column)
+    return names
 
 
-def _class_id(row: Row, ids: dict[str, int]) -> int:
-    label = _label(row)
-    if label not in ids:
-        raise UserError(f"{row.where}: {labels.unknown(label, list(ids))}")
-    return ids[label]
+def _with_ids(examples: Examples, classes: Sequence[str]) -> Examples:
+    ids = {label: i for i, label in enumerate(classes)}
+    for label, place in zip(examples.targets, examples.places, strict=True):
+        if label not in ids:
+            raise UserError(f"{place}: {labels.unknown(label, classes)}")
+    return Examples(examples.sources, [ids[label] for label in examples.targets], examples.places)
+
+
+def _tell_copies(train: Examples, other: Examples, name: str) -> None:
+    known = {folded(text) for text in train.sources}
+    copies = sum(folded(text) in known for text in other.sources)
+    if copies:
+        warn(f"{name}: {copies:,} of {len(other):,} texts are among the training texts too, which flatters the score")
+
+
+def _tell_untested(splits: Splits) -> None:
+    """A class of few rows may have none to be scored on; it always has one to train on."""
+    rows = Counter(splits.train.targets)
+    for name, part in (("validation", splits.validation), ("test", splits.test)):
+        absent = sorted(rows.keys() - set(part.targets))
+        if absent:
+            names = labels.some([f"{splits.classes[i]!r} ({rows[i]:,} in training)" for i in absent])
+            warn(f"{len(absent):,} of {len(splits.classes):,} classes have no text in the {name} split: {names}")

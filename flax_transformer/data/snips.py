@@ -8,9 +8,10 @@ from typing import Any, TypeGuard
 
 from flax_transformer.config import SnipsData
 from flax_transformer.data.examples import Examples, Splits
-from flax_transformer.data.files import find_file, read_rows
+from flax_transformer.data.files import find_file, read_table
 from flax_transformer.data.scoring import mean, parse_json
 from flax_transformer.data.splitting import first_of_each, set_aside
+from flax_transformer.data.values import to_target
 from flax_transformer.errors import UserError
 
 _SLOT = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
@@ -40,12 +41,12 @@ def load_snips(config: SnipsData, seed: int) -> Splits:
 
 
 def _read_frames(path: Path) -> Examples:
-    rows = read_rows(path, ("text", "target"))
+    rows = read_table(path, ("text", "target"))
     for row in rows:
-        if not _is_frame(row.values[1]):
-            raise UserError(f"{row.where}: expected a target of intent and slots, got {row.values[1]!r}")
-    frames = [json.dumps(row.values[1], ensure_ascii=False, separators=(",", ":")) for row in rows]
-    return Examples([row.text(0) for row in rows], frames)
+        if row.problem or not _is_frame(row.values[1]):
+            raise UserError(f"{row.where}: expected a target of intent and slots, got {row.problem or row.values[1]!r}")
+    places = [row.where for row in rows]
+    return Examples([row.text(0) for row in rows], [to_target(row.values[1]) for row in rows], places)
 
 
 def _is_frame(value: Any) -> TypeGuard[dict[str, Any]]:

@@ -59,7 +59,8 @@ class Predictable(ABC):
         """
 
     @cached_property
-    def _model(self) -> Classifier | Seq2Seq:
+    def model(self) -> Classifier | Seq2Seq:
+        """The model with its best weights, read once."""
         return self.best_model()
 
     def predict(
@@ -92,7 +93,7 @@ class Predictable(ABC):
         examples = Examples.unanswered(texts, self.model_config.architecture)
         sources = encode_examples(examples, self.tokenizer, batch, training=False).sources
         generation = generation or GenerationConfig(limits.max_new_tokens)
-        predictor = Predictor(self._model, self.tokenizer, batch, generation, constraint)
+        predictor = Predictor(self.model, self.tokenizer, batch, generation, constraint)
         return [self.with_name(prediction) for prediction in predictor.predict(sources)]
 
     def with_name(self, prediction: Prediction) -> Prediction:

@@ -1,0 +1,125 @@
+"""Separated columns: CSV, quoted as RFC 4180 has it, with any delimiter; and TSV, which knows no quotes."""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from flax_transformer.data.rows import Row, find_name, find_place
+from flax_transformer.data.text_files import Reading, numbered_lines
+from flax_transformer.errors import UserError
+
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+# What Excel writes above the header where the delimiter is not the one of the reader's country.
+_STATED = re.compile(r'"?sep=(.)"?[\r\n]*', re.DOTALL)
+
+
+def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bool) -> Iterator[Row]:
+    """Rows of a file that begins with a line of column names. Blank lines are no rows, unless there is one column.
+
+    The delimiter is the stated one, or that of a first line ``sep=;``, or the first of comma (tab without quotes),
+    semicolon, tab and bar that gives the columns which are asked for.
+
+    Raises:
+        UserError: a column is missing, or a quote is not closed, so that the rows behind it are in doubt.
+    """
+    csv.field_size_limit(2**31 - 1)  # the default refuses texts of more than 128 KiB
+    lines = _Lines(numbered_lines(path, reading))
+    first = next(lines, "")
+    stated = _STATED.fullmatch(first)
+    if stated:
+        first = next(lines, "")
+    delimiter = reading.delimiter or (stated[1] if stated else _delimiter(first, columns, quoted))
+    quoting = csv.QUOTE_MINIMAL if quoted or delimiter != "\t" else csv.QUOTE_NONE
+    lines.push_back(first)
+    # As people write it by hand: a blank behind each delimiter, and then perhaps a quote.
+    spaced = delimiter in first and all(name.startswith(" ") for name in first.split(delimiter)[1:])
+    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True, skipinitialspace=spaced)
+    try:
+        header = next(reader, [])
+    except csv.Error as error:
+        raise _broken(path, lines, delimiter, error) or UserError(f"{path}: expected column names ({error})") from error
+    seen = f" (separated by {_DELIMITERS.get(delimiter, repr(delimiter))})" if len(header) == 1 else ""
+    places = [find_place(path, header, column, reading, seen) for column in columns]
+    named = max(i for i, name in enumerate(header, start=1) if name.strip())
+    while True:
+        lines.begin_row()
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            unclosed = _broken(path, lines, delimiter, error)
+            if unclosed:
+                raise unclosed from error
+            yield Row(f"{path}, line {lines.number}", problem=f"is not well-formed ({error})")
+            continue
+        where = f"{path}, line {lines.number}"
+        if not fields and len(header) > 1:
+            continue
+        fields = fields or [""]
+        if len(fields) < named or any(fields[len(header) :]):  # a delimiter behind the last column is harmless
+            yield Row(where, problem=f"has {len(fields)} columns, not {len(header)} as the first line has")
+        else:
+            yield Row(where, tuple(fields[place] for place in places))
+
+
+class _Lines(Iterator[str]):
+    """Lines for the reader of a row, which are kept until the next row begins: an error is looked for in them."""
+
+    def __init__(self, numbered: Iterator[tuple[int, str]]) -> None:
+        self._numbered, self._row, self.number = numbered, [], 0
+        self._waiting: list[str] = []
+
+    def __next__(self) -> str:
+        if self._waiting:
+            line = self._waiting.pop()
+        else:
+            self.number, line = next(self._numbered)
+        self._row.append((self.number, line))
+        return line
+
+    def push_back(self, line: str) -> None:
+        self._row.clear()
+        self._waiting += [line] if line else []
+
+    def begin_row(self) -> None:
+        self._row.clear()
+
+    @property
+    def first_number(self) -> int:
+        return self._row[0][0]
+
+    def opening_quote(self, delimiter: str) -> int:
+        """The line of the quote in this row that is not closed, or not closed before a delimiter."""
+        text = "".join(line for _, line in self._row)
+        before = rf"(?:(?<=[{re.escape(delimiter)}\n])|\A)"
+        for field in re.finditer(before + r'"[^"]*(?:""[^"]*)*(?:"|\Z)', text):
+            following = text[field.end() : field.end() + 1]
+            if following not in (delimiter, "\r", "\n") or not field[0].endswith('"'):
+                return self.first_number + text.count("\n", 0, field.start())
+        return self.first_number
+
+
+def _broken(path: Path, lines: _Lines, delimiter: str, error: csv.Error) -> UserError | None:
+    """The error for a row of several lines: a quote went on too long, and what follows cannot be trusted."""
+    if lines.number == lines.first_number and "unexpected end of data" not in str(error):
+        return None
+    return UserError(
+        f"{path}, line {lines.opening_quote(delimiter)}: expected the quote that opens here to be closed, got {error} "
+        f"in line {lines.number}; double the quotes within a text, or close it"
+    )
+
+
+def _delimiter(header: str, columns: Sequence[str], quoted: bool) -> str:
+    """Of the first line; where no delimiter gives the columns, the one that gives the most."""
+    candidates = sorted(_DELIMITERS, key=lambda delimiter: delimiter != ("," if quoted else "\t"))
+    names = {delimiter: _split(header, delimiter) for delimiter in candidates}
+    for delimiter in candidates:
+        if all(find_name(names[delimiter], column) is not None for column in columns):
+            return delimiter
+    return max(candidates, key=lambda delimiter: len(names[delimiter]))
+
+
+def _split(header: str, delimiter: str) -> list[str]:
+    return next(csv.reader([header], delimiter=delimiter), [])

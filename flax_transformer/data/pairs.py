@@ -1,0 +1,92 @@
+"""Two columns of users' files -> examples: rows that cannot be used are left out, counted, and told once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flax_transformer.data.examples import Examples
+from flax_transformer.data.files import Row, read_table
+from flax_transformer.data.text_files import Reading
+from flax_transformer.data.values import UnusableError
+from flax_transformer.errors import UserError, warn
+
+_NAMED = 5  # lines that a message lists
+# Reasons that a few rows or many may have. All others, where most rows have them, mean that the column is another.
+_EMPTY = ("is missing", "is blank")
+# What to do about a reason, by its end.
+_ADVICE = {
+    "no text": "take numbers as they are written with {flags}numbers-as-text, or name another column",
+    "no label": "a text has one label here; make one row of each, or name another column",
+    "as the first line has": "put quotes around texts that hold the delimiter",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column to read, and how its values become text; where they cannot, ``convert`` raises an UnusableError."""
+
+    name: str
+    convert: Callable[[Any], str]
+
+
+def read_pairs(files: Sequence[Path], columns: tuple[Column, Column], reading: Reading) -> Examples:
+    """The rows of one part of a data set.
+
+    Raises:
+        UserError: a file cannot be read or lacks a column; no row can be used; or most rows hold something else.
+    """
+    sources, targets, places = [], [], []
+    unusable: dict[str, list[str]] = {}
+    for row in (row for path in files for row in read_table(path, [column.name for column in columns], reading)):
+        try:
+            source, target = _convert(row, columns)
+        except UnusableError as error:
+            unusable.setdefault(str(error), []).append(row.where)
+            continue
+        sources.append(source)
+        targets.append(target)
+        places.append(row.where)
+    _tell(unusable, len(sources), files, columns, reading)
+    return Examples(sources, targets, places)
+
+
+def _convert(row: Row, columns: Sequence[Column]) -> list[str]:
+    if row.problem:
+        raise UnusableError(row.problem)
+    values = []
+    for value, column in zip(row.values, columns, strict=True):
+        try:
+            values.append(column.convert(value))
+        except UnusableError as error:
+            raise UnusableError(f"{column.name!r} {error}") from error
+    return values
+
+
+def _tell(
+    unusable: dict[str, list[str]], usable: int, files: Sequence[Path], columns: Sequence[Column], reading: Reading
+) -> None:
+    if not unusable:
+        return
+    name = str(files[0]) if len(files) == 1 else f"{len(files)} files"
+    lost = sum(map(len, unusable.values()))
+    wrong = sum(len(places) for reason, places in unusable.items() if not reason.endswith(_EMPTY))
+    reasons = "; ".join(f"{reason}: {_some(places, files)}" for reason, places in unusable.items())
+    advice = "".join(
+        f"; {words.format(flags=reading.flags)}"
+        for end, words in _ADVICE.items()
+        if any(reason.endswith(end) for reason in unusable)
+    )
+    if usable == 0 or wrong > usable:
+        expected = " and ".join(repr(column.name) for column in columns)
+        raise UserError(
+            f"{name}: expected rows with {expected}, got {lost:,} of {lost + usable:,} without ({reasons}){advice}"
+        )
+    warn(f"{name}: {lost:,} of {lost + usable:,} rows are left out ({reasons}){advice}")
+
+
+def _some(places: Sequence[str], files: Sequence[Path]) -> str:
+    """How many rows, and where the first of them are."""
+    first = [place.removeprefix(f"{files[0]}, ") if len(files) == 1 else place for place in places[:_NAMED]]
+    more = f" and {len(places) - _NAMED:,} more" if len(places) > _NAMED else ""
+    return f"{', '.join(first)}{more}"

@@ -1,0 +1,87 @@
+"""Values of a row -> the text or the label that they are meant to be, or the reason why they cannot be one."""
+
+import datetime
+import decimal
+import json
+import math
+import re
+from typing import Any
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class UnusableError(ValueError):
+    """A value that cannot be used; the message says what it is."""
+
+
+def to_text(value: Any, *, numbers: bool = False) -> str:
+    """A text; lists of texts, such as the words of a sentence, are joined by spaces.
+
+    Args:
+        numbers: take them as they are written.
+
+    Raises:
+        UnusableError: it is missing, blank, or something else.
+    """
+    match value:
+        case _ if is_missing(value):
+            raise UnusableError("is missing")
+        case str():
+            return _checked(value)
+        case bytes():  # some writers of Parquet do not say that a column is text
+            return _checked(value.decode("utf-8", "surrogateescape"))
+        case list() | tuple() if value and all(isinstance(word, str) for word in value):
+            return _checked(" ".join(value))
+        case bool():
+            raise UnusableError("is true or false, no text")
+        case int() | float() | decimal.Decimal() | datetime.date():
+            if numbers:
+                return str(value)
+            raise UnusableError("is a number or a date, no text")
+    raise UnusableError("is an array, no text" if isinstance(value, list | tuple) else "is an object, no text")
+
+
+def to_target(value: Any, *, numbers: bool = False) -> str:
+    """As :func:`to_text`; objects and other arrays become JSON without spaces, their keys in the order of the file.
+
+    Raises:
+        UnusableError: it is missing, blank, or holds what JSON cannot.
+    """
+    is_words = isinstance(value, list | tuple) and value and all(isinstance(word, str) for word in value)
+    if not isinstance(value, dict | list | tuple) or is_words:
+        return to_text(value, numbers=numbers)
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UnusableError("holds what JSON cannot") from error
+    return _checked(text)
+
+
+def to_label(value: Any) -> str:
+    """The name of a class, without outer blanks. Numbers, true and false are taken; 1.0 of a float column is 1.
+
+    Raises:
+        UnusableError: it is missing, blank, or something else.
+    """
+    if is_missing(value):
+        raise UnusableError("is missing")
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bool | int | float | decimal.Decimal | datetime.date):
+        return str(value)
+    if isinstance(value, str | bytes):
+        return to_text(value).strip()
+    raise UnusableError("is an array, no label" if isinstance(value, list | tuple) else "is an object, no label")
+
+
+def is_missing(value: Any) -> bool:
+    """Null, and the numbers that stand for it."""
+    return value is None or (isinstance(value, float | decimal.Decimal) and math.isnan(value))
+
+
+def _checked(text: str) -> str:
+    if not text.strip():
+        raise UnusableError("is blank")
+    if _SURROGATE.search(text):
+        raise UnusableError("holds half a surrogate pair or bytes that are no text")
+    return text
