@@ -73,7 +73,7 @@ def main() -> None:
 
         shipped = torch_reference.load(Path(folder, "export"))  # an ordinary torch.nn.Module, in evaluation mode
         with torch.inference_mode():
-            in_torch = shipped(*map(torch.as_tensor, (source, source_lengths, target, target_lengths))).numpy()
+            in_torch = shipped(*map(torch.as_tensor, (source, target, source_lengths, target_lengths))).numpy()
         difference = np.abs(in_jax - in_torch).max() / np.abs(in_torch).max()
         print(f"logits of shape {in_torch.shape}: largest difference {difference:.1e} of the largest logit")
         assert difference < 8 * np.finfo(np.float32).eps, "the models differ; `flax-transformer verify` says where"

@@ -13,7 +13,14 @@ import pytest
 
 import flax_transformer
 from flax_transformer import ModelConfig, UserError, create_model, generate, load, train
-from flax_transformer.config import BatchConfig, ClassificationData, GenerationConfig, TokenizerConfig, TrainConfig
+from flax_transformer.config import (
+    BatchConfig,
+    ClassificationData,
+    GenerationConfig,
+    TokenizerConfig,
+    TrainConfig,
+    load_config,
+)
 from flax_transformer.training.run import Run
 
 ROOT = Path(__file__).parent.parent
@@ -152,3 +159,12 @@ def test_a_run_of_version_0_1_0_is_refused_with_the_way_out(run: Run, tmp_path: 
         json.loads(text)
     with pytest.raises(UserError, match=r"got one of 0\.1\.0; export the run with version 0\.1\.0"):
         load(old).predict(["the film was good"])
+
+
+def test_a_config_of_version_0_1_0_without_validation_and_test_files_is_read(tmp_path: Path):
+    data = {"task": "classification", "path": "reviews.csv", "validation_path": None, "test_path": None}
+    values = {"data": data, "model": {"architecture": "classifier"}, "accumulation": 2}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    config = load_config(TrainConfig, tmp_path / "config.json")
+    assert config.data == ClassificationData(path="reviews.csv")
+    assert config.gradient_accumulation_steps == 2
