@@ -98,6 +98,15 @@ _CAUSES = (
         "everything",
     ),
     _cause(
+        "heads-mixed",
+        "heads are split or joined by a wrong reshape",
+        "it learns, but badly; words get mixed up",
+        "reshape without the transpose between (length, heads) and (heads, length) mixes positions",
+        "view(rows, length, heads, head_dim).transpose(1, 2), and back the other way round",
+        "sees-future token-ignored no-target-positions no-source-positions padding padding-encoder padding-memory "
+        "padding-pooling padding-target position-range cache generate-mismatch weak-positions causal-encoder no-history",
+    ),
+    _cause(
         "softmax-axis",
         "the softmax runs along the wrong axis",
         "attention maps look odd and training stalls; future tokens leak into the normalization",
@@ -161,6 +170,14 @@ _CAUSES = (
         "a mask of -10 leaves e^-10 of the weight, which training learns to use",
         "mask with -inf, or with torch.finfo(dtype).min",
         "sees-future padding-encoder padding-memory padding-pooling padding",
+    ),
+    _cause(
+        "no-residual",
+        "an attention has no residual connection",
+        "deep stacks do not train; positions become alike",
+        "the output of the sublayer replaces its input instead of being added to it",
+        "x + sublayer(x)",
+        "gradient-depth constant-input weak-positions",
     ),
     _cause(
         "sees-future",
@@ -433,6 +450,13 @@ _CAUSES = (
         "generation never stops",
         "the end token is cut off, or masked as padding (pad_id == eos_id)",
         "let the label after the last word be the end token, with a pad id of its own",
+    ),
+    _cause(
+        "generate-fails",
+        "generate raises an error",
+        "generation stops with an error",
+        "a step with a cache has other shapes than the full pass, and something does not fit them",
+        "see the error: masks and positions of a step are those of its last tokens",
     ),
     _cause(
         "begin-token",

@@ -1,6 +1,6 @@
 """The state that probes share: the subject, what is known of it, and measurements that several of them need."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,16 +11,17 @@ from jaxtyping import Float
 from flax_transformer.doctor import limits
 from flax_transformer.doctor.graph import (
     Attention,
-    Node,
+    AttentionNodes,
     PositionTerm,
     find_attentions,
     find_position_terms,
     read_attention,
 )
-from flax_transformer.doctor.subject import Batch, Gradient, Kind, Lengths, Subject
+from flax_transformer.doctor.subject import Batch, Gradient, Kind, Lengths, Subject, Trace
 
 ROWS = 12  # one base row and a row for each exchanged token
 PADS = 3
+PADDED_ROWS = slice(0, None, 2)  # beside them stand full rows: a mask must not be taken from a neighbour
 DRAWS = 2  # an effect counts as missing only if it is in all of them
 
 
@@ -44,7 +45,7 @@ class Facts:
     max_length: int | None = None
     fresh: bool = True
     source_length: int = 11
-    target_length: int = 8
+    target_length: int = 7  # primes, so that an axis cannot be taken for another
 
 
 class Examination:
@@ -76,14 +77,14 @@ class Examination:
     def is_causal(self) -> bool:
         return self.facts.kind != "encoder"
 
-    def draw(self, seed: int, shorter: int = 0) -> Batch:
+    def draw(self, seed: int) -> Batch:
         """A batch of random ids, without padding."""
         facts, random = self.facts, np.random.default_rng(seed)
         source = target = None
         if facts.kind != "decoder":
-            source = self._ids(random, facts.source_vocab, facts.source_length - shorter)
+            source = self._ids(random, facts.source_vocab, facts.source_length)
         if facts.kind != "encoder":
-            target = self._ids(random, facts.target_vocab, facts.target_length - shorter)
+            target = self._ids(random, facts.target_vocab, facts.target_length)
         return Batch(source, None, target, None)
 
     def _ids(self, random: np.random.Generator, vocab: int, length: int) -> np.ndarray:
@@ -106,15 +107,36 @@ class Examination:
         same = None if same is None else np.repeat(same[:1], ROWS, axis=0)
         return replace(batch, **{side: ids, other: same})
 
-    def padded(self, batch: Batch) -> Batch:
-        """Pads appended to every row, and told by lengths."""
-        return Batch(*self._pad(batch.source), *self._pad(batch.target))
+    def among_others(self) -> Batch:
+        """The base batch with its first and last rows kept, the first also in row 3, and other rows between."""
+
+        def mixed(ids: np.ndarray | None, others: np.ndarray | None) -> np.ndarray | None:
+            if ids is None or others is None:
+                return None
+            return np.concatenate([ids[:1], others[1:3], ids[:1], others[4:-1], ids[-1:]])
+
+        other = self.draw(1)
+        return Batch(mixed(self.base.source, other.source), None, mixed(self.base.target, other.target), None)
+
+    def padded(self, batch: Batch, sides: str = "source target") -> Batch:
+        """The last tokens of every other row replaced by pads, and told by lengths."""
+        source, source_lengths = self._pad(batch.source) if "source" in sides else (batch.source, None)
+        target, target_lengths = self._pad(batch.target) if "target" in sides else (batch.target, None)
+        return Batch(source, source_lengths, target, target_lengths)
 
     def _pad(self, ids: np.ndarray | None) -> tuple[np.ndarray | None, Lengths | None]:
         if ids is None:
             return None, None
-        pad_id = self.facts.pad_id or 0
-        return np.pad(ids, ((0, 0), (0, PADS)), constant_values=pad_id), np.full(len(ids), ids.shape[1])
+        padded, lengths = ids.copy(), np.full(len(ids), ids.shape[1])
+        padded[PADDED_ROWS, -PADS:] = self.facts.pad_id or 0
+        lengths[PADDED_ROWS] -= PADS
+        return padded, lengths
+
+    def shortened(self, batch: Batch, sides: str = "source target") -> Batch:
+        """Every row without its last tokens."""
+        source = batch.source if batch.source is None or "source" not in sides else batch.source[:, :-PADS]
+        target = batch.target if batch.target is None or "target" not in sides else batch.target[:, :-PADS]
+        return Batch(source, None, target, None)
 
     @cached_property
     def base(self) -> Batch:
@@ -144,7 +166,7 @@ class Examination:
     @cached_property
     def inner_epsilon(self) -> float:
         """Of the lowest precision on the way from the ids to the logits: some models compute softmax in float32."""
-        return self._trace[1]
+        return self.trace.epsilon
 
     @property
     def is_token_level(self) -> bool:
@@ -168,22 +190,25 @@ class Examination:
         return moved.T if moved.ndim == 2 else moved[None]
 
     @cached_property
-    def _trace(self) -> tuple[list[Node], float]:
-        trace = self.subject.trace(self.base)
-        return trace.nodes, trace.epsilon
+    def trace(self) -> Trace:
+        return self.subject.trace(self.base)
+
+    @cached_property
+    def attention_nodes(self) -> list[AttentionNodes]:
+        return find_attentions(self.trace.nodes)
 
     @cached_property
     def attentions(self) -> list[Attention]:
-        return self._read(self._trace[0])
+        return self._read(self.attention_nodes)
 
     @cached_property
     def padded_attentions(self) -> list[Attention]:
-        return self._read(self.subject.trace(self.padded(self.draw(0, shorter=PADS))).nodes)
+        return self._read(find_attentions(self.subject.trace(self.padded(self.base)).nodes))
 
-    def _read(self, nodes: list[Node]) -> list[Attention]:
-        read = [read_attention(found, self.subject.numpy) for found in find_attentions(nodes)]
+    def _read(self, found: Sequence[AttentionNodes]) -> list[Attention]:
+        read = [read_attention(nodes, self.subject.numpy) for nodes in found]
         return [attention for attention in read if attention is not None]
 
     @cached_property
     def position_terms(self) -> list[PositionTerm]:
-        return find_position_terms(self._trace[0])
+        return find_position_terms(self.trace.nodes)

@@ -320,11 +320,17 @@ def _multiplied(scalars: Scalars, to_numpy: Callable[[Any], np.ndarray]) -> floa
 
 @dataclass(frozen=True)
 class PositionTerm:
-    """An addition of something that depends on positions alone to token embeddings."""
+    """An addition of something that depends on positions alone to token embeddings.
+
+    Args:
+        parameter: the name of the table, where it is one; "" where it is computed.
+        ids: which rows of a table were looked up, if any were.
+    """
 
     tokens: Any
     positions: Any
     parameter: str
+    ids: Any = None
 
 
 def find_position_terms(nodes: Sequence[Node]) -> list[PositionTerm]:
@@ -338,7 +344,7 @@ def find_position_terms(nodes: Sequence[Node]) -> list[PositionTerm]:
             continue
         other = node.inputs[1] if node.inputs[0] is content[0] else node.inputs[0]
         if other.shape[-1:] == content[0].shape[-1:] and len(other.shape) >= 2 and not other.is_scalar:
-            found.append(PositionTerm(content[0].value, other.value, _parameter_of(other)))
+            found.append(PositionTerm(content[0].value, other.value, _parameter_of(other), _looked_up(other)))
     return found
 
 
@@ -352,6 +358,12 @@ def _is_embedding(node: Node) -> bool:
             return False
         node = content[0]
     return False
+
+
+def _looked_up(node: Node) -> Any:
+    """The indices of the lookup that a value comes from, through moves."""
+    node = _through_moves(node)
+    return node.inputs[-1].value if node.op == "lookup" and len(node.inputs) > 1 else None
 
 
 def _parameter_of(node: Node) -> str:

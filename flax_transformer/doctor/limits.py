@@ -19,6 +19,7 @@ LOSS_CHANGE = 1e-4  # by padding
 ORDER = 0.02  # effect of order over that of content
 EMBEDDING_RATIO = (0.1, 40.0)  # tokens over positions, root mean square
 BLOCKED = -20.0  # added to a score, this is a mask and no bias
+WEAK_MASK = -2.5  # a constant above this is no attempt at a mask of minus infinity
 FINITE_MASK = (-1e6, -BLOCKED * 5)
 
 

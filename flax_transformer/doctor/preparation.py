@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from flax_transformer.doctor.calling import Call, guess_kind, possible_calls
-from flax_transformer.doctor.examination import PADS, Examination, Facts
-from flax_transformer.doctor.subject import Batch, Kind, NotExaminable, Subject
+from flax_transformer.doctor.examination import PADDED_ROWS, PADS, Examination, Facts
+from flax_transformer.doctor.subject import Kind, NotExaminable, Subject
 from flax_transformer.errors import UserError
 
 _SMALL_VOCAB = 8  # ids that any model should know, until its tables are found
@@ -189,35 +189,24 @@ def _badness(exam: Examination) -> int:
     if not np.isfinite(logits).all():
         return 100
     badness = 0
-    first_row = exam.draw(1)
-    mixed = Batch(
-        None if first_row.source is None else np.concatenate([_rows(exam.base.source)[:1], first_row.source[1:]]),
-        None,
-        None if first_row.target is None else np.concatenate([_rows(exam.base.target)[:1], first_row.target[1:]]),
-        None,
-    )
     spread = max(exam.spread, 1e-300)
-    if np.abs(exam.subject.logits(mixed)[0] - logits[0]).max() / spread > exam.fast_limit():
+    moved = exam.subject.logits(exam.among_others())
+    mixed = max(np.abs(moved[new] - logits[old]).max() for new, old in ((0, 0), (-1, -1), (3, 0)))
+    if mixed / spread > exam.fast_limit():
         badness += 10
     if exam.is_causal and np.triu(exam.influence("target"), 1).max() > exam.fast_limit():
         badness += 3
     if exam.facts.pad_id is not None or exam.takes_masks:
-        short = exam.draw(0, shorter=PADS)
-        plain = exam.subject.logits(short)
         try:
-            padded = exam.subject.logits(exam.padded(short))
+            plain = exam.subject.logits(exam.shortened(exam.base))
+            padded = exam.subject.logits(exam.padded(exam.base))
         except Exception:
             return badness + 2
         if plain.ndim == 3:
             padded = padded[:, : plain.shape[1]]
-        change = np.abs(padded - plain).max() / spread
+        change = np.abs(padded - plain)[PADDED_ROWS].max() / spread
         badness += 0 if change <= exam.fast_limit(same_shape=False) else 2
     return badness
-
-
-def _rows(ids: np.ndarray | None) -> np.ndarray:
-    assert ids is not None, "both batches have the same sides"
-    return ids
 
 
 def _settle_kind(subject: Preparable, exam: Examination, has_forward: bool, notes: list[str]) -> Examination:

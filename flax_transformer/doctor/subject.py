@@ -62,9 +62,15 @@ class Structure:
 
 @dataclass
 class Trace:
-    """The operations of one forward pass, in order, and the lowest precision that they computed in."""
+    """The operations of one forward pass, in order.
+
+    Args:
+        parameters: names of those that an operation took.
+        epsilon: machine epsilon of the lowest precision between ids and logits.
+    """
 
     nodes: list[Node] = field(default_factory=list)
+    parameters: set[str] = field(default_factory=set)
     epsilon: float = 0.0
 
 

@@ -80,11 +80,12 @@ class Recorder(TorchDispatchMode):
             contracts=(len(inputs[0].shape) - 1, len(inputs[1].shape) - 2) if op == "product" else None,
             name=name,
         )
-        if op in _KEPT and output.numel() <= _LARGEST_KEPT:
+        if (op in _KEPT or not node.ids) and output.numel() <= _LARGEST_KEPT:
             # An in-place mask would otherwise overwrite the product that it hides.
             node.value = output.detach().clone() if op == "product" else output.detach()
         if node.ids and output.is_floating_point():
             self.trace.epsilon = max(self.trace.epsilon, float(torch.finfo(output.dtype).eps))
+        self.trace.parameters.update(source.parameter for source in inputs if source.parameter)
         self._remember(output, node)
         self.trace.nodes.append(node)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from flax_transformer.doctor.examination import Examination
-from flax_transformer.doctor.probes.attention import probe_masks, probe_scale, probe_sums
+from flax_transformer.doctor.probes.attention import probe_masks, probe_scale, probe_sums, probe_wiring
 from flax_transformer.doctor.probes.basics import probe_batch, probe_determinism, probe_outputs, probe_state
 from flax_transformer.doctor.probes.generation import probe_generation
 from flax_transformer.doctor.probes.influence import probe_causality, probe_history, probe_source
@@ -27,6 +27,7 @@ PROBES: dict[str, Callable[[Examination], Sequence[Result]]] = {
     "padding": probe_padding,
     "masks": probe_masks,
     "weights": probe_sums,
+    "wiring": probe_wiring,
     "scale": probe_scale,
     "structure": probe_structure,
     "gradients": probe_gradients,

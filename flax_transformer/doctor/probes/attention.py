@@ -5,9 +5,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from flax_transformer.doctor import limits
-from flax_transformer.doctor.examination import PADS, Examination
+from flax_transformer.doctor.examination import PADDED_ROWS, PADS, ROWS, Examination
 from flax_transformer.doctor.graph import Attention
+from flax_transformer.doctor.probes.padding import at_pads
 from flax_transformer.doctor.result import Result, healthy, not_applicable
+from flax_transformer.doctor.wiring import Wiring, mixes_positions
 
 _NONE_FOUND = "no attention was seen: a softmax between two products of activations"
 _SIDES = {"source": "source on source", "target": "target on target", "cross": "target on source"}
@@ -71,20 +73,24 @@ def _judge_target(attention: Attention, exam: Examination) -> list[Result]:
         return [_finding("mask-transposed", attention, exam, 1.0, 0.0)]
     if lower.all() and upper.all():
         return [_finding("no-history", attention, exam, 1.0, 0.0)]
-    if upper.all():
-        return [_finding("strict-mask", attention, exam, 1.0, 0.0)] if mask[1, 1] else []
+    if upper.all() or mask[1:][np.triu_indices(size - 1, 1)].all():
+        if np.diagonal(mask)[1:].all():
+            return [_finding("strict-mask", attention, exam, 1.0, 0.0)]
+        if upper.all():
+            return []
     if mask[np.triu_indices(size, 2)].all() and not np.diagonal(mask, 1).any():
         return [_finding("mask-offset", attention, exam, 1.0, 0.0)]
     if _masks_after_softmax(attention):
         return [_finding("mask-after-softmax", attention, exam, None, None)]
     future = attention.scores[:, *np.triu_indices(size, 1)]
     past = attention.scores[:, *np.tril_indices(size, -1)]
-    if np.ptp(future) < 1e-3 and abs(future.mean()) < 5 and np.ptp(past) > 1e-2:
+    if np.ptp(future) < 1e-3 and np.ptp(past) > 1e-2:
         detail = f"masked scores are {future.mean():.3g}"
-        return [_finding("mask-as-zero", attention, exam, float(future.mean()), limits.BLOCKED, detail)]
+        cause = "mask-weak" if future.mean() < limits.WEAK_MASK else "mask-as-zero"
+        return [_finding(cause, attention, exam, float(future.mean()), limits.BLOCKED, detail)]
     weak = float(np.median(offsets[:, *np.triu_indices(size, 1)]))
     spread = float(np.ptp(offsets[:, *np.triu_indices(size, 1)]))
-    if weak < -1 and spread < 0.1 * abs(weak) and np.abs(offsets[:, *np.tril_indices(size, -1)]).max() < 0.1 * -weak:
+    if weak < limits.WEAK_MASK and spread < 0.1 * abs(weak) and np.abs(offsets[:, *np.tril_indices(size, -1)]).max() < 0.1 * -weak:
         detail = f"the mask adds {weak:.3g} to a score"
         return [_finding("mask-weak", attention, exam, weak, limits.BLOCKED, detail)]
     if not upper.any() and attention.softmax_axis_is_keys:
@@ -127,9 +133,9 @@ def _padding_masks(exam: Examination) -> list[Result]:
     for attention in exam.padded_attentions:
         if attention.keys <= PADS or attention.side == "target":
             continue
-        maps = _blocked_maps(attention)
-        real, pads = maps[..., :-PADS], maps[..., -PADS:]
-        if real.all() and not pads.any():
+        maps = at_pads(np.where(_blocked_maps(attention), 1.0, 0.0))
+        real = _blocked_maps(attention)[..., :-PADS].reshape(ROWS, -1)[PADDED_ROWS]
+        if maps is not None and real.all() and not maps.any():
             results.append(_finding("padding-inverted", attention, exam, 1.0, 0.0))
     return results
 
@@ -226,3 +232,20 @@ def _entropy(exam: Examination) -> list[Result]:
         if figure < limits.ENTROPY and seen > 0.99:
             return [Result("entropy", "advice", figure, limits.ENTROPY, "entropy", place_of(attention, exam))]
     return []
+
+
+def probe_wiring(exam: Examination) -> list[Result]:
+    """Heads are split and joined by position, and each attention is added to its input."""
+    wiring = Wiring(exam.trace.nodes)
+    results = []
+    for number, nodes in enumerate(exam.attention_nodes):
+        place = nodes.softmax.place or f"attention {number + 1} of {len(exam.attention_nodes)}"
+        for apart, together in wiring.joins(nodes):
+            lengths = {size for size in (exam.facts.source_length, exam.facts.target_length) if size in apart.shape}
+            if any(mixes_positions(apart, together, exam.subject.numpy, length) for length in sorted(lengths)):
+                results.append(Result("wiring", "ill", cause="heads-mixed", place=place))
+        if wiring.has_residual(nodes) is False:
+            results.append(Result("wiring", "warning", cause="no-residual", place=place))
+    if not exam.attention_nodes:
+        return [not_applicable("wiring", _NONE_FOUND)]
+    return _merged(results) or [healthy("wiring", float(len(exam.attention_nodes)))]

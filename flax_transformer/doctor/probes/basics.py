@@ -1,7 +1,5 @@
 """Does it run, does it repeat itself, and do rows keep to themselves?"""
 
-from dataclasses import replace
-
 import numpy as np
 
 from flax_transformer.doctor.examination import Examination
@@ -40,22 +38,19 @@ def probe_determinism(exam: Examination) -> list[Result]:
 
 
 def probe_batch(exam: Examination) -> list[Result]:
-    """Row 0 among other neighbours. The shape stays, so not even rounding may differ."""
-    other = exam.draw(1)
-    mixed = replace(
-        other,
-        source=_with_first_row(other.source, exam.base.source),
-        target=_with_first_row(other.target, exam.base.target),
-    )
-    change = float(exam.change(exam.subject.logits(mixed)[0], exam.base_logits[0]).max())
-    limit = exam.limit()
-    if change > limit:
-        return [Result("batch", "ill", change, limit, "batch-leak", detail="row 0 among other neighbours")]
-    return [healthy("batch", change, limit)]
-
-
-def _with_first_row(ids: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
-    return None if ids is None or other is None else np.concatenate([other[:1], ids[1:]])
+    """The first and the last row among other neighbours, and the first in another place."""
+    moved = exam.subject.logits(exam.among_others())
+    base = exam.base_logits
+    # A row in another place may be rounded otherwise; in its own it may not.
+    changes = [
+        (exam.change(moved[0], base[0]), exam.limit(), "row 0 among other neighbours"),
+        (exam.change(moved[-1], base[-1]), exam.limit(), "the last row among other neighbours"),
+        (exam.change(moved[3], base[0]), exam.limit(same_shape=False), "row 0 in the place of row 3"),
+    ]
+    for change, limit, detail in changes:
+        if change.max() > limit:
+            return [Result("batch", "ill", float(change.max()), limit, "batch-leak", detail=detail)]
+    return [healthy("batch", float(max(change.max() for change, _, _ in changes)), exam.limit())]
 
 
 def probe_state(exam: Examination) -> list[Result]:

@@ -9,6 +9,10 @@ from flax_transformer.doctor.subject import Batch, NotExaminable
 _STEPS = 6
 
 
+class GenerationError(Exception):
+    """generate() raised."""
+
+
 def probe_generation(exam: Examination) -> list[Result]:
     facts = exam.facts
     if facts.generate is None:
@@ -19,7 +23,10 @@ def probe_generation(exam: Examination) -> list[Result]:
         return [not_applicable("generation", "bos_id was not given")]
     inputs = exam.base.require_target()[:, :4] if facts.kind == "decoder" else exam.base.source
     assert inputs is not None, "only a decoder has no source"
-    ids, steps = _generated(exam, inputs)
+    try:
+        ids, steps = _generated(exam, inputs)
+    except GenerationError as error:
+        return [Result("generation", "ill", cause="generate-fails", detail=str(error))]
     again, _ = _generated(exam, inputs)
     if ids.shape != again.shape or not np.array_equal(ids, again):
         return [not_applicable("generation", "generate returns something else each time: it must be greedy")]
@@ -34,7 +41,7 @@ def _generated(exam: Examination, inputs: np.ndarray) -> tuple[np.ndarray, list[
     try:
         ids, steps = exam.subject.generate(exam.facts.generate, inputs, _STEPS)
     except Exception as error:
-        raise NotExaminable(f"generate() failed: {type(error).__name__}: {error}") from error
+        raise GenerationError(f"{type(error).__name__}: {error}") from error
     if ids.ndim != 2 or len(ids) != len(inputs) or not np.issubdtype(ids.dtype, np.integer):
         raise NotExaminable(f"expected generate() to return ids ({len(inputs)} rows, length), got {ids.shape}")
     return ids, steps

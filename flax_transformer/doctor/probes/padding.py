@@ -2,53 +2,63 @@
 
 import numpy as np
 
-from flax_transformer.doctor.examination import PADS, Examination
+from flax_transformer.doctor.examination import PADDED_ROWS, PADS, ROWS, Examination
+from flax_transformer.doctor.limits import WEAK_MASK
 from flax_transformer.doctor.result import Result, healthy, not_applicable
-from flax_transformer.doctor.subject import Batch
 
 
 def probe_padding(exam: Examination) -> list[Result]:
-    """Rows without pads against the same rows with pads appended, told by whatever masks the model takes."""
-    short = exam.draw(0, shorter=PADS)
+    """Rows without their last tokens against the same rows with pads there, told by whatever masks the model takes."""
     if exam.facts.pad_id is None and not exam.takes_masks:
         return [not_applicable("padding", "pad_id was not given, and the model takes no mask")]
-    plain = exam.subject.logits(short)
-    padded = exam.padded(short)
-    change, finite = _change(exam, plain, exam.subject.logits(padded))
+    change, finite = _change(exam, "source target")
     limit = exam.limit(same_shape=False)
     if finite and change <= limit:
         return [healthy("padding", change, limit)]
     if not finite:
         return [Result("padding", "ill", None, limit, "not-finite", detail="logits of real tokens are NaN beside pads")]
-    if exam.facts.kind != "seq2seq":
-        cause = "padding-target" if exam.facts.kind == "decoder" else _encoder_cause(exam)
-        return [Result("padding", "ill", change, limit, cause)]
-    return [_of_seq2seq(exam, short, padded, plain, limit)]
-
-
-def _change(exam: Examination, plain: np.ndarray, padded: np.ndarray) -> tuple[float, bool]:
-    if plain.ndim == 3:
-        padded = padded[:, : plain.shape[1]]
-    change = exam.change(padded, plain)
-    return float(np.max(change)), bool(np.isfinite(change).all())
-
-
-def _of_seq2seq(exam: Examination, short: Batch, padded: Batch, plain: np.ndarray, limit: float) -> Result:
-    """Which side it is, by padding only one of them."""
-    only_target = Batch(short.source, short.source_lengths, padded.target, padded.target_lengths)
-    by_target, _ = _change(exam, plain, exam.subject.logits(only_target))
+    if exam.facts.kind == "decoder":
+        return [Result("padding", "ill", change, limit, "padding-target")]
+    if exam.facts.kind == "encoder":
+        return [Result("padding", "ill", change, limit, *_source_cause(exam))]
+    by_target, _ = _change(exam, "target")
     if by_target > limit:
-        return Result("padding", "ill", by_target, limit, "padding-target")
-    only_source = Batch(padded.source, padded.source_lengths, short.target, short.target_lengths)
-    by_source, _ = _change(exam, plain, exam.subject.logits(only_source))
-    return Result("padding", "ill", by_source, limit, _encoder_cause(exam))
+        return [Result("padding", "ill", by_target, limit, "padding-target")]
+    return [Result("padding", "ill", change, limit, *_source_cause(exam))]
 
 
-def _encoder_cause(exam: Examination) -> str:
-    """Where the pads get in: the first attention that gives them weight, or else the pooling."""
+def _change(exam: Examination, sides: str) -> tuple[float, bool]:
+    """By pads in place of tokens that are not there; and, in the rows between, by having neighbours with pads."""
+    plain = exam.subject.logits(exam.shortened(exam.base, sides))
+    padded = exam.subject.logits(exam.padded(exam.base, sides))
+    length = plain.shape[1]
+    full = exam.change(padded[1::2], exam.base_logits[1::2])
+    change = exam.change(padded[:, :length] if plain.ndim == 3 else padded, plain)[PADDED_ROWS]
+    changes = np.concatenate([np.ravel(change), np.ravel(full)])
+    return float(np.max(changes)), bool(np.isfinite(changes).all())
+
+
+def _source_cause(exam: Examination) -> tuple[str, str]:
+    """How the pads get in, and where: the first attention that gives them weight, or else the pooling."""
     for attention in exam.padded_attentions:
         if attention.side == "target":
             continue
-        if attention.keys > PADS and np.max(attention.weights[..., -PADS:]) > 1e-12:
-            return "padding-memory" if attention.side == "cross" else "padding-encoder"
-    return "padding-pooling" if exam.facts.kind == "encoder" and exam.padded_attentions else "padding"
+        weights, scores = at_pads(attention.weights), at_pads(attention.scores)
+        if weights is None or scores is None or np.max(weights) <= 1e-12:
+            continue
+        cause = "padding-memory" if attention.side == "cross" else "padding-encoder"
+        if attention.used is not None and not np.any(at_pads(attention.used)):
+            cause = "mask-after-softmax"
+        elif np.ptp(scores) < 1e-3:
+            cause = "mask-weak" if scores.mean() < WEAK_MASK else "mask-as-zero"
+        elif np.max(at_pads(attention.offsets())) < WEAK_MASK:
+            cause = "mask-weak"
+        return cause, attention.place
+    return ("padding-pooling" if exam.facts.kind == "encoder" and exam.padded_attentions else "padding"), ""
+
+
+def at_pads(maps: np.ndarray | None) -> np.ndarray | None:
+    """Entries (row, head and query, key) of pads as keys, in the rows that have them."""
+    if maps is None or maps.shape[-1] <= PADS or len(maps) % ROWS:
+        return None
+    return maps.reshape(ROWS, -1, maps.shape[-1])[PADDED_ROWS, :, -PADS:]

@@ -11,12 +11,29 @@ from flax_transformer.doctor.result import Result, healthy, not_applicable
 
 
 def probe_positions(exam: Examination) -> list[Result]:
-    results = []
+    results = _repeated_ids(exam)
     if exam.facts.kind != "encoder":
         results += _target_positions(exam)
     if exam.facts.kind != "decoder":
         results += _source_positions(exam)
     return results
+
+
+def _repeated_ids(exam: Examination) -> list[Result]:
+    """The same row of a position table for several positions: clamped, counted in pairs, started anew."""
+    for term in exam.position_terms:
+        if term.ids is None:
+            continue
+        ids = exam.subject.numpy(term.ids)
+        rows = ids.reshape(-1, ids.shape[-1]) if ids.ndim and ids.shape[-1] > 1 else ids.reshape(1, -1)
+        distinct = len(np.unique(rows[0]))
+        if 1 < distinct < rows.shape[1]:
+            detail = f"position ids {', '.join(f'{i:.0f}' for i in rows[0])}"
+            return [
+                Result("position ids", "ill", float(distinct), float(rows.shape[1]), "position-range", term.parameter,
+                       detail)
+            ]  # fmt: skip
+    return []
 
 
 def _target_positions(exam: Examination) -> list[Result]:

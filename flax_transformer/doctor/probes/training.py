@@ -34,8 +34,9 @@ def probe_gradients(exam: Examination) -> list[Result]:
     if not gradients:
         return [not_applicable("gradients", "the model has no parameters, or they are not known")]
     weights = [g for g in gradients if len(g.shape) >= 2]
-    dead = [g.name for g in weights if g.norm == 0.0 or (g.norm is not None and not np.isfinite(g.norm))]
-    unused = [g.name for g in weights if g.norm is None]
+    used = exam.trace.parameters
+    dead = [g.name for g in weights if not g.norm and g.name in used]
+    unused = [g.name for g in weights if not g.norm and g.name not in used]
     results = []
     if dead or len(unused) == len(weights):
         names = dead or unused
