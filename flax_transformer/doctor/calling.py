@@ -37,7 +37,7 @@ class Convention:
     make: Callable[[Batch], np.ndarray]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Call:
     """A way to call the model: for each parameter, what it is given."""
 
@@ -53,6 +53,12 @@ class Call:
                 for name, value in values.items()
             }
         return [values.pop(name) for name in self.positional], values
+
+    @property
+    def tells_padding(self) -> bool:
+        """Whether some argument says which tokens are real."""
+        words = [convention.words for convention in self.arguments.values()]
+        return any("real" in w or "padding" in w or "rows, " in w or w == "lengths" for w in words)
 
     def __str__(self) -> str:
         parts = [f"{name}={convention.words}" for name, convention in self.arguments.items()]
@@ -99,7 +105,7 @@ def possible_calls(function: Callable[..., Any], kind: Kind) -> Iterator[Call]:
         conventions = _conventions(name, kind, padding_apart)
         if conventions:
             choices[name] = [*conventions, *([] if required else [None])]
-        elif name in _FLAGS and (required or name == "teacher_forcing_ratio"):
+        elif name in _FLAGS:
             choices[name] = [Convention(str(_FLAGS[name]), _constant(_FLAGS[name]))]
         elif required:
             raise NotExaminable(f"the model needs {name!r}, which the doctor cannot make up: pass forward=")

@@ -263,6 +263,14 @@ _CAUSES = (
         "padding-encoder padding-memory padding-target padding-pooling padding not-finite token-ignored",
     ),
     _cause(
+        "padding-rows",
+        "the padding mask of one row is applied to others",
+        "predictions for a text change with its neighbours in the batch",
+        "a mask is taken from the first row, from the longest one, or broadcast along the wrong axis",
+        "a mask of shape (rows, 1, 1, length), one row for each text",
+        "padding padding-encoder padding-memory padding-pooling padding-target",
+    ),
+    _cause(
         "padding-encoder",
         "padding leaks into the encoder",
         "a text's prediction depends on how much padding its batch needs",

@@ -55,6 +55,7 @@ class Examination:
         self.subject = subject
         self.facts = facts
         self.runs_only_with_equal_lengths = False
+        self.notes: list[str] = []
 
     @property
     def takes_masks(self) -> bool:
@@ -191,7 +192,12 @@ class Examination:
 
     @cached_property
     def trace(self) -> Trace:
-        return self.subject.trace(self.base)
+        """Empty where the operations of this model cannot be recorded; then only the white-box probes go without."""
+        try:
+            return self.subject.trace(self.base)
+        except Exception as error:
+            self.notes.append(f"not looked into: {type(error).__name__}: {str(error).splitlines()[:1]}")
+            return Trace()
 
     @cached_property
     def attention_nodes(self) -> list[AttentionNodes]:

@@ -93,7 +93,7 @@ def examine(
             precision=_precision(exam),
             results=tuple(results),
             heat_maps=tuple(maps),
-            notes=tuple(notes),
+            notes=(*notes, *exam.notes),
             seconds=time.perf_counter() - started,
             facts=_told(exam.facts),
         )

@@ -70,18 +70,18 @@ class AttentionNodes:
     before: "Scalars"  # on the way from projected queries and keys to their product
     after: "Scalars"  # on the way from the product to the softmax
 
-    def values(self) -> list[Any]:
+    def nodes(self) -> list[Node]:
         """Everything that :func:`read_attention` reads, for a framework that must name its outputs beforehand."""
-        nodes = [self.scores, self.softmax, self.products[0], *([self.used] if self.used else [])]
-        return [node.value for node in nodes] + self.before.factors + self.after.factors
+        scalars = [*self.before.factors, *self.before.divisors, *self.after.factors, *self.after.divisors]
+        return [self.scores, self.softmax, self.products[0], *([self.used] if self.used else []), *scalars]
 
 
 @dataclass
 class Scalars:
     """Numbers multiplied along a path, and whether all of the path was understood."""
 
-    factors: list[Any] = field(default_factory=list)
-    divisors: list[Any] = field(default_factory=list)
+    factors: list[Node] = field(default_factory=list)
+    divisors: list[Node] = field(default_factory=list)
     known: bool = True
 
 
@@ -196,7 +196,7 @@ def _collect_scalar(node: Node, source: Node, scalars: Scalars) -> None:
     others = [other for other in node.inputs if other is not source]
     if node.op in ("mul", "div") and len(node.inputs) == 2:
         if len(others) == 1 and others[0].is_scalar and (node.op == "mul" or node.inputs[0] is source):
-            (scalars.factors if node.op == "mul" else scalars.divisors).append(others[0].value)
+            (scalars.factors if node.op == "mul" else scalars.divisors).append(others[0])
         elif not (len(others) == 1 and not others[0].from_ids and node.op == "mul"):
             scalars.known = False
     elif node.op == "pointwise":
@@ -313,8 +313,8 @@ def _side(product: Node) -> Side:
 
 
 def _multiplied(scalars: Scalars, to_numpy: Callable[[Any], np.ndarray]) -> float:
-    factors = [float(np.ravel(to_numpy(value))[0]) for value in scalars.factors]
-    divisors = [float(np.ravel(to_numpy(value))[0]) for value in scalars.divisors]
+    factors = [float(np.ravel(to_numpy(node.value))[0]) for node in scalars.factors]
+    divisors = [float(np.ravel(to_numpy(node.value))[0]) for node in scalars.divisors]
     return float(np.prod(factors) / np.prod(divisors))
 
 
@@ -327,10 +327,10 @@ class PositionTerm:
         ids: which rows of a table were looked up, if any were.
     """
 
-    tokens: Any
-    positions: Any
+    tokens: Node
+    positions: Node
     parameter: str
-    ids: Any = None
+    ids: Node | None = None
 
 
 def find_position_terms(nodes: Sequence[Node]) -> list[PositionTerm]:
@@ -344,7 +344,7 @@ def find_position_terms(nodes: Sequence[Node]) -> list[PositionTerm]:
             continue
         other = node.inputs[1] if node.inputs[0] is content[0] else node.inputs[0]
         if other.shape[-1:] == content[0].shape[-1:] and len(other.shape) >= 2 and not other.is_scalar:
-            found.append(PositionTerm(content[0].value, other.value, _parameter_of(other), _looked_up(other)))
+            found.append(PositionTerm(content[0], other, _parameter_of(other), _looked_up(other)))
     return found
 
 
@@ -360,10 +360,10 @@ def _is_embedding(node: Node) -> bool:
     return False
 
 
-def _looked_up(node: Node) -> Any:
+def _looked_up(node: Node) -> Node | None:
     """The indices of the lookup that a value comes from, through moves."""
     node = _through_moves(node)
-    return node.inputs[-1].value if node.op == "lookup" and len(node.inputs) > 1 else None
+    return node.inputs[-1] if node.op == "lookup" and len(node.inputs) > 1 else None
 
 
 def _parameter_of(node: Node) -> str:

@@ -96,10 +96,7 @@ class TorchSubject:
 
     @property
     def takes_masks(self) -> bool:
-        if self.call is None:
-            return False
-        words = [convention.words for convention in self.call.arguments.values()]
-        return any("real" in w or "padding" in w or w == "lengths" or "rows, " in w for w in words)
+        return self.call is not None and self.call.tells_padding
 
     def trace(self, batch: Batch) -> Trace:
         return self._record(batch, by_parts=True)

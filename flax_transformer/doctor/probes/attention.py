@@ -245,7 +245,7 @@ def probe_wiring(exam: Examination) -> list[Result]:
             if any(mixes_positions(apart, together, exam.subject.numpy, length) for length in sorted(lengths)):
                 results.append(Result("wiring", "ill", cause="heads-mixed", place=place))
         if wiring.has_residual(nodes) is False:
-            results.append(Result("wiring", "warning", cause="no-residual", place=place))
+            results.append(Result("wiring", "ill", cause="no-residual", place=place))
     if not exam.attention_nodes:
         return [not_applicable("wiring", _NONE_FOUND)]
     return _merged(results) or [healthy("wiring", float(len(exam.attention_nodes)))]

@@ -6,7 +6,7 @@ from flax_transformer.doctor.examination import ROWS, Examination
 from flax_transformer.doctor.result import Result, healthy, not_applicable
 from flax_transformer.doctor.subject import Batch, NotExaminable
 
-_STEPS = 6
+_PROMPT = 3  # tokens; with the steps no longer than any other input, so that JAX need not compile for another length
 
 
 class GenerationError(Exception):
@@ -21,7 +21,7 @@ def probe_generation(exam: Examination) -> list[Result]:
         return [not_applicable("generation", "an encoder does not generate")]
     if facts.kind == "seq2seq" and facts.bos_id is None:
         return [not_applicable("generation", "bos_id was not given")]
-    inputs = exam.base.require_target()[:, :4] if facts.kind == "decoder" else exam.base.source
+    inputs = exam.base.require_target()[:, :_PROMPT] if facts.kind == "decoder" else exam.base.source
     assert inputs is not None, "only a decoder has no source"
     try:
         ids, steps = _generated(exam, inputs)
@@ -31,15 +31,19 @@ def probe_generation(exam: Examination) -> list[Result]:
     if ids.shape != again.shape or not np.array_equal(ids, again):
         return [not_applicable("generation", "generate returns something else each time: it must be greedy")]
     begin = np.full((ROWS, 1), facts.bos_id) if facts.kind == "seq2seq" else inputs
-    made = _without_begin(ids, begin)
+    made = _without_begin(ids, begin)[:, : _steps(exam)]
     wanted, logits = _greedy(exam, begin, made.shape[1])
     return _compare(exam, made, wanted, logits, steps, begin)
+
+
+def _steps(exam: Examination) -> int:
+    return exam.facts.target_length - (_PROMPT if exam.facts.kind == "decoder" else 1)
 
 
 def _generated(exam: Examination, inputs: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     assert exam.facts.generate is not None, "asked before"
     try:
-        ids, steps = exam.subject.generate(exam.facts.generate, inputs, _STEPS)
+        ids, steps = exam.subject.generate(exam.facts.generate, inputs, _steps(exam))
     except Exception as error:
         raise GenerationError(f"{type(error).__name__}: {error}") from error
     if ids.ndim != 2 or len(ids) != len(inputs) or not np.issubdtype(ids.dtype, np.integer):
@@ -51,7 +55,7 @@ def _without_begin(ids: np.ndarray, begin: np.ndarray) -> np.ndarray:
     width = begin.shape[1]
     returns_begin = ids.shape[1] > width and np.array_equal(ids[:, :width], begin)
     # Only where all rows start so: a word may happen to be the begin token.
-    return (ids[:, width:] if returns_begin else ids)[:, :_STEPS]
+    return ids[:, width:] if returns_begin else ids
 
 
 def _greedy(exam: Examination, begin: np.ndarray, steps: int) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -66,8 +70,8 @@ def _greedy(exam: Examination, begin: np.ndarray, steps: int) -> tuple[np.ndarra
 
 def _full_pass(exam: Examination, rows: np.ndarray) -> np.ndarray:
     """Logits behind the last token. Rows are filled up to one length, which under a causal mask changes nothing."""
-    length = exam.facts.target_length + _STEPS
-    filled = np.pad(rows, ((0, 0), (0, max(length - rows.shape[1], 0))), constant_values=_filler(exam))
+    missing = exam.facts.target_length - rows.shape[1]
+    filled = np.pad(rows, ((0, 0), (0, max(missing, 0))), constant_values=_filler(exam))
     return exam.subject.logits(Batch(exam.base.source, None, filled, None))[:, rows.shape[1] - 1]
 
 

@@ -11,11 +11,14 @@ def probe_padding(exam: Examination) -> list[Result]:
     """Rows without their last tokens against the same rows with pads there, told by whatever masks the model takes."""
     if exam.facts.pad_id is None and not exam.takes_masks:
         return [not_applicable("padding", "pad_id was not given, and the model takes no mask")]
-    change, finite = _change(exam, "source target")
+    change, of_neighbours = _change(exam, "source target")
     limit = exam.limit(same_shape=False)
-    if finite and change <= limit:
-        return [healthy("padding", change, limit)]
-    if not finite:
+    if max(change, of_neighbours) <= limit:
+        return [healthy("padding", max(change, of_neighbours), limit)]
+    if change <= limit:
+        detail = "rows without pads change when their neighbours have some"
+        return [Result("padding", "ill", of_neighbours, limit, "padding-rows", detail=detail)]
+    if not np.isfinite(change):
         return [Result("padding", "ill", None, limit, "not-finite", detail="logits of real tokens are NaN beside pads")]
     if exam.facts.kind == "decoder":
         return [Result("padding", "ill", change, limit, "padding-target")]
@@ -27,15 +30,13 @@ def probe_padding(exam: Examination) -> list[Result]:
     return [Result("padding", "ill", change, limit, *_source_cause(exam))]
 
 
-def _change(exam: Examination, sides: str) -> tuple[float, bool]:
-    """By pads in place of tokens that are not there; and, in the rows between, by having neighbours with pads."""
+def _change(exam: Examination, sides: str) -> tuple[float, float]:
+    """Of rows that got pads in place of tokens that are not there; and of those that only got neighbours with pads."""
     plain = exam.subject.logits(exam.shortened(exam.base, sides))
     padded = exam.subject.logits(exam.padded(exam.base, sides))
-    length = plain.shape[1]
-    full = exam.change(padded[1::2], exam.base_logits[1::2])
-    change = exam.change(padded[:, :length] if plain.ndim == 3 else padded, plain)[PADDED_ROWS]
-    changes = np.concatenate([np.ravel(change), np.ravel(full)])
-    return float(np.max(changes)), bool(np.isfinite(changes).all())
+    cut = padded[:, : plain.shape[1]] if plain.ndim == 3 else padded
+    own, others = exam.change(cut, plain)[PADDED_ROWS], exam.change(padded, exam.base_logits)[1::2]
+    return (float(np.nan_to_num(np.max(own), nan=np.inf)), float(np.nan_to_num(np.max(others), nan=np.inf)))
 
 
 def _source_cause(exam: Examination) -> tuple[str, str]:

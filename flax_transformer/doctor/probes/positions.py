@@ -24,7 +24,7 @@ def _repeated_ids(exam: Examination) -> list[Result]:
     for term in exam.position_terms:
         if term.ids is None:
             continue
-        ids = exam.subject.numpy(term.ids)
+        ids = exam.subject.numpy(term.ids.value)
         rows = ids.reshape(-1, ids.shape[-1]) if ids.ndim and ids.shape[-1] > 1 else ids.reshape(1, -1)
         distinct = len(np.unique(rows[0]))
         if 1 < distinct < rows.shape[1]:
@@ -76,7 +76,7 @@ def _varies_along_keys(attention: Attention) -> bool:
 
 def _is_zero_parameter(exam: Examination) -> bool:
     return any(
-        term.parameter and not np.any(exam.subject.numpy(term.positions)) for term in exam.position_terms
+        term.parameter and not np.any(exam.subject.numpy(term.positions.value)) for term in exam.position_terms
     )
 
 
@@ -174,7 +174,7 @@ def probe_order(exam: Examination) -> list[Result]:
 def probe_ratio(exam: Examination) -> list[Result]:
     """Root mean square of token embeddings over that of what is added to them as positions."""
     terms = [
-        (exam.subject.numpy(term.tokens), exam.subject.numpy(term.positions)) for term in exam.position_terms
+        (exam.subject.numpy(term.tokens.value), exam.subject.numpy(term.positions.value)) for term in exam.position_terms
     ]
     ratios = [float(np.sqrt(np.mean(a**2) / np.mean(b**2))) for a, b in terms if np.any(b)]
     if not ratios:

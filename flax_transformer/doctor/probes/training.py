@@ -82,14 +82,25 @@ def probe_initial_loss(exam: Examination) -> list[Result]:
         return [not_applicable("initial loss", "the model is trained")]
     if logits.shape[-1] < 2:
         return [not_applicable("initial loss", "the model returns one number")]
-    highest = logits.max(axis=-1, keepdims=True)
-    partition = np.log(np.exp(logits - highest).sum(axis=-1)) + highest[..., 0]
-    figure = float(np.mean(partition - logits.mean(axis=-1)) - np.log(logits.shape[-1]))
+    logits = _without_own_token(exam, logits)
+    highest = np.nanmax(logits, axis=-1, keepdims=True)
+    partition = np.log(np.nansum(np.exp(logits - highest), axis=-1)) + highest[..., 0]
+    figure = float(np.mean(partition - np.nanmean(logits, axis=-1)) - np.log(logits.shape[-1]))
     if figure > limits.INITIAL_LOSS_ILL:
         return [Result("initial loss", "ill", figure, limits.INITIAL_LOSS_ILL, "initial-loss")]
     if figure > limits.INITIAL_LOSS_WARN:
         return [Result("initial loss", "warning", figure, limits.INITIAL_LOSS_WARN, "initial-loss")]
     return [healthy("initial loss", figure, limits.INITIAL_LOSS_WARN)]
+
+
+def _without_own_token(exam: Examination, logits: np.ndarray) -> np.ndarray:
+    """Tied and scaled embeddings predict the input token at first, as those of the paper do; it is left out (NaN)."""
+    ids = exam.base.target if exam.is_causal else exam.base.source
+    if logits.ndim != 3 or ids is None:
+        return logits
+    logits = logits.copy()
+    np.put_along_axis(logits, np.minimum(ids, logits.shape[-1] - 1)[..., None], np.nan, axis=-1)
+    return logits
 
 
 def probe_dropout(exam: Examination) -> list[Result]:
