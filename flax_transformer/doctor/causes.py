@@ -145,7 +145,7 @@ _CAUSES = (
         "training loss near 0 (98% accuracy), generation is nonsense",
         "in training each position sees the token that it is to predict; in generation there is none to see",
         "pass a causal mask to every self-attention of the decoder (is_causal=True, nn.make_causal_mask)",
-        "sees-future padding-target cache generate-mismatch loss-own-token",
+        "sees-future padding-target cache generate-mismatch begin-token loss-own-token",
     ),
     _cause(
         "mask-offset",
@@ -153,7 +153,7 @@ _CAUSES = (
         "training loss near 0, generation is nonsense: the token to predict is visible",
         "the diagonal is shifted: triu(diagonal=2) or tril(diagonal=1) lets the next token through",
         "block strictly above the main diagonal: triu(diagonal=1), or keep tril(diagonal=0)",
-        "sees-future cache generate-mismatch",
+        "sees-future cache generate-mismatch begin-token padding-target",
     ),
     _cause(
         "strict-mask",
@@ -161,7 +161,7 @@ _CAUSES = (
         "the first position is NaN or sees the future, the loss stays high",
         "the diagonal is blocked too: the first query may attend to nothing, and a finite mask then lets all through",
         "block strictly above the main diagonal: triu(diagonal=1), or keep tril(diagonal=0)",
-        "sees-future not-finite cache generate-mismatch",
+        "sees-future not-finite cache generate-mismatch begin-token",
     ),
     _cause(
         "mask-weak",
@@ -185,7 +185,7 @@ _CAUSES = (
         "training loss near 0, generation is nonsense",
         "something other than attention looks ahead: a bidirectional layer, a convolution, a mean or norm over positions",
         "whatever mixes positions in a decoder must look back only",
-        "cache generate-mismatch",
+        "cache generate-mismatch begin-token padding-target",
     ),
     _cause(
         "constant-input",

@@ -84,19 +84,18 @@ def examine(
                     continue  # some models cannot compute in float64
                 raise
             results = _run_probes(exam, progress)
-            maps = heat_maps(exam) if not _is_fatal(results) else ()
-        return Report(
-            subject=name or type(model).__name__,
-            framework=subject.framework,
-            kind=exam.facts.kind,
-            called_as=str(subject.call) if subject.call is not None else "forward(model, ids)",
-            precision=_precision(exam),
-            results=tuple(results),
-            heat_maps=tuple(maps),
-            notes=(*notes, *exam.notes),
-            seconds=time.perf_counter() - started,
-            facts=_told(exam.facts),
-        )
+            return Report(
+                subject=name or type(model).__name__,
+                framework=subject.framework,
+                kind=exam.facts.kind,
+                called_as=str(subject.call) if subject.call is not None else "forward",
+                precision=_precision(exam),
+                results=tuple(results),
+                heat_maps=() if _is_fatal(results) else tuple(heat_maps(exam)),
+                notes=(*notes, *exam.notes),
+                seconds=time.perf_counter() - started,
+                facts=_told(exam.facts),
+            )
     raise AssertionError("the last subject either is examined or raises")
 
 
@@ -167,15 +166,11 @@ def _is_fatal(results: Sequence[Result]) -> bool:
 
 
 def _precision(exam: Examination) -> str:
-    try:
-        inner = exam.inner_epsilon
-    except Exception:
-        inner = 0.0
-    epsilon = max(exam.subject.epsilon, inner)
+    epsilon = max(exam.subject.epsilon, exam.inner_epsilon)
     if epsilon < 1e-12:
         return "float64"
     words = "float32" if epsilon < 1e-5 else "half precision"
-    return f"{words} inside, so that effects below {exam.limit(same_shape=False):.0e} are not seen"
+    return f"{words} inside: effects below {exam.limit(same_shape=False):.0e} go unseen"
 
 
 def _told(facts: Facts) -> dict[str, Any]:

@@ -35,6 +35,12 @@ class HeatMap:
         return self.measured > self.limit
 
     @property
+    def axes(self) -> tuple[str, str]:
+        """What a row and what a column is."""
+        outputs, _, inputs = self.title.partition(" on ")
+        return (f"{outputs} position", f"{inputs} position") if inputs != "class" else ("class", f"{outputs} position")
+
+    @property
     def is_as_expected(self) -> bool:
         return bool((self.seen == self.expected).all())
 
@@ -111,8 +117,11 @@ class Report:
             ],
         }
 
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+
     def save_json(self, path: Path) -> None:
-        path.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(self.to_json() + "\n", encoding="utf-8")
 
     def __str__(self) -> str:
         from flax_transformer.doctor.terminal import to_text  # rich is wanted only where somebody reads

@@ -84,13 +84,18 @@ def _random_states() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _settings(dtype: torch.dtype) -> Iterator[None]:
-    """The fused encoder layer turns padding into nested tensors: other shapes, and nothing to look into."""
-    before = torch.get_default_dtype(), torch.backends.mha.get_fastpath_enabled()
+    """The fused encoder layer turns padding into nested tensors: other shapes, and nothing to look into.
+
+    Batches are tiny, and many threads would mostly wait for each other, on a busy machine for half a minute.
+    """
+    before = torch.get_default_dtype(), torch.backends.mha.get_fastpath_enabled(), torch.get_num_threads()
     torch.set_default_dtype(dtype)
     torch.backends.mha.set_fastpath_enabled(False)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
+        torch.set_num_threads(before[2])
         torch.set_default_dtype(before[0])
         torch.backends.mha.set_fastpath_enabled(before[1])
 
