@@ -51,7 +51,7 @@ BUGS = (
     Bug("padding mask inverted", "seq2seq", _ENCODE, "return self.encoder(self.source_embedding(source), (source == PAD)[:, None, None])", "not-finite padding-inverted"),
     Bug("padding mask inverted, finite", "encoder", "x = self.stack(self.embedding(ids), real[:, None, None])", "x = self.stack(self.embedding(ids), (ids == PAD)[:, None, None] | ~(ids == PAD).any(1)[:, None, None, None])", "padding-inverted"),
     Bug("padding mask of another id", "seq2seq", _ENCODE, "return self.encoder(self.source_embedding(source), (source != EOS)[:, None, None])", "padding-encoder"),
-    Bug("padding mask of row 0 for all", "encoder", "real = ids != PAD\n", "real = (ids != PAD)[:1].expand(len(ids), -1)\n", "batch-leak padding-encoder padding"),
+    Bug("padding mask of row 0 for all", "encoder", "real = ids != PAD\n", "real = (ids != PAD)[:1].expand(len(ids), -1)\n", "padding-rows"),
     Bug("mean over pads too", "encoder", _POOL, "x = x.mean(dim=1)", "padding-pooling"),
     Bug("sum over real, divided by all", "encoder", _POOL, "x = (x * real[..., None]).sum(dim=1) / ids.shape[1]", "padding-pooling"),
     Bug("maximum over pads too", "encoder", _POOL, "x = x.max(dim=1).values", "padding-pooling"),
