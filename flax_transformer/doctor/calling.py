@@ -16,6 +16,7 @@ import numpy as np
 from flax_transformer.doctor.subject import Batch, Kind, NotExaminable
 
 Side = Literal["source", "target", "memory"]
+_LABELS = ("targets", "labels")
 _MAX_CALLS = 48  # ways to call a model that are tried
 
 _SOURCE = (
@@ -104,7 +105,9 @@ def possible_calls(function: Callable[..., Any], kind: Kind) -> Iterator[Call]:
         required = parameter.default is parameter.empty
         conventions = _conventions(name, kind, padding_apart)
         if conventions:
-            choices[name] = [*conventions, *([] if required else [None])]
+            optional: list[Convention | None] = [] if required else [None]
+            # Labels are wanted only by models that otherwise return the last logits alone.
+            choices[name] = [*optional, *conventions] if name in _LABELS else [*conventions, *optional]
         elif name in _FLAGS:
             choices[name] = [Convention(str(_FLAGS[name]), _constant(_FLAGS[name]))]
         elif required:
@@ -117,8 +120,9 @@ def possible_calls(function: Callable[..., Any], kind: Kind) -> Iterator[Call]:
 
 def _nearest_first(choices: list[list[Convention | None]]) -> Iterator[tuple[Convention | None, ...]]:
     """Combinations of one choice each, those of the likeliest choices first."""
-    indices = itertools.product(*(range(len(choice)) for choice in choices))
-    for combination in sorted(indices, key=sum)[:_MAX_CALLS]:
+    indices = sorted(itertools.product(*(range(len(choice)) for choice in choices)), key=sum)
+    bare = tuple(choice.index(None) if None in choice else 0 for choice in choices)  # only what is required
+    for combination in dict.fromkeys([indices[0], bare, *indices[:_MAX_CALLS]]):
         yield tuple(choice[index] for choice, index in zip(choices, combination, strict=True))
 
 
@@ -165,9 +169,11 @@ def _conventions(name: str, kind: Kind, padding_apart: bool) -> list[Convention]
     side = _side(lowered, kind)
     if re.search(r"(^|_)(len|lens|length|lengths|valid_lens?)$", lowered):
         return [Convention("lengths", lambda batch: _lengths(batch, side))]
-    if lowered in ("targets", "labels") and kind == "decoder":
+    if lowered in _LABELS and kind == "decoder":
         return [Convention("the ids, so that all logits come back", _target_ids)]
     if "mask" not in lowered or "head_mask" in lowered or "pos" in lowered:
+        return []
+    if kind != "seq2seq" and re.search("encoder_|mem|cross|context", lowered):  # a cross-attention that is not there
         return []
     if "pad" in lowered:
         return [_pads(side), _real(side), _real_broadcast(side, 4)]

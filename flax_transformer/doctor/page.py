@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flax_transformer.doctor.causes import CAUSES
 from flax_transformer.doctor.diagnosis import Diagnosis
 from flax_transformer.doctor.report import HeatMap, Report
 from flax_transformer.doctor.result import Result
@@ -78,14 +79,14 @@ def _diagnosis(number: int, diagnosis: Diagnosis) -> str:
     measured = result.probe if result.figure is None else f"{result.probe} {result.figure:.3g}"
     if result.limit is not None:
         measured += f" (limit {result.limit:.2g})"
-    folded = "; ".join(dict.fromkeys(c.cause for c in diagnosis.consequences if c.cause != cause.key))
+    folded = "; ".join(dict.fromkeys(CAUSES[c.cause].title for c in diagnosis.consequences if c.cause != cause.key))
     entries = [
         ("measured", f"{measured}: {result.detail}" if result.detail else measured),
         ("where", result.place),
         ("symptom", cause.symptom),
         ("cause", cause.reason),
         ("fix", cause.fix),
-        ("explains", folded.replace("-", " ")),
+        ("explains", folded),
     ]
     described = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in entries if text)
     return (

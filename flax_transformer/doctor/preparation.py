@@ -117,16 +117,17 @@ def _find_call(subject: Preparable, facts: Facts, has_forward: bool, notes: list
         return _run_or_equal_lengths(exam, notes)
     best: tuple[int, Call, Examination] | None = None
     first_error: Exception | None = None
-    for call in _with_layouts(subject, facts):
+    calls = list(_with_layouts(subject, facts))
+    could_tell_padding = any(call.tells_padding for call in calls)
+    for call in calls:
         subject.call = call
         exam = Examination(subject, facts)
         try:
-            badness = _badness(exam)
-        except NotExaminable as error:
-            first_error = first_error or error
-            continue
+            badness = _badness(exam) + (could_tell_padding and not call.tells_padding)
         except Exception as error:
-            first_error = first_error or error
+            # An output of the wrong shape says more than a mask that was not understood.
+            if first_error is None or (isinstance(error, NotExaminable) > isinstance(first_error, NotExaminable)):
+                first_error = error
             continue
         if best is None or badness < best[0]:
             best = (badness, call, exam)
@@ -212,6 +213,8 @@ def _badness(exam: Examination) -> int:
 def _settle_kind(subject: Preparable, exam: Examination, has_forward: bool, notes: list[str]) -> Examination:
     """One input: a decoder if it looks back only, an encoder if it returns one vector a row."""
     try:
+        if not np.isfinite(exam.base_logits).all():
+            return exam  # that is the finding, whatever the kind
         if exam.base_logits.ndim == 3 and np.triu(exam.influence("target"), 1).max() <= exam.fast_limit():
             notes.append("taken for a decoder, because its logits do not depend on later tokens")
             return exam

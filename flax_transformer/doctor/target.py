@@ -158,4 +158,4 @@ def _from_hugging_face(folder: Path, config: Mapping[str, Any]) -> dict[str, Any
 
 def _greedy(model: Any, ids: Any, steps: int) -> Any:
     """As a Hugging Face model is asked to."""
-    return model.generate(ids, max_new_tokens=steps, min_new_tokens=steps, do_sample=False, num_beams=1)
+    return model.generate(ids, max_new_tokens=steps, do_sample=False, num_beams=1)

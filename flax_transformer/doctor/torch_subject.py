@@ -298,7 +298,7 @@ def _shared_layers(model: nn.Module) -> list[str]:
         path
         for path, module in model.named_modules()
         if isinstance(module, nn.ModuleList | nn.Sequential)
-        and any(list(module).count(layer) > 1 and any(True for _ in layer.parameters()) for layer in module)
+        and any(list(module).count(layer) > 1 and any(True for _ in layer.parameters()) for layer in module if layer)
     ]
 
 
@@ -306,7 +306,7 @@ def _identical_layers(model: nn.Module) -> list[str]:
     """Lists whose layers start with equal random weights: they were deep-copied from one."""
     found = []
     for path, module in model.named_modules():
-        if not isinstance(module, nn.ModuleList) or len(module) < 2 or module[0] is module[1]:
+        if not isinstance(module, nn.ModuleList) or len(module) < 2 or module[0] is module[1] or None in list(module)[:2]:
             continue
         first, second = (
             [p for p in layer.parameters() if p.dim() >= 2 and float(p.detach().std()) > 0] for layer in module[:2]

@@ -119,10 +119,15 @@ def mixes_positions(apart: Node, together: Node, to_numpy: Callable[[Any], np.nd
     if a.size % (rows * length) or (a.size // a.shape[-1] // length) % rows:
         return None
     a = a.reshape(rows, -1, length, a.shape[-1]).swapaxes(1, 2).reshape(rows, length, -1)
-    b = b.reshape(rows, length, width)
-    if b.shape != a.shape:
+    if a.shape[-1] != width:
         return None
-    # A scale lies between them at most; the pattern of numbers in a position stays.
+    # Activations of torch.nn are (length, rows, width) where batch_first is not set.
+    orders = b.reshape(rows, length, width), b.reshape(length, rows, width).swapaxes(0, 1)
+    return all(_differ(a, ordered) for ordered in orders)
+
+
+def _differ(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether a position holds other numbers in ``a`` than in ``b``, but for a common scale and their order."""
     a, b = np.sort(np.abs(a), axis=-1), np.sort(np.abs(b), axis=-1)
     a, b = a / np.maximum(np.linalg.norm(a), 1e-300), b / np.maximum(np.linalg.norm(b), 1e-300)
     return bool(np.abs(a - b).max() > 1e-6)
