@@ -6,7 +6,7 @@ RUN := runs/manifests-default
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 # One process a core; more than 8 only compile the same programs once more.
 PYTEST_ARGS ?= --numprocesses auto --maxprocesses 8
-SOURCES := flax_transformer torch_reference parity benchmarks tests parity_tests conftest.py train_flax.py
+SOURCES := flax_transformer torch_reference benchmarks tests parity_tests conftest.py train_flax.py
 
 .PHONY: train test test-all check format clean
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from flax_transformer.cli import main
+from flax_transformer.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
 
-from benchmarks import plans
-from benchmarks.records import RESULTS, Record, load_record
-from benchmarks.throughput import best_ratio
+from flax_transformer.bench import plans
+from flax_transformer.bench.records import Record, load_record
+from flax_transformer.bench.throughput import best_ratio
 
 DOCS = Path(__file__).parents[1] / "docs"
+RESULTS = Path(__file__).parent / "results"
 PAGE = DOCS / "PERFORMANCE.md"
 _MARKED = re.compile(r"(<!-- records: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -29,8 +30,8 @@ def write(page: Path = PAGE, results: Path = RESULTS) -> None:
 
 
 def write_plans(page: Path = DOCS / "TPU.md") -> None:
-    """The same for the TPU compiler's accounts."""
-    own = plans.load_plans()
+    """The same for the plans of TPU slices."""
+    own = plans.load_plans(RESULTS / "plans")
     tables = {
         "lengths": _table(plans.LENGTH_COLUMNS, plans.length_rows(own)),
         "depths": _table(plans.DEPTH_COLUMNS, plans.depth_rows(own)),
@@ -63,12 +64,12 @@ def _throughput(records: list[Record]) -> list[str]:
     columns = ["model", "launch", "flax", "torch", "torch-compile", "torch-nn", "flax / best of PyTorch", "MFU"]
     rows = []
     for record in records:
-        contenders = record.results["contenders"]
-        cells = [_speed(contenders.get(name)) for name in ("flax", "torch", "torch-compile", "torch-nn")]
+        candidates = record.results["candidates"]
+        cells = [_speed(candidates.get(name)) for name in ("flax", "torch", "torch-compile", "torch-nn")]
         best = best_ratio(record)
-        ratios = contenders[best[0]]["ratios"] if best else []
+        ratios = candidates[best[0]]["ratios"] if best else []
         ratio = f"**{best[1]:.2f}** ({min(ratios):.2f} to {max(ratios):.2f})" if best else ""
-        used = contenders["flax"].get("flops_utilisation")
+        used = candidates["flax"].get("flops_utilisation")
         rows.append([_model(record), record.launch, *cells, ratio, f"{used:.0%}" if used else ""])
     return _table(columns, rows)
 
@@ -85,10 +86,10 @@ def _speed(own: dict | None) -> str:
 
 
 def _e2e(records: list[Record]) -> list[str]:
-    columns = ["run", "launch", "loop", "real tokens/s", "padding", "epoch", "memory", "flax is faster"]
+    columns = ["run", "launch", "loop", "real tokens/s", "padding", "epoch", "memory", "speedup of flax"]
     rows = []
     for record in records:
-        for name, own in record.results["contenders"].items():
+        for name, own in record.results["candidates"].items():
             waste = record.results["waste"]["longest" if name == "torch-longest" else "buckets"]
             rows.append(
                 [
@@ -118,7 +119,7 @@ def _attention(records: list[Record]) -> list[str]:
             ", ".join("?" if own["exponents"][key] is None else f"n^{own['exponents'][key]:.2f}" for key in _GROWTHS)
             for own in backends.values()
         ]
-        lines += [*_table(["length", *backends], [*rows, ["grows as", *growth]]), ""]
+        lines += [*_table(["length", *backends], [*rows, ["scaling", *growth]]), ""]
     return lines[:-1]
 
 
@@ -140,7 +141,7 @@ def _input(records: list[Record]) -> list[str]:
         ]
         for record in records
     ]
-    return _table(["run", "step", "waiting for its batch", "longest wait", "making a batch, in its thread"], rows)
+    return _table(["run", "step", "wait for the batch", "longest wait", "making a batch (prefetch thread)"], rows)
 
 
 def _startup(records: list[Record]) -> list[str]:
@@ -148,7 +149,7 @@ def _startup(records: list[Record]) -> list[str]:
     for record in records:
         help_, first, second = (median(record.results[key]) for key in ("help", "first_start", "second_start"))
         rows.append([record.label, f"{help_:.2f} s", f"{first:.1f} s", f"{second:.1f} s", f"**{first / second:.2f}**"])
-    return _table(["model", "--help", "first start", "second start", "times as fast"], rows)
+    return _table(["model", "--help", "first start", "second start", "speedup"], rows)
 
 
 _TABLES: dict[str, Callable[[list[Record]], list[str]]] = {

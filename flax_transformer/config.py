@@ -27,6 +27,12 @@ Strategy = Literal["greedy", "sample", "beam"]
 LengthPenalty = Literal["gnmt", "mean"]
 Config = TypeVar("Config")
 
+_LARGEST = 2**31 - 1  # of int32, in which shapes and indices are counted on the devices
+_DEEPEST = 1_000  # layers, as in DeepNet (Wang et al., 2022); programs of more take hours to compile
+_LARGEST_VOCABULARY = 10_000_000  # the learners of the tokenizers library reserve memory for all of it
+_LARGEST_BATCH = 2**20  # rows
+_SMALLEST_NORMAL = 2.0**-126  # of float32; a device may take what is smaller for 0
+
 
 def _check(owner: object, name: str, expected: str, holds: bool) -> None:
     if not holds:
@@ -41,10 +47,12 @@ def _check_choices(owner: Any) -> None:
             _check(owner, name, "one of " + ", ".join(map(str, choices)), getattr(owner, name) in choices)
 
 
-def _check_positive(owner: object, *names: str) -> None:
+def _check_whole(owner: object, *names: str, at_least: int = 1, at_most: int = _LARGEST) -> None:
     for name in names:
         value = getattr(owner, name)
-        _check(owner, name, "a whole number of at least 1", isinstance(value, int) and value >= 1)
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        _check(owner, name, f"a whole number of at least {at_least}", is_number and value >= at_least)
+        _check(owner, name, f"a whole number of at most {at_most:,}", value <= at_most)
 
 
 def _check_rate(owner: object, *names: str) -> None:
@@ -122,10 +130,11 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        _check_positive(self, "d_model", "num_heads", "d_ff", "num_encoder_layers", "max_length", "num_classes")
-        _check_positive(self, "source_vocab_size", "target_vocab_size")
+        _check_whole(self, "d_model", "num_heads", "d_ff", "max_length", "num_classes")
+        _check_whole(self, "source_vocab_size", "target_vocab_size")
+        _check_whole(self, "num_encoder_layers", at_most=_DEEPEST)
         if self.architecture == "seq2seq":
-            _check_positive(self, "num_decoder_layers")
+            _check_whole(self, "num_decoder_layers", at_most=_DEEPEST)
         _check(self, "num_heads", f"a divisor of d_model={self.d_model}", self.d_model % self.num_heads == 0)
         if self.positions == "rope":
             _check(self, "num_heads", "an even d_model / num_heads for rope", self.head_dim % 2 == 0)
@@ -161,7 +170,8 @@ class ManifestsData:
     noise: float = 0.03
 
     def __post_init__(self) -> None:
-        _check_positive(self, "train_size", "validation_size", "test_size", "max_items")
+        _check_whole(self, "train_size", "validation_size", "test_size", at_most=10_000_000)
+        _check_whole(self, "max_items", at_most=100)
         _check_rate(self, "noise")
 
 
@@ -261,7 +271,7 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        _check(self, "vocab_size", "a whole number of at least 300", self.vocab_size >= 300)
+        _check_whole(self, "vocab_size", at_least=300, at_most=_LARGEST_VOCABULARY)
 
 
 @dataclass(frozen=True)
@@ -280,13 +290,36 @@ class BatchConfig:
     word_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_positive(self, "size", "max_source_length", "max_target_length", "buckets")
+        _check_whole(self, "size", at_most=_LARGEST_BATCH)
+        _check_whole(self, "max_source_length", "max_target_length", "buckets")
         _check_rate(self, "word_dropout")
 
     @property
     def max_new_tokens(self) -> int:
         """As many tokens as a target may have; its begin token is not generated."""
         return max(1, self.max_target_length - 1)
+
+
+@dataclass(frozen=True)
+class PredictionConfig:
+    """What a model is held to when it predicts. A run and its export share it, so that they predict the same."""
+
+    # longest source, in tokens
+    max_source_length: int
+    # most tokens to generate, the end token included
+    max_new_tokens: int
+    # texts at a time, which moves the last digits of scores
+    batch_size: int = 64
+    # what the model was trained on, which may know the JSON schema of its outputs; empty if unknown
+    task: str = ""
+    # column of a table to read texts from, where the command names none
+    text_column: str = "text"
+    # of the tokenizer.json and the classes.json that belong to the weights; empty if unknown
+    tokenizer_sha256: str = ""
+    classes_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        _check_whole(self, "max_source_length", "max_new_tokens", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -306,7 +339,7 @@ class OptimizerConfig:
     # of matrices only: never of norms and biases
     weight_decay: float = 0.01
     # largest global norm of the gradient; 0 turns clipping off
-    clip_norm: float = 1.0
+    max_grad_norm: float = 1.0
     # after the warm-up; inverse_sqrt is Noam's, section 5.3 of the paper
     schedule: Literal["constant", "inverse_sqrt", "cosine", "linear"] = "cosine"
     # steps in which the learning rate rises from 0 to its peak
@@ -314,9 +347,12 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        _check_finite(self, "learning_rate", "weight_decay", "eps", "clip_norm")
+        _check_finite(self, "learning_rate", "weight_decay", "max_grad_norm")
+        # Otherwise the gradient of a token that does not occur, which is 0, would be divided by 0.
+        is_normal = math.isfinite(self.eps) and self.eps >= _SMALLEST_NORMAL
+        _check(self, "eps", f"a finite number above 0, at least {_SMALLEST_NORMAL:.2g}", is_normal)
         _check_rate(self, "beta1", "beta2")
-        _check(self, "warmup_steps", "a whole number of at least 0", self.warmup_steps >= 0)
+        _check_whole(self, "warmup_steps", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -331,8 +367,8 @@ class MeshConfig:
     model: int = 1
 
     def __post_init__(self) -> None:
-        _check(self, "data", "a whole number of at least 0", isinstance(self.data, int) and self.data >= 0)
-        _check_positive(self, "fsdp", "model")
+        _check_whole(self, "data", at_least=0)
+        _check_whole(self, "fsdp", "model")
 
 
 @dataclass(frozen=True)
@@ -371,10 +407,8 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        _check_positive(self, "max_new_tokens", "beam_width", "n_best")
-        for name in ("min_new_tokens", "top_k", "seed"):
-            value = getattr(self, name)
-            _check(self, name, "a whole number of at least 0", isinstance(value, int) and value >= 0)
+        _check_whole(self, "max_new_tokens", "beam_width", "n_best")
+        _check_whole(self, "min_new_tokens", "top_k", "seed", at_least=0)
         limit = f"max_new_tokens={self.max_new_tokens}"
         _check(self, "min_new_tokens", f"at most {limit}", self.min_new_tokens <= self.max_new_tokens)
         fits = isinstance(self.prefix, tuple) and len(self.prefix) < self.max_new_tokens
@@ -403,7 +437,7 @@ class TrainConfig:
     # share of the target probability spread over all tokens or classes (Szegedy et al., 2016)
     label_smoothing: float = 0.0
     # parts a batch is cut into, one after the other, to save memory; the step is the same
-    accumulation: int = 1
+    gradient_accumulation_steps: int = 1
     # evaluations on the validation split in each epoch
     evaluations_per_epoch: int = 1
     # steps between two checkpoints, beside those of the evaluations; 0 for none
@@ -418,13 +452,12 @@ class TrainConfig:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        _check_positive(self, "epochs", "accumulation", "evaluations_per_epoch", "log_every", "max_skipped")
-        every = self.checkpoint_every
-        _check(self, "checkpoint_every", "a whole number of at least 0", isinstance(every, int) and every >= 0)
+        _check_whole(self, "epochs", "gradient_accumulation_steps", "evaluations_per_epoch", "log_every", "max_skipped")
+        _check_whole(self, "checkpoint_every", at_least=0)
         _check_rate(self, "label_smoothing")
         _check(self, "seed", "a whole number in [0, 2**31)", 0 <= self.seed < 2**31)
         expected = f"a divisor of batch.size={self.batch.size}"
-        _check(self, "accumulation", expected, self.batch.size % self.accumulation == 0)
+        _check(self, "gradient_accumulation_steps", expected, self.batch.size % self.gradient_accumulation_steps == 0)
         for name in ("num_heads", "d_ff"):
             _check(
                 self.model,
@@ -502,6 +535,6 @@ def load_config(kind: type[Config], path: Path) -> Config:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: expected a config file, but it cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: expected JSON, got something else ({error})") from error
     return from_dict(kind, values, str(path))

@@ -1,4 +1,6 @@
-"""The one exception that means: the person at the keyboard can mend this."""
+"""What the person at the keyboard is told: the one exception that means they can mend this, and warnings."""
+
+import sys
 
 
 class UserError(ValueError):
@@ -6,3 +8,8 @@ class UserError(ValueError):
 
     The command line prints it as one line and exits with code 2; a library caller can catch it as a ``ValueError``.
     """
+
+
+def warn(text: str) -> None:
+    """A line on stderr about something that does not stop the work: what was seen, in which numbers, what to do."""
+    print(f"warning: {text}", file=sys.stderr)

@@ -87,7 +87,12 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
             ),
             batch=BatchConfig(size=32, max_source_length=512),
             optimizer=OptimizerConfig(
-                name="adam", learning_rate=5e-5, weight_decay=0.0, clip_norm=0.0, schedule="constant", warmup_steps=0
+                name="adam",
+                learning_rate=5e-5,
+                weight_decay=0.0,
+                max_grad_norm=0.0,
+                schedule="constant",
+                warmup_steps=0,
             ),
         ),
     },

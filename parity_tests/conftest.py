@@ -1,10 +1,10 @@
 """Shared fixtures of the parity suite.
 
 float64: JAX narrows to float32 unless told otherwise, and the global flag changes what float32 code computes. So a test
-asks for a tier by fixture, and JAX is told within that test alone (its compiled functions are cached apart):
+asks for a precision by fixture, and JAX is told within that test alone (its compiled functions are cached apart):
 
-    def test_of_one_tier(x64): ...      # or @pytest.mark.usefixtures("x64"), or pytestmark for a whole file
-    def test_of_both_tiers(dtype): ...  # "float32", then "float64": for ModelConfig(dtype=dtype, param_dtype=dtype)
+    def test_of_float64(x64): ... # or @pytest.mark.usefixtures("x64"), or pytestmark for a whole file
+    def test_of_both(dtype): ...  # "float32", then "float64": for ModelConfig(dtype=dtype, param_dtype=dtype)
 
 Without torch (it is an extra) nothing here is collected.
 """
@@ -17,9 +17,11 @@ import pytest
 from jaxtyping import install_import_hook
 
 # The dimensions named on every signature of the twins are checked while these tests run.
-_LAYERS = ["attention", "dropout", "layers", "linear", "masks", "models", "positions"]
-_MODULES = [*_LAYERS, "beam", "generate", "losses", "next_token", "optim"]
+_NN = [f"nn.{name}" for name in ["attention", "dropout", "layers", "linear", "losses", "masks", "models", "positions"]]
+_DECODING = ["decoding.beam", "decoding.generate", "decoding.step"]
+_MODULES = [*_NN, *_DECODING, "training.optim"]
 _TWINS = [f"{package}.{module}" for package in ("flax_transformer", "torch_reference") for module in _MODULES]
+_TWINS += [f"flax_transformer.nn.kernels.{name}" for name in ("matmul", "random_bits", "scan")]
 install_import_hook(_TWINS, "beartype.beartype")
 # Arrays of different rank combine only where the code says how.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -49,6 +51,6 @@ def x64() -> Iterator[None]:
 
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The name of a tier, with JAX set up for it."""
+    """The name of a precision, with JAX set up for it."""
     with jax.enable_x64(request.param == "float64"):
         yield request.param

@@ -28,12 +28,13 @@ from twins import (
     ulps,
 )
 
-import flax_transformer.attention as flax_attention
-import flax_transformer.masks as flax_masks
-import torch_reference.attention as torch_attention
-import torch_reference.masks as torch_masks
-from flax_transformer.taps import Tape, recording
-from parity.measure import EPS, scaled_ulp
+import flax_transformer.nn.attention as flax_attention
+import flax_transformer.nn.masks as flax_masks
+import torch_reference.nn.attention as torch_attention
+import torch_reference.nn.kernels as torch_kernels
+import torch_reference.nn.masks as torch_masks
+from flax_transformer.intermediates import Recorder, recording
+from flax_transformer.parity.measure import EPS, scaled_ulp
 
 QUERIES, KEYS, HEADS, HEAD_DIM = TARGET, SOURCE, 3, 13
 RNG = np.random.default_rng(0)
@@ -117,11 +118,11 @@ def test_torch_is_told_of_causality_alone_in_words(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(functional, "scaled_dot_product_attention", record)
     mask = torch_attention.AttentionMask(causal=True)
-    in_words = torch_attention.fused_attention(query, key, value, mask)
+    in_words = torch_kernels.fused_attention(query, key, value, mask)
     assert told[0]["is_causal"]
     assert told[0]["attn_mask"] is None
     assert ulps(to_numpy(in_words), torch_attention.plain_attention(query, key, value, mask)) <= OPERATION
-    uncaused = torch_attention.fused_attention(query, key, value, torch_attention.AttentionMask())
+    uncaused = torch_kernels.fused_attention(query, key, value, torch_attention.AttentionMask())
     assert ulps(to_numpy(in_words), uncaused) > 1e5
 
 
@@ -129,7 +130,7 @@ def test_torch_is_told_of_causality_alone_in_words(monkeypatch: pytest.MonkeyPat
 def test_both_twins_attend_as_defined(mask: dict[str, Any], dtype: str) -> None:
     by_flax = flax_pass(flax_attention.plain_attention, mask, dtype)
     by_torch = torch_pass(torch_attention.plain_attention, mask, dtype)
-    by_torch_fused = torch_pass(torch_attention.fused_attention, mask, dtype)
+    by_torch_fused = torch_pass(torch_kernels.fused_attention, mask, dtype)
     query, key, value, _ = operands(dtype)
     defined = defined_attention(*(x.astype(np.float64) for x in (query, key, value)), allowed(mask)).astype(dtype)
     for given in (by_flax, by_torch, by_torch_fused):
@@ -282,13 +283,13 @@ def test_attention_dropout_acts_on_weights_alike() -> None:
     flax_twin, torch_twin = twin_modules(*modules, config, is_self_attention=True)
     x = np.random.default_rng(0).standard_normal((ROWS, TARGET, config.d_model)).astype(np.float32)
     names = {id(flax_twin): "", id(flax_twin.dropout): "dropout"}
-    with recording(Tape(names)) as tape:
+    with recording(Recorder(names)) as recorder:
         memory = flax_twin.project(jnp.asarray(x))
         by_flax = flax_twin(jnp.asarray(x), memory, flax_masks.AttentionMask(causal=True), rngs=nnx.Rngs(dropout=0))
-    keep = to_torch(np.asarray(tape.values["dropout.keep"]))
+    keep = to_torch(np.asarray(recorder.values["dropout.keep"]))
     assert keep.shape == (ROWS, config.num_heads, TARGET, TARGET)
     torch_twin.train()
-    with recording(Tape({id(m): name for name, m in torch_twin.named_modules()}, {"dropout.keep": keep})):
+    with recording(Recorder({id(m): name for name, m in torch_twin.named_modules()}, {"dropout.keep": keep})):
         by_torch = torch_twin(to_torch(x), torch_twin.project(to_torch(x)), torch_masks.AttentionMask(causal=True))
     assert ulps(by_flax, by_torch) <= OPERATION
     without = torch_twin.eval()(to_torch(x), torch_twin.project(to_torch(x)), torch_masks.AttentionMask(causal=True))

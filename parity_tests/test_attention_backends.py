@@ -12,11 +12,13 @@ from flax import nnx
 from jax.experimental.pallas.ops.tpu import splash_attention
 from twins import BFLOAT16, GRADIENT, OPERATION, ROWS, TARGET, small
 
-import flax_transformer.attention as flax_attention
-import torch_reference.attention as torch_attention
+import flax_transformer.nn.attention as flax_attention
+import torch_reference.nn.attention as torch_attention
 from flax_transformer.errors import UserError
-from flax_transformer.masks import AttentionMask
-from parity.measure import scaled_ulp
+from flax_transformer.nn.kernels import backends
+from flax_transformer.nn.kernels.flash import cudnn_attention, flash_attention
+from flax_transformer.nn.masks import AttentionMask
+from flax_transformer.parity.measure import scaled_ulp
 
 
 def request_of(
@@ -61,25 +63,25 @@ def test_a_backend_says_what_it_cannot_serve(
     backend: Any, platform: str, drops: bool, request_: dict[str, Any], reason: str | None, caplog: Any
 ) -> None:
     query, key, mask = request_of(**request_)
-    refusal = flax_attention.refusal(backend, query, key, mask, drops, platform)
+    reason_given = backends.unsupported_reason(backend, query, key, mask, drops, platform)
     fastest = {"gpu": "cudnn", "tpu": "flash", "cpu": "xla"}[platform]
-    flax_attention._log_once.cache_clear()
+    backends._log_once.cache_clear()
     with caplog.at_level(logging.INFO):
-        chosen = flax_attention.choose_backend("auto", query, key, mask, drops, platform)
-        again = flax_attention.choose_backend("auto", query, key, mask, drops, platform)
+        chosen = backends.choose_backend("auto", query, key, mask, drops, platform)
+        again = backends.choose_backend("auto", query, key, mask, drops, platform)
     assert chosen == again
     if reason is None:
-        assert refusal is None
-        assert flax_attention.choose_backend(backend, query, key, mask, drops, platform) == backend
+        assert reason_given is None
+        assert backends.choose_backend(backend, query, key, mask, drops, platform) == backend
         assert chosen == backend
         assert not caplog.messages
         return
-    assert reason in (refusal or "")
+    assert reason in (reason_given or "")
     with pytest.raises(UserError, match=f"attention_backend='{backend}' .*; choose another backend, or auto"):
-        flax_attention.choose_backend(backend, query, key, mask, drops, platform)
+        backends.choose_backend(backend, query, key, mask, drops, platform)
     if backend == fastest:
         assert chosen == "xla"
-        assert caplog.messages == [f"attention falls back from {backend} to xla: {backend} {refusal}"]
+        assert caplog.messages == [f"attention falls back from {backend} to xla: {backend} {reason_given}"]
 
 
 @pytest.mark.parametrize("backend", ["cudnn", "flash"])
@@ -141,7 +143,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("queries", "keys", "mask"), KERNEL_MASKS.values(), ids=KERNEL_MASKS)
 def test_the_tpu_kernel_attends_like_plain_attention(queries: int, keys: int, mask: dict[str, Any]) -> None:
     request_ = queries, keys, mask, jnp.float32, 16
-    by_kernel = attend(flax_attention.flash_attention, *request_)
+    by_kernel = attend(flash_attention, *request_)
     output, *gradients = figures(by_kernel, attend(flax_attention.plain_attention, *request_), "float32")
     assert output <= OPERATION
     assert max(gradients) <= GRADIENT["float32"]
@@ -151,7 +153,7 @@ def test_the_tpu_kernel_attends_like_plain_attention(queries: int, keys: int, ma
 def test_the_tpu_kernel_attends_like_plain_attention_in_one_tile() -> None:
     lengths = np.array([0, 31], np.int32)
     request_ = 128, 128, {"causal": True, "key_lengths": lengths}, jnp.float32, 16
-    by_kernel = attend(flax_attention.flash_attention, *request_)
+    by_kernel = attend(flash_attention, *request_)
     output, *gradients = figures(by_kernel, attend(flax_attention.plain_attention, *request_), "float32")
     assert output <= OPERATION
     assert max(gradients) <= GRADIENT["float32"]
@@ -163,7 +165,7 @@ def test_the_tpu_kernel_attends_like_plain_attention_in_one_tile() -> None:
 @pytest.mark.parametrize(("queries", "keys", "mask"), KERNEL_MASKS.values(), ids=KERNEL_MASKS)
 def test_the_tpu_kernel_compiles_to_a_kernel(queries: int, keys: int, mask: dict[str, Any]) -> None:
     query, key = (jnp.zeros((3, length, 2, 64), jnp.bfloat16) for length in (queries, keys))
-    flash = jax.jit(lambda query, key, value: flax_attention.flash_attention(query, key, value, mask_of(mask)))
+    flash = jax.jit(lambda query, key, value: flash_attention(query, key, value, mask_of(mask)))
     assert "tpu_custom_call" in flash.trace(query, key, key).lower(lowering_platforms=("tpu",)).as_text()
     plain = jax.jit(lambda query, key, value: flax_attention.plain_attention(query, key, value, mask_of(mask)))
     assert "tpu_custom_call" not in plain.trace(query, key, key).lower(lowering_platforms=("tpu",)).as_text()
@@ -174,6 +176,6 @@ def test_the_tpu_kernel_compiles_to_a_kernel(queries: int, keys: int, mask: dict
 @pytest.mark.parametrize(("queries", "keys", "mask"), KERNEL_MASKS.values(), ids=KERNEL_MASKS)
 def test_the_gpu_kernel_attends_like_plain_attention(queries: int, keys: int, mask: dict[str, Any]) -> None:
     request_ = queries, keys, mask, jnp.bfloat16, 64
-    kernels = flax_attention.cudnn_attention, flax_attention.plain_attention
+    kernels = cudnn_attention, flax_attention.plain_attention
     by_kernel, plain = (attend(attention, *request_) for attention in kernels)
     assert max(figures(by_kernel, plain, "bfloat16")) <= BFLOAT16

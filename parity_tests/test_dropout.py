@@ -9,9 +9,10 @@ import torch
 from flax import nnx
 from twins import same_bits, to_numpy, to_torch
 
-import flax_transformer.dropout as flax_dropout
-import torch_reference.dropout as torch_dropout
-from flax_transformer.taps import Tape, recording
+import flax_transformer.nn.dropout as flax_dropout
+import torch_reference.nn.dropout as torch_dropout
+from flax_transformer.intermediates import Recorder, recording
+from flax_transformer.nn.kernels import random_bits
 
 RATES = [0.1, 0.5, 0.9]
 SHAPE = (3, 53, 211)
@@ -32,21 +33,21 @@ def words(*values: int) -> jax.Array:
 
 @pytest.mark.parametrize(("key", "counter", "expected"), KNOWN_ANSWERS)
 def test_threefry_gives_the_known_answers(key: tuple[int, int], counter: tuple[int, int], expected: tuple) -> None:
-    given = flax_dropout.threefry2x32(words(*key), words(counter[0]), words(counter[1]))
+    given = random_bits.threefry2x32(words(*key), words(counter[0]), words(counter[1]))
     assert same_bits(jnp.concatenate(given), np.array(expected, np.uint32))
 
 
 def test_threefry_is_the_cipher_of_jax() -> None:
     counters = np.random.default_rng(0).integers(2**32, size=(2, 997), dtype=np.uint32)
     key = words(0x9E3779B9, 0x7F4A7C15)
-    given = jnp.concatenate(flax_dropout.threefry2x32(key, jnp.asarray(counters[0]), jnp.asarray(counters[1])))
+    given = jnp.concatenate(random_bits.threefry2x32(key, jnp.asarray(counters[0]), jnp.asarray(counters[1])))
     assert same_bits(given, jax.extend.random.threefry_2x32(key, jnp.asarray(counters.ravel())))
 
 
 def test_the_known_answers_tell_another_cipher(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flax_dropout, "_ROTATIONS", ((13, 15, 26, 6), (17, 29, 24, 16)))
+    monkeypatch.setattr(random_bits, "_ROTATIONS", ((13, 15, 26, 6), (17, 29, 24, 16)))
     key, counter, expected = KNOWN_ANSWERS[2]
-    given = flax_dropout.threefry2x32(words(*key), words(counter[0]), words(counter[1]))
+    given = random_bits.threefry2x32(words(*key), words(counter[0]), words(counter[1]))
     assert not same_bits(jnp.concatenate(given), np.array(expected, np.uint32))
 
 
@@ -75,7 +76,7 @@ def test_masks_keep_their_rate_and_are_independent(rate: float) -> None:
     key = jax.random.key(7)
     # As training draws them: by step, and by layer. (fold_in(key, i) and split(key)[i] are one key.)
     keys = [key, jax.random.key(8), *jax.random.split(key), jax.random.fold_in(jax.random.key(8), 5)]
-    masks = [np.asarray(flax_dropout.keep_mask(key, rate, SHAPE)) for key in keys]
+    masks = [np.asarray(random_bits.keep_mask(key, rate, SHAPE)) for key in keys]
     assert all(deviation_of_rate(mask, rate) < SIGMAS for mask in masks)
     for mask in masks:
         assert max(deviation_of_independence(a, b, rate) for a, b in neighbours(mask)) < SIGMAS
@@ -85,14 +86,14 @@ def test_masks_keep_their_rate_and_are_independent(rate: float) -> None:
 
 @pytest.mark.parametrize("rate", RATES)
 def test_every_row_and_every_column_keeps_its_rate(rate: float) -> None:
-    keep = np.asarray(flax_dropout.keep_mask(jax.random.key(9), rate, (509, 503)))
+    keep = np.asarray(random_bits.keep_mask(jax.random.key(9), rate, (509, 503)))
     for axis in (0, 1):
         deviations = [deviation_of_rate(line, rate) for line in np.moveaxis(keep, axis, 0)]
         assert max(deviations) < SIGMAS
 
 
 def test_the_statistics_see_planted_mistakes() -> None:
-    keep = np.asarray(flax_dropout.keep_mask(jax.random.key(7), 0.1, SHAPE))
+    keep = np.asarray(random_bits.keep_mask(jax.random.key(7), 0.1, SHAPE))
     assert deviation_of_rate(keep, 0.11) > SIGMAS
     assert deviation_of_rate(~keep, 0.1) > SIGMAS
     shared_by_all_rows = np.broadcast_to(keep[:, :1], SHAPE)
@@ -102,16 +103,16 @@ def test_the_statistics_see_planted_mistakes() -> None:
 
 def test_a_mask_is_a_function_of_its_key_compiled_or_not() -> None:
     key = jax.random.key(7)
-    keep = flax_dropout.keep_mask(key, 0.1, SHAPE)
-    assert same_bits(keep, flax_dropout.keep_mask(key, 0.1, SHAPE))
-    assert same_bits(keep, jax.jit(lambda key: flax_dropout.keep_mask(key, 0.1, SHAPE))(key))
+    keep = random_bits.keep_mask(key, 0.1, SHAPE)
+    assert same_bits(keep, random_bits.keep_mask(key, 0.1, SHAPE))
+    assert same_bits(keep, jax.jit(lambda key: random_bits.keep_mask(key, 0.1, SHAPE))(key))
     with jax.enable_x64(True):
-        assert same_bits(keep, flax_dropout.keep_mask(key, 0.1, SHAPE))
+        assert same_bits(keep, random_bits.keep_mask(key, 0.1, SHAPE))
 
 
 def test_each_platform_gets_its_own_generator() -> None:
     """Compiled on this machine for another one, a step holds that one's generator."""
-    traced = jax.jit(lambda key: flax_dropout.keep_mask(key, 0.1, SHAPE)).trace(jax.random.key(7))
+    traced = jax.jit(lambda key: random_bits.keep_mask(key, 0.1, SHAPE)).trace(jax.random.key(7))
     on_cpu, on_tpu, on_gpu = (
         traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "tpu", "cuda")
     )
@@ -126,14 +127,14 @@ def test_both_twins_do_the_same_with_one_mask(rate: float, dtype: str) -> None:
     x, upstream = rng.standard_normal((2, 5, 7, 11)).astype(dtype)
     flax_twin, torch_twin = flax_dropout.Dropout(rate), torch_dropout.Dropout(rate).train()
 
-    with recording(Tape({id(flax_twin): "twin"})) as tape:
+    with recording(Recorder({id(flax_twin): "twin"})) as recorder:
         given, pull_back = jax.vjp(lambda x: flax_twin(x, nnx.Rngs(dropout=3)), jnp.asarray(x))
         (gradient,) = pull_back(jnp.asarray(upstream))
-    keep = np.asarray(tape.values["twin.keep"])
+    keep = np.asarray(recorder.values["twin.keep"])
     assert 0 < keep.sum() < keep.size
 
     torch_x = to_torch(x, requires_grad=True)
-    with recording(Tape({id(torch_twin): "twin"}, {"twin.keep": to_torch(keep)})):
+    with recording(Recorder({id(torch_twin): "twin"}, {"twin.keep": to_torch(keep)})):
         torch_given = torch_twin(torch_x)
     torch_given.backward(to_torch(upstream))
     assert same_bits(given, torch_given)

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from mutation import mutated
+from naive import Output, generate_naively
 
-from flax_transformer import generate as flax_generate
-from flax_transformer import models as flax_models
-from flax_transformer import next_token as flax_next_token
-from flax_transformer import weights as bridge
 from flax_transformer.config import GenerationConfig, ModelConfig
 from flax_transformer.data.generation import Constraint, check_request, check_settings, padded_width, uniform_draws
+from flax_transformer.decoding import generate as flax_generate
+from flax_transformer.decoding import step as flax_next_token
 from flax_transformer.errors import UserError
-from parity.measure import EPS
-from parity.planting import planted
-from torch_reference import generate as torch_generate
-from torch_reference import models as torch_models
-from torch_reference import next_token as torch_next_token
-from torch_reference.naive import Output, generate_naively
+from flax_transformer.interop import state_dict as bridge
+from flax_transformer.nn import models as flax_models
+from flax_transformer.parity.measure import EPS
+from torch_reference.decoding import generate as torch_generate
+from torch_reference.decoding import step as torch_next_token
+from torch_reference.nn import models as torch_models
 
 SOURCE_LENGTHS = np.array([6, 1, 0, 4], np.int32)
 
@@ -45,7 +45,7 @@ def draw_weights(config: ModelConfig, seed: int, scale: float = 0.7) -> dict[str
 
 
 def make_flax(config: ModelConfig, weights: dict[str, np.ndarray]) -> Any:
-    """The Flax model as its module has it at the time, which may hold a planted mistake."""
+    """The Flax model as its module has it at the time, which may hold a mutant."""
     converted = bridge.from_torch(weights)
     graph, abstract = nnx.split(nnx.eval_shape(lambda: flax_models.create_model(config, seed=0)))
     params = [
@@ -120,7 +120,7 @@ def flax_logits(model: Any, target: Target) -> tuple[np.ndarray, np.ndarray]:
     @jax.jit
     def apply(params: nnx.State) -> Any:
         model = nnx.merge(graph, params)
-        full = model(source, source_lengths, tokens, lengths)
+        full = model(source, tokens, source_lengths, lengths)
         return full, model.decoder.project_memory(model.encode(source, source_lengths))
 
     @jax.jit
@@ -141,7 +141,7 @@ def torch_logits(model: Any, target: Target) -> tuple[np.ndarray, np.ndarray]:
     """As :func:`flax_logits`."""
     source, tokens, lengths = (torch.tensor(array) for array in target)
     source_lengths = torch.tensor(SOURCE_LENGTHS)
-    full = model(source, source_lengths, tokens, lengths)
+    full = model(source, tokens, source_lengths, lengths)
     memory = model.decoder.project_memory(model.encode(source, source_lengths))
     cache, steps = model.empty_cache(len(source), 16), []
     for offset in range(tokens.shape[1]):
@@ -193,7 +193,7 @@ def test_a_mistake_in_the_cache_shows_in_float32(file: str, old: str, new: str) 
     config = small("float32", positions="sinusoidal")
     target, weights = Target.draw(config), draw_weights(config, seed=0)
     _, full = torch_logits(make_torch(config, weights), target)
-    with planted(f"flax_transformer/{file}", old, new):
+    with mutated(f"flax_transformer/{file}", old, new):
         mistaken, _ = flax_logits(make_flax(config, weights), target)
     assert worst_position(mistaken, full, target)[1] > 1e4
 
@@ -421,7 +421,7 @@ def enumerate_best(
     target = torch.cat([torch.full((len(outputs), 1), model.config.bos_id), tokens[:, :-1]], dim=1)
     ids = torch.tensor(source[:1]).expand(len(outputs), -1)
     with torch.no_grad():
-        logits = model(ids, torch.tensor(SOURCE_LENGTHS[:1]).expand(len(outputs)), target, lengths)
+        logits = model(ids, target, torch.tensor(SOURCE_LENGTHS[:1]).expand(len(outputs)), lengths)
     gains = torch.log_softmax(logits, -1).gather(2, tokens[:, :, None])[:, :, 0]
     sums = torch.where(torch.arange(limit)[None] < lengths[:, None], gains, 0).sum(dim=1)
     counts = lengths.to(sums.dtype)
@@ -475,7 +475,7 @@ def test_a_mistake_in_the_search_shows(file: str, old: str, new: str) -> None:
     weights, source = draw_weights(config, seed=1), draw_source(config, seed=1)
     expected = run_torch(make_torch(config, weights), source, search)
     assert_same(run_flax(make_flax(config, weights), source, search), expected)
-    with planted(f"flax_transformer/{file}", old, new):
+    with mutated(f"flax_transformer/{file}", old, new):
         mistaken = run_flax(make_flax(config, weights), source, search)
     with pytest.raises(AssertionError):
         assert_same(mistaken, expected)
@@ -670,7 +670,7 @@ def test_torch_refuses_a_model_in_training_mode() -> None:
 def test_logits_that_are_not_finite_are_told_when_read(strategy: Any) -> None:
     config = small("float32")
     weights = draw_weights(config, seed=0)
-    weights["decoder.layers.0.feed_forward.expand.weight"][0, 0] = np.nan
+    weights["decoder.layers.0.feed_forward.up_proj.weight"][0, 0] = np.nan
     broken = Twins(make_flax(config, weights), make_torch(config, weights))
     settings = GenerationConfig(5, strategy=strategy)
     with pytest.raises(UserError, match="not finite"):

@@ -12,15 +12,15 @@ import torch
 
 import flax_transformer
 import torch_reference
-from flax_transformer import generate as flax_generate
-from flax_transformer import weights as bridge
 from flax_transformer.config import GenerationConfig, save_config
 from flax_transformer.data.batches import Sequences
 from flax_transformer.data.constraint import json_constraint
-from flax_transformer.data.manifests import MANIFEST_SCHEMA
+from flax_transformer.data.manifests.task import MANIFEST_SCHEMA
 from flax_transformer.data.tasks import load_splits
+from flax_transformer.decoding import generate as flax_generate
+from flax_transformer.interop import state_dict as bridge
 from flax_transformer.training.run import Run
-from torch_reference import generate as torch_generate
+from torch_reference.decoding import generate as torch_generate
 
 RUNS = sorted(path.parent for path in (Path(__file__).parent.parent / "runs").glob("manifests-*/results.json"))
 TEXTS, ROWS = 208, 16

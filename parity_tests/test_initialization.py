@@ -10,9 +10,9 @@ import torch
 from flax import nnx
 from twins import torch_weights
 
-import flax_transformer.models as flax_models
-import flax_transformer.weights as bridge
-import torch_reference.models as torch_models
+import flax_transformer.interop.state_dict as bridge
+import flax_transformer.nn.models as flax_models
+import torch_reference.nn.models as torch_models
 from flax_transformer.config import ModelConfig
 
 D_MODEL, D_FF, VOCABULARY, MAX_LENGTH = 96, 224, 311, 131
@@ -82,10 +82,10 @@ TORCH: dict[str, Any] = {
     "attention.key.weight": lambda: of_torch_layer(attention, "in_proj_weight", slice(D_MODEL, 2 * D_MODEL)),
     "attention.value.weight": lambda: of_torch_layer(attention, "in_proj_weight", slice(2 * D_MODEL, None)),
     "attention.output.weight": lambda: of_torch_layer(attention, "out_proj.weight"),
-    "expand.weight": lambda: of_torch_layer(lambda: torch.nn.Linear(D_MODEL, D_FF), "weight"),
-    "expand.bias": lambda: of_torch_layer(lambda: torch.nn.Linear(D_MODEL, D_FF), "bias"),
-    "contract.weight": lambda: of_torch_layer(lambda: torch.nn.Linear(D_FF, D_MODEL), "weight"),
-    "contract.bias": lambda: of_torch_layer(lambda: torch.nn.Linear(D_FF, D_MODEL), "bias"),
+    "up_proj.weight": lambda: of_torch_layer(lambda: torch.nn.Linear(D_MODEL, D_FF), "weight"),
+    "up_proj.bias": lambda: of_torch_layer(lambda: torch.nn.Linear(D_MODEL, D_FF), "bias"),
+    "down_proj.weight": lambda: of_torch_layer(lambda: torch.nn.Linear(D_FF, D_MODEL), "weight"),
+    "down_proj.bias": lambda: of_torch_layer(lambda: torch.nn.Linear(D_FF, D_MODEL), "bias"),
     "projection.weight": lambda: of_torch_layer(lambda: torch.nn.Linear(D_MODEL, VOCABULARY), "weight"),
     "projection.bias": lambda: of_torch_layer(lambda: torch.nn.Linear(D_MODEL, VOCABULARY), "bias"),
     "_table.weight": lambda: of_torch_layer(lambda: torch.nn.Embedding(VOCABULARY, D_MODEL), "weight"),
@@ -93,8 +93,8 @@ TORCH: dict[str, Any] = {
 }
 PAPER: dict[str, Any] = {
     **{f"attention.{name}.weight": lambda: xavier(D_MODEL, D_MODEL) for name in ("query", "key", "value", "output")},
-    "expand.weight": lambda: xavier(D_MODEL, D_FF),
-    "contract.weight": lambda: xavier(D_FF, D_MODEL),
+    "up_proj.weight": lambda: xavier(D_MODEL, D_FF),
+    "down_proj.weight": lambda: xavier(D_FF, D_MODEL),
     "projection.weight": lambda: xavier(D_MODEL, VOCABULARY),
     "_table.weight": lambda: scipy.stats.norm(scale=D_MODEL**-0.5),
     "positions.table": lambda: scipy.stats.norm(scale=D_MODEL**-0.5),
@@ -130,7 +130,7 @@ def test_no_two_weights_are_equal(weights: dict[str, np.ndarray]) -> None:
 def test_the_statistics_see_planted_mistakes() -> None:
     rng = np.random.default_rng(0)
     drawn = rng.uniform(-1, 1, (D_MODEL, D_MODEL))
-    of_torch = {end: TORCH[end]() for end in ("attention.query.weight", "attention.output.weight", "contract.weight")}
+    of_torch = {end: TORCH[end]() for end in ("attention.query.weight", "attention.output.weight", "down_proj.weight")}
     own_bound = (6 / (4 * D_MODEL)) ** 0.5  # of a third of the packed projection
     assert probability(drawn * own_bound, of_torch["attention.query.weight"]) > IMPROBABLE
     # As JAX's truncated_normal, and so most of its initialisers, draw.
@@ -138,7 +138,7 @@ def test_the_statistics_see_planted_mistakes() -> None:
     mistakes = [
         (drawn * (6 / (2 * D_MODEL)) ** 0.5, of_torch["attention.query.weight"]),  # Xavier of the unpacked matrix
         (drawn * own_bound, of_torch["attention.output.weight"]),  # packed where torch does not pack
-        (drawn * D_MODEL**-0.5, of_torch["contract.weight"]),  # the other side's fan
+        (drawn * D_MODEL**-0.5, of_torch["down_proj.weight"]),  # the other side's fan
         (
             rng.normal(0, own_bound / 3**0.5, drawn.shape),
             of_torch["attention.query.weight"],

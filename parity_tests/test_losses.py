@@ -8,8 +8,8 @@ import pytest
 import torch
 from twins import GRADIENT, LOSS, ROWS, TARGET, TARGET_LENGTHS, same_bits, to_numpy, to_torch, ulps
 
-import flax_transformer.losses as flax_losses
-import torch_reference.losses as torch_losses
+import flax_transformer.nn.losses as flax_losses
+import torch_reference.nn.losses as torch_losses
 
 VOCABULARY = 37
 IGNORED = -100

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from twins import ROWS, SOURCE, SOURCE_LENGTHS, TARGET, same_bits, to_torch
 
-import flax_transformer.masks as flax_masks
-import torch_reference.masks as torch_masks
+import flax_transformer.nn.masks as flax_masks
+import torch_reference.nn.masks as torch_masks
 
 QUERIES, KEYS, HEADS = TARGET, SOURCE, 3
 DENSE = np.random.default_rng(0).random((ROWS, HEADS, QUERIES, KEYS)) < 0.7

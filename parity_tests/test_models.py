@@ -31,9 +31,9 @@ from twins import (
 )
 from variants import classifier_variants, name_of, seq2seq_variants
 
-import flax_transformer.models as flax_models
-import torch_reference.losses as torch_losses
-import torch_reference.models as torch_models
+import flax_transformer.nn.models as flax_models
+import torch_reference.nn.losses as torch_losses
+import torch_reference.nn.models as torch_models
 from flax_transformer.config import (
     BatchConfig,
     ClassificationData,
@@ -44,8 +44,9 @@ from flax_transformer.config import (
 )
 from flax_transformer.data.batches import Batch, ClassifierBatch, Seq2SeqBatch
 from flax_transformer.errors import UserError
-from flax_transformer.training.step import TrainState, TrainStep, batch_loss
-from parity.measure import scaled_ulp
+from flax_transformer.parity.measure import scaled_ulp
+from flax_transformer.training.state import TrainState
+from flax_transformer.training.step import TrainStep, batch_loss
 
 SMOOTHING = 0.1
 # Far over rounding, and 10^8 below any difference of meaning.
@@ -75,7 +76,7 @@ def torch_loss(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, to
         logits = model(*arrays[:2])
         return logits, *torch_losses.classification_loss(logits, arrays[2], arrays[1], SMOOTHING)
     decoder_input, labels, lengths = torch_losses.shift_target(*arrays[2:])
-    logits = model(*arrays[:2], decoder_input, lengths)
+    logits = model(arrays[0], decoder_input, arrays[1], lengths)
     return logits, *torch_losses.seq2seq_loss(logits, labels, lengths, SMOOTHING)
 
 
@@ -83,7 +84,7 @@ def flax_logits(model: Any, batch: Batch) -> jax.Array:
     arrays = [jnp.asarray(array) for array in batch]
     if isinstance(batch, ClassifierBatch):
         return model(*arrays[:2])
-    return model(*arrays[:2], arrays[2][:, :-1], jnp.maximum(arrays[3] - 1, 0))
+    return model(arrays[0], arrays[2][:, :-1], arrays[1], jnp.maximum(arrays[3] - 1, 0))
 
 
 def flax_loss(params: nnx.State, graph: nnx.GraphDef, batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -184,7 +185,7 @@ def test_rows_without_padding_need_no_lengths(architecture: Any, pooling: Any) -
 
         def logits(width: int | None, model: Any = model, tensor: Any = tensor) -> np.ndarray:
             lengths = None if width is None else tensor(np.full(ROWS, width, np.int32))
-            return to_numpy(model(*(part for sequence in sequences for part in (tensor(sequence), lengths))))
+            return to_numpy(model(*map(tensor, sequences), *[lengths] * len(sequences)))
 
         assert scaled_ulp(logits(None), logits(SOURCE), "float64") <= STACK
         assert scaled_ulp(logits(None), logits(SOURCE - 1), "float64") > 1e5
@@ -260,24 +261,24 @@ def test_a_source_or_target_over_max_length_is_refused(positions: str) -> None:
     fitting = np.zeros((ROWS, TARGET), np.int32)
     too_long = np.zeros((ROWS, TARGET + 1), np.int32)
     for source, target in ((too_long, fitting), (fitting, too_long)):
-        arrays = source, TARGET_LENGTHS, target, TARGET_LENGTHS
+        arrays = source, target, TARGET_LENGTHS, TARGET_LENGTHS
         with pytest.raises(UserError, match=f"max_length={TARGET} positions, got {TARGET + 1}"):
             flax_twin(*map(jnp.asarray, arrays))
         with pytest.raises(UserError, match=f"max_length={TARGET} positions, got {TARGET + 1}"):
             torch_twin(*map(to_torch, arrays))
 
 
-# --- accumulation ---
+# --- gradient_accumulation_steps ---
 
 
-def training(config: ModelConfig, accumulation: int) -> TrainConfig:
+def training(config: ModelConfig, gradient_accumulation_steps: int) -> TrainConfig:
     return TrainConfig(
         data=ClassificationData() if config.architecture == "classifier" else Seq2SeqData(),
         model=config,
         batch=BatchConfig(size=4, max_source_length=SOURCE, max_target_length=TARGET + 1),
-        optimizer=OptimizerConfig(clip_norm=0.0, schedule="constant", warmup_steps=0),
+        optimizer=OptimizerConfig(max_grad_norm=0.0, schedule="constant", warmup_steps=0),
         label_smoothing=SMOOTHING,
-        accumulation=accumulation,
+        gradient_accumulation_steps=gradient_accumulation_steps,
     )
 
 
@@ -292,7 +293,7 @@ def test_accumulated_parts_add_up_to_the_whole_batch(architecture: str) -> None:
     (loss_sum / count).backward()
     expected = torch_gradients(torch_twin)
 
-    step = TrainStep(training(config, accumulation=4), total_steps=1)
+    step = TrainStep(training(config, gradient_accumulation_steps=4), total_steps=1)
     params = jax.tree.map(jnp.copy, nnx.state(flax_twin, nnx.Param))
     state = TrainState(params, step.optimizer.init(params), jnp.zeros((), jnp.int32))
     state, metrics = step(state, type(batch)(*map(jnp.asarray, batch)))

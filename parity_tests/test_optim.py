@@ -12,11 +12,12 @@ import pytest
 import torch
 from twins import OPERATION, same_bits, to_numpy, to_torch, ulps
 
-import flax_transformer.optim as flax_optim
-import torch_reference.optim as torch_optim
+import flax_transformer.training.optim as flax_optim
+import torch_reference.training.optim as torch_optim
 from flax_transformer.config import OptimizerConfig
-from parity import tolerances
-from parity.measure import EPS
+from flax_transformer.parity import tolerances
+from flax_transformer.parity.measure import EPS
+from flax_transformer.training.adam import scale_by_adam
 
 SCHEDULES = ["constant", "inverse_sqrt", "cosine", "linear"]
 SHAPES = {"matrix": (13, 7), "vector": (11,)}
@@ -125,8 +126,8 @@ class TorchSide:
     def step(self, gradients: dict[str, np.ndarray]) -> None:
         for name, gradient in gradients.items():
             self.module[name].grad = to_torch(gradient)
-        if self.config.clip_norm:
-            torch_optim.clip_by_global_norm(self.module.parameters(), self.config.clip_norm)
+        if self.config.max_grad_norm:
+            torch_optim.clip_by_global_norm(self.module.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
         self.scheduler.step()
 
@@ -177,8 +178,8 @@ OPTIMIZERS = {
     "adam": {"name": "adam", "weight_decay": 0.0},
     "adam with L2": {"name": "adam"},
     "adamw": {"name": "adamw"},
-    "adamw, clipped": {"name": "adamw", "clip_norm": 0.5},
-    "adam with L2, not clipped": {"name": "adam", "clip_norm": 0.0},
+    "adamw, clipped": {"name": "adamw", "max_grad_norm": 0.5},
+    "adam with L2, not clipped": {"name": "adam", "max_grad_norm": 0.0},
     "other moments": {"name": "adamw", "beta1": 0.0, "beta2": 0.98, "eps": 1e-3},
 }
 
@@ -196,22 +197,22 @@ MISTAKES: dict[str, dict[str, Any]] = {
     "another beta2": {"beta2": 0.9989},
     "a schedule that is off by one": {"warmup_steps": 6},
     "torch's default decay": {"weight_decay": 0.01},
-    "no clipping": {"clip_norm": 0.0},
+    "no clipping": {"max_grad_norm": 0.0},
 }
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("changes", MISTAKES.values(), ids=MISTAKES)
 def test_planted_mistakes_exceed_the_bound(changes: dict[str, Any]) -> None:
-    config = config_of(name="adamw", clip_norm=0.5)
+    config = config_of(name="adamw", max_grad_norm=0.5)
     mistaken = flax_optim.create_optimizer(dataclasses.replace(config, **changes), TOTAL_STEPS)
     assert worst_share(config, mistaken, "float64", steps=3) > 1
 
 
 def test_decay_of_biases_exceeds_the_bound() -> None:
-    config = config_of(name="adamw", clip_norm=0.0)
+    config = config_of(name="adamw", max_grad_norm=0.0)
     mistaken = optax.chain(
-        flax_optim.scale_by_adam(config.beta1, config.beta2, config.eps),
+        scale_by_adam(config.beta1, config.beta2, config.eps),
         optax.add_decayed_weights(config.weight_decay),
         optax.scale_by_learning_rate(flax_optim.schedule(config, TOTAL_STEPS)),
     )
@@ -220,7 +221,7 @@ def test_decay_of_biases_exceeds_the_bound() -> None:
 
 def test_the_bias_correction_of_optax_exceeds_the_bound() -> None:
     """It takes 1 - beta2^t in float32. Parameters of size 1 would hide it behind their own rounding."""
-    config = config_of(name="adam", clip_norm=0.0, weight_decay=0.0)
+    config = config_of(name="adam", max_grad_norm=0.0, weight_decay=0.0)
     of_optax = optax.chain(
         optax.scale_by_adam(config.beta1, config.beta2, config.eps),
         optax.scale_by_learning_rate(flax_optim.schedule(config, TOTAL_STEPS)),

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from twins import GRADIENT, LOSS, OPERATION, ROWS, SOURCE, SOURCE_LENGTHS, STACK, TARGET, TARGET_LENGTHS, small, ulps
 
 from flax_transformer.config import ModelConfig, OptimizerConfig
-from flax_transformer.taps import Tape, recording
-from torch_reference import losses, models, optim
-from torch_reference.attention import MultiHeadAttention
-from torch_reference.layers import Decoder, DecoderLayer, Encoder, EncoderLayer
-from torch_reference.masks import AttentionMask, causal_mask, padding_mask
+from flax_transformer.intermediates import Recorder, recording
+from torch_reference.nn import losses, models
+from torch_reference.nn.attention import MultiHeadAttention
+from torch_reference.nn.layers import Decoder, DecoderLayer, Encoder, EncoderLayer
+from torch_reference.nn.masks import AttentionMask, causal_mask, padding_mask
+from torch_reference.training import optim
 
 DOUBLE = "float64"
 # Rows that torch.nn can serve: without a real key it gives NaN.
@@ -61,7 +62,7 @@ def layer_in_torch(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An encoder or a decoder layer."""
     is_decoder = "cross_attention.query.weight" in weights
     attentions = {"self_attention": "self_attn", **({"cross_attention": "multihead_attn"} if is_decoder else {})}
-    linears = {"feed_forward.expand": "linear1", "feed_forward.contract": "linear2"}
+    linears = {"feed_forward.up_proj": "linear1", "feed_forward.down_proj": "linear2"}
     residuals = [*(f"{name}_residual" for name in attentions), "feed_forward_residual"]
     norms = {f"{residual}.norm": f"norm{i}" for i, residual in enumerate(residuals, start=1)}
     converted = {}
@@ -131,12 +132,12 @@ def test_multi_head_attention(masks: str) -> None:
         "dense": (AttentionMask(dense=dense), ~dense.expand(-1, 3, -1, -1).reshape(-1, TARGET, SOURCE), None),
     }[masks]
     inputs = [x.requires_grad_(), memory.requires_grad_()]
-    with recording(Tape({id(module): name for name, module in ours.named_modules()})) as tape:
+    with recording(Recorder({id(module): name for name, module in ours.named_modules()})) as recorder:
         output = ours(x, ours.project(memory), mask)
     expected, weights = theirs(
         x, memory, memory, key_padding_mask=padding, attn_mask=blocked, average_attn_weights=False
     )
-    assert ulps(tape.values["weights"], weights) <= OPERATION
+    assert ulps(recorder.values["weights"], weights) <= OPERATION
     check(output, expected, inputs, inputs, torch.ones(ROWS, TARGET, dtype=torch.bool))
     if blocked is not None:  # torch's own meaning of True
         mistaken, _ = theirs(x, memory, memory, attn_mask=~blocked & ~torch.eye(*blocked.shape[-2:]).bool())
@@ -208,8 +209,8 @@ def test_the_whole_transformer(norm_first: bool) -> None:
     inputs = [source.requires_grad_(), target.requires_grad_()]
 
     memory_mask = AttentionMask(LENGTHS)
-    memory = decoder.project_memory(encoder(source, memory_mask))
-    output, _ = decoder(target, memory, AttentionMask(TARGET_LENGTHS_, causal=True), memory_mask)
+    memory = encoder(source, memory_mask)
+    output = decoder(target, memory, AttentionMask(TARGET_LENGTHS_, causal=True), memory_mask)
     expected = theirs(
         source,
         target,
@@ -251,8 +252,8 @@ def test_the_encoder_of_the_classifier_is_that_of_bert() -> None:
         "attention.self.value": "self_attention.value",
         "attention.output.dense": "self_attention.output",
         "attention.output.LayerNorm": "self_attention_residual.norm",
-        "intermediate.dense": "feed_forward.expand",
-        "output.dense": "feed_forward.contract",
+        "intermediate.dense": "feed_forward.up_proj",
+        "output.dense": "feed_forward.down_proj",
         "output.LayerNorm": "feed_forward_residual.norm",
     }
     weights = {
@@ -321,9 +322,9 @@ def ours_and_theirs(config: OptimizerConfig, theirs_of: Any, **arguments: Any) -
         for i, (ours, theirs) in enumerate(zip(our_parameters, their_parameters, strict=True)):
             ours.grad = normal(*ours.shape, seed=100 * step + i)
             theirs.grad = ours.grad.clone()
-        if config.clip_norm:
-            optim.clip_by_global_norm(our_parameters, config.clip_norm)
-            nn.utils.clip_grad_norm_(their_parameters, config.clip_norm)
+        if config.max_grad_norm:
+            optim.clip_by_global_norm(our_parameters, config.max_grad_norm)
+            nn.utils.clip_grad_norm_(their_parameters, config.max_grad_norm)
         for stepped in (optimizer, scheduler, oracle, oracle_scheduler):
             stepped.step()
     return list(our_parameters), list(their_parameters)
@@ -335,7 +336,9 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_optimizers_take_the_defaults_of_torch(name: Any) -> None:
     """The config's defaults, but for the decay of biases, are those that torch's classes have."""
-    config = OptimizerConfig(name=name, weight_decay={"adam": 0.0, "adamw": 0.01}[name], warmup_steps=3, clip_norm=0.0)
+    config = OptimizerConfig(
+        name=name, weight_decay={"adam": 0.0, "adamw": 0.01}[name], warmup_steps=3, max_grad_norm=0.0
+    )
     for ours, theirs in zip(*ours_and_theirs(config, OPTIMIZERS[name]), strict=True):
         assert ulps(ours, theirs) <= OPERATION
 
@@ -343,7 +346,14 @@ def test_optimizers_take_the_defaults_of_torch(name: Any) -> None:
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_optimizers_with_decay_and_clipping(name: Any) -> None:
     config = OptimizerConfig(
-        name=name, weight_decay=0.1, warmup_steps=3, clip_norm=0.5, beta1=0.8, beta2=0.98, eps=1e-3, learning_rate=1e-2
+        name=name,
+        weight_decay=0.1,
+        warmup_steps=3,
+        max_grad_norm=0.5,
+        beta1=0.8,
+        beta2=0.98,
+        eps=1e-3,
+        learning_rate=1e-2,
     )
     arguments: dict[str, Any] = {"weight_decay": 0.1, "betas": (0.8, 0.98), "eps": 1e-3}
     for ours, theirs in zip(*ours_and_theirs(config, OPTIMIZERS[name], **arguments), strict=True):

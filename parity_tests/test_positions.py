@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 from twins import OPERATION, ROWS, SOURCE, same_bits, small, to_numpy, to_torch, torch_weights, twin_modules, ulps
 
-import flax_transformer.positions as flax_positions
-import torch_reference.positions as torch_positions
+import flax_transformer.nn.positions as flax_positions
+import torch_reference.nn.positions as torch_positions
 from flax_transformer.config import ModelConfig
 from flax_transformer.errors import UserError
 
@@ -53,13 +53,13 @@ def test_sinusoids_follow_the_formula(d_model: int) -> None:
 
 
 def halves_side_by_side(d_model: int) -> np.ndarray:
-    """A planted mistake, seen in the wild: all sines, then all cosines."""
+    """A mutant, seen in the wild: all sines, then all cosines."""
     angles = np.arange(FAR)[:, None] * 10000.0 ** (-np.arange(0, d_model, 2) / d_model)
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, :d_model]
 
 
 def doubled_exponent(d_model: int) -> np.ndarray:
-    """A planted mistake, seen in the wild: the exponent 2i/d taken with i already doubled."""
+    """A mutant, seen in the wild: the exponent 2i/d taken with i already doubled."""
     columns = np.arange(d_model)
     angles = np.arange(FAR)[:, None] * 10000.0 ** (-2 * (columns - columns % 2) / d_model)
     return np.where(columns % 2 == 0, np.sin(angles), np.cos(angles))
@@ -129,7 +129,7 @@ def test_an_offset_known_only_at_run_time_never_repeats_the_last_position(kind: 
 
 def test_rotations_beyond_the_table_never_repeat_the_last_one() -> None:
     x = jnp.ones((1, 2, HEADS, HEAD_DIM))
-    beyond = jax.jit(lambda offset: flax_positions.rotate(x, offset, max_length=17))(jnp.asarray(16))
+    beyond = jax.jit(lambda offset: flax_positions.apply_rope(x, offset, max_length=17))(jnp.asarray(16))
     assert np.isfinite(beyond[:, 0]).all()
     assert np.isnan(beyond[:, 1]).all()
 
@@ -137,8 +137,8 @@ def test_rotations_beyond_the_table_never_repeat_the_last_one() -> None:
 @pytest.mark.parametrize("offset", [0, FAR - SOURCE])
 def test_rotations_are_products_of_complex_numbers(offset: int, dtype: str) -> None:
     x = np.random.default_rng(0).standard_normal((ROWS, SOURCE, HEADS, HEAD_DIM)).astype(dtype)
-    flax_turned = flax_positions.rotate(jnp.asarray(x), offset, FAR)
-    torch_turned = torch_positions.rotate(to_torch(x), offset, FAR)
+    flax_turned = flax_positions.apply_rope(jnp.asarray(x), offset, FAR)
+    torch_turned = torch_positions.apply_rope(to_torch(x), offset, FAR)
     assert same_bits(flax_positions.rotary_table(FAR, HEAD_DIM), torch_positions.rotary_table(FAR, HEAD_DIM))
     assert ulps(flax_turned, torch_turned) <= OPERATION
     # The angle, of up to 5003, is rounded in float64; float32 sees nothing of it.
@@ -146,7 +146,7 @@ def test_rotations_are_products_of_complex_numbers(offset: int, dtype: str) -> N
     expected = turned(x.astype(np.float64), offset).astype(dtype)
     assert ulps(torch_turned, expected) <= OPERATION + angle_error
     side_by_side = np.stack([x[..., : HEAD_DIM // 2], x[..., HEAD_DIM // 2 :]], axis=-1).reshape(x.shape)
-    assert ulps(torch_positions.rotate(to_torch(side_by_side), offset, FAR), expected) > 1e5 + angle_error
+    assert ulps(torch_positions.apply_rope(to_torch(side_by_side), offset, FAR), expected) > 1e5 + angle_error
 
 
 def test_rotated_scores_depend_on_the_distance_alone() -> None:
@@ -154,8 +154,8 @@ def test_rotated_scores_depend_on_the_distance_alone() -> None:
     query, key = rng.standard_normal((2, 1, 1, HEADS, HEAD_DIM))
 
     def score(query_at: int, key_at: int) -> np.ndarray:
-        turned_query = torch_positions.rotate(to_torch(query), query_at, FAR)
-        return to_numpy((turned_query * torch_positions.rotate(to_torch(key), key_at, FAR)).sum(dim=-1))
+        turned_query = torch_positions.apply_rope(to_torch(query), query_at, FAR)
+        return to_numpy((turned_query * torch_positions.apply_rope(to_torch(key), key_at, FAR)).sum(dim=-1))
 
     np.testing.assert_allclose(score(4100, 4003), score(97, 0), rtol=0, atol=1e-11)
     assert np.abs(score(4100, 4002) - score(97, 0)).max() > 1e-3

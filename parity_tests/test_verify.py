@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+from mutants import TINY
 
-from flax_transformer.cli import main
+from flax_transformer.cli.main import main
 from flax_transformer.errors import UserError
-from flax_transformer.models import create_model
-from flax_transformer.weights import WEIGHTS_FILE, save_export
-from parity.mutations import TINY
-from parity.targets import load_target
-from parity.verify import CERTIFICATE
+from flax_transformer.interop.export import WEIGHTS_FILE, save_export
+from flax_transformer.nn.models import create_model
+from flax_transformer.parity.targets import load_target
+from flax_transformer.parity.verify import CERTIFICATE
 
-NUDGED = "decoder.layers.0.feed_forward.expand.weight"
+NUDGED = "decoder.layers.0.feed_forward.up_proj.weight"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,12 @@ def test_an_export_passes_and_after_a_nudge_fails_and_names_the_tensor(exported:
     report = json.loads(figures.read_text())
     assert report["passed"]
     assert report == json.loads((exported / CERTIFICATE).read_text())
-    assert {result["rung"] for result in report["tiers"][0]["results"]} >= {"logits", "gradients", "step", "2 steps"}
+    assert {result["check"] for result in report["precisions"][0]["results"]} >= {
+        "logits",
+        "gradients",
+        "step",
+        "2 steps",
+    }
     text = page.read_text()
     assert "float32 on cpu" in text
     assert "http" not in text  # self-contained
@@ -92,12 +97,10 @@ def test_without_torch_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch,
     assert "flax-transformer[torch]" in capsys.readouterr().err
 
 
-def test_a_tier_that_the_system_kills_is_told_as_want_of_memory(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
-):
+def test_a_killed_precision_is_reported_as_out_of_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
     killed = tmp_path / "python"
     killed.write_text("#!/bin/sh\nkill -KILL $$\n")
     killed.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(killed))
     assert main(["verify", "--preset", "small", "--dtype", "float32"]) == 2
-    assert "error: the float32 tier was killed, most likely for want of memory" in capsys.readouterr().err
+    assert "error: the float32 precision was killed, most likely for want of memory" in capsys.readouterr().err

@@ -29,11 +29,11 @@ from twins import (
 from variants import classifier_variants, name_of, seq2seq_variants
 
 import flax_transformer
-import flax_transformer.models as flax_models
-import flax_transformer.weights as bridge
+import flax_transformer.interop.state_dict as bridge
+import flax_transformer.nn.models as flax_models
 import torch_reference
-import torch_reference.models as torch_models
-import torch_reference.weights as torch_bridge
+import torch_reference.interop.export as torch_bridge
+import torch_reference.nn.models as torch_models
 from flax_transformer.config import ModelConfig
 from flax_transformer.errors import UserError
 
@@ -231,12 +231,12 @@ def test_a_tensor_that_does_not_fit_is_named(
     directory = damaged(flax_export, tmp_path / "export")
     path = directory / "model.safetensors"
     weights = safetensors.numpy.load_file(path)
-    key = "encoder.layers.1.feed_forward.expand.bias"
+    key = "encoder.layers.1.feed_forward.up_proj.bias"
     match damage:
         case "missing":
             del weights[key]
         case "unknown":
-            key = "encoder.layers.7.feed_forward.expand.bias"
+            key = "encoder.layers.7.feed_forward.up_proj.bias"
             weights[key] = np.zeros(29, np.float32)
         case "shape":
             weights[key] = np.zeros(31, np.float32)
@@ -250,7 +250,7 @@ def test_weights_of_another_config_are_refused(load: Any, flax_export: tuple[Pat
     directory = damaged(flax_export, tmp_path / "export")
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps({**config, "d_ff": 31}))
-    with pytest.raises(UserError, match=r"feed_forward\.(expand|contract)"):
+    with pytest.raises(UserError, match=r"feed_forward\.(up_proj|down_proj)"):
         load(directory)
 
 
@@ -259,7 +259,8 @@ def test_a_loaded_export_computes_what_was_saved(flax_export: tuple[Path, Any], 
     rng = np.random.default_rng(0)
     arrays = [rng.integers(37, size=(ROWS, SOURCE)).astype(np.int32), SOURCE_LENGTHS]
     if config.architecture == "seq2seq":
-        arrays += [rng.integers(41, size=(ROWS, TARGET)).astype(np.int32), TARGET_LENGTHS]
+        target = rng.integers(config.target_vocab_size, size=(ROWS, TARGET)).astype(np.int32)
+        arrays = [arrays[0], target, SOURCE_LENGTHS, TARGET_LENGTHS]
     expected = model(*map(jnp.asarray, arrays))
     assert same_bits(flax_transformer.load(directory)(*map(jnp.asarray, arrays)), expected)
     assert ulps(expected, torch_reference.load(directory)(*map(to_torch, arrays))) <= STACK

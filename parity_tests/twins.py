@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from flax import nnx
 
-from flax_transformer import weights as bridge
 from flax_transformer.config import ModelConfig
-from parity import tolerances
-from parity.measure import EPS, Arrays, scaled_ulp
+from flax_transformer.interop import state_dict as bridge
+from flax_transformer.parity import tolerances
+from flax_transformer.parity.measure import EPS, Arrays, scaled_ulp
 
-# In scaled ULP (parity.measure): what two sound implementations of a small model stay below.
+# In scaled ULP (flax_transformer.parity.measure): what two sound implementations of a small model stay below.
 OPERATION = tolerances.OPERATION.small
 STACK = tolerances.STACK.small
 LOSS = tolerances.LOSS.small
@@ -41,9 +41,9 @@ SOURCE_LENGTHS = np.array([11, 1, 0, 4, 8], np.int32)
 TARGET_LENGTHS = np.array([7, 3, 0, 1, 5], np.int32)
 
 
-def small(tier: str = "float32", **changes: Any) -> ModelConfig:
-    """The small config with changes; its parameters and products are of the tier's dtype."""
-    return dataclasses.replace(SMALL, **{"dtype": tier, "param_dtype": tier, **changes})
+def small(precision: str = "float32", **changes: Any) -> ModelConfig:
+    """The small config with changes; its parameters and products are of the precision's dtype."""
+    return dataclasses.replace(SMALL, **{"dtype": precision, "param_dtype": precision, **changes})
 
 
 def twin_modules(

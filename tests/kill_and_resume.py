@@ -44,7 +44,7 @@ class Tally:
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "flax_transformer.cli", "train", "manifests", *FLAGS]
+    command = [sys.executable, "-m", "flax_transformer", "train", "manifests", *FLAGS]
     return subprocess.Popen(
         [*command, "--run", str(folder), "--resume", "auto"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )

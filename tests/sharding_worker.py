@@ -12,17 +12,12 @@ import jax
 
 from flax_transformer.config import BatchConfig, ManifestsData, MeshConfig, ModelConfig, TokenizerConfig, TrainConfig
 from flax_transformer.data.batches import TrainingBatches, encode_examples
-from flax_transformer.data.manifests import load_manifests
+from flax_transformer.data.manifests.task import load_manifests
 from flax_transformer.data.tokenizer import train_tokenizer
+from flax_transformer.distributed.processes import join_processes
+from flax_transformer.distributed.sharding import bytes_per_device, create_mesh, local_rows, place_rows
 from flax_transformer.training.input import prefetch
 from flax_transformer.training.loop import with_vocabulary
-from flax_transformer.training.sharding import (
-    bytes_per_device,
-    create_mesh,
-    join_processes,
-    local_rows,
-    place_rows,
-)
 from flax_transformer.training.step import TrainStep
 
 CONFIG = TrainConfig(

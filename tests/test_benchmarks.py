@@ -12,19 +12,20 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import docs, measure, throughput
-from benchmarks.__main__ import BENCHMARKS, main
-from benchmarks.agreement import compare
-from benchmarks.attention import fit_exponent
-from benchmarks.e2e import parts_of
-from benchmarks.measure import Measured, pair_ratios, spread, take_turns
-from benchmarks.records import Record, load_record
-from benchmarks.torch_side import Torch
-from benchmarks.worker import Contender, Refused, Turn, Worker
-from benchmarks.workload import make_batches, make_config
-from flax_transformer import cli
+from benchmarks import docs
+from flax_transformer.bench import measure, throughput
+from flax_transformer.bench.__main__ import BENCHMARKS, main
+from flax_transformer.bench.agreement import compare
+from flax_transformer.bench.attention import fit_exponent
+from flax_transformer.bench.e2e import parts_of
+from flax_transformer.bench.measure import Measured, pair_ratios, spread, take_turns
+from flax_transformer.bench.records import Record, load_record
+from flax_transformer.bench.torch_side import Torch
+from flax_transformer.bench.worker import Candidate, Refused, Turn, Worker
+from flax_transformer.bench.workload import make_batches, make_config
+from flax_transformer.cli import main as cli
 from flax_transformer.errors import UserError
-from flax_transformer.flops import forward_flops, tokens_per_step, train_flops
+from flax_transformer.planning.flops import forward_flops, tokens_per_step, train_flops
 from flax_transformer.training.step import TrainStep
 
 
@@ -105,7 +106,7 @@ def test_a_fraction_of_an_epoch_is_cut_into_equal_parts(
 
 
 class Clock:
-    """A contender that says how long its steps take, and stands in for its own process."""
+    """A candidate that says how long its steps take, and stands in for its own process."""
 
     def __init__(
         self,
@@ -125,12 +126,12 @@ class Clock:
         if self.left < 0:
             raise Refused("no memory left")
         self.log.append(self.name)
-        disturbance = next(self.disturbances, 0.0)
-        seconds = (1 + disturbance) * self.seconds * arguments[0]
-        return Turn(0.1 * seconds, seconds, disturbance)
+        background_load = next(self.disturbances, 0.0)
+        seconds = (1 + background_load) * self.seconds * arguments[0]
+        return Turn(0.1 * seconds, seconds, background_load)
 
 
-def test_contenders_take_turns() -> None:
+def test_candidates_take_turns() -> None:
     log: list[str] = []
     workers: Any = {"a": Clock(0.5, log, "a"), "b": Clock(5.0, log, "b")}
     measured = take_turns(workers, rounds=3)
@@ -140,7 +141,7 @@ def test_contenders_take_turns() -> None:
     assert measured["a"].first == pytest.approx(0.5)
 
 
-def test_a_contender_that_fails_leaves_the_others_running() -> None:
+def test_a_candidate_that_fails_leaves_the_others_running() -> None:
     workers: Any = {"a": Clock(1.0, [], "a"), "b": Clock(1.0, [], "b", fails_after=4)}
     measured = take_turns(workers, rounds=3)
     assert measured["b"] == Measured(refused="no memory left", first=1.0)
@@ -151,17 +152,17 @@ def test_rounds_that_others_disturb_are_repeated() -> None:
     workers: Any = {"a": Clock(1.0, [], "a", disturbances=[0, 0, 0, 0.5, 0, 0.2]), "b": Clock(2.0, [], "b")}
     measured = take_turns(workers, rounds=3)
     assert measured["a"].seconds == [1.0] * 3
-    assert measured["a"].disturbance == [0.0] * 3
+    assert measured["a"].background_load == [0.0] * 3
     never_calm: Any = {"a": Clock(1.0, [], "a", disturbances=[0] * 3 + [0.5, 0.4, 0.3, 0.2, 0.6, 0.7, 0.8, 0.9])}
     measured = take_turns(never_calm, rounds=2)
-    assert measured["a"].disturbance == [0.3, 0.2]  # the calmest, in their order
+    assert measured["a"].background_load == [0.3, 0.2]  # the calmest, in their order
 
 
 # --- processes ---
 
 
-class Trouble(Contender):
-    """A contender for each thing that can go wrong."""
+class Trouble(Candidate):
+    """A candidate for each thing that can go wrong."""
 
     def user_error(self) -> None:
         raise UserError("take another config")
@@ -197,7 +198,7 @@ def trouble() -> Any:
         ("crash", r"^KeyError in .*test_benchmarks.py:\d+: 'a mistake of the program'$"),
     ],
 )
-def test_what_goes_wrong_in_a_contender_is_one_line(trouble: Worker, method: str, message: str) -> None:
+def test_what_goes_wrong_in_a_candidate_is_one_line(trouble: Worker, method: str, message: str) -> None:
     with pytest.raises(Refused, match=message):
         trouble.call(method)
     assert trouble.call("memory")["rss"] > 2**20  # it lives on
@@ -235,17 +236,17 @@ def test_a_benchmark_from_the_command_line(tmp_path: Path, capsys: pytest.Captur
     assert {"jax", "torch", "python"} <= record.machine["versions"].keys()
     assert record.settings["model"]["d_model"] == 256
     assert record.settings["model"]["attention_dropout"] == 0.1
-    for own in record.results["contenders"].values():
+    for own in record.results["candidates"].values():
         assert len(own["seconds"]) == 2
         assert own["tokens_per_second"] == pytest.approx(32 / own["step_seconds"])
         assert own["memory"]["rss"] > 2**27
         assert 0 < own["flops_utilisation"] < 1
-    ours, theirs = (record.results["contenders"][name] for name in ("flax", "torch"))
+    ours, theirs = (record.results["candidates"][name] for name in ("flax", "torch"))
     assert theirs["ratios"] == pair_ratios(ours["seconds"], theirs["seconds"])
     assert record.results["agreement"]["torch"]["logits"] <= 16
 
 
-def test_contenders_that_differ_are_not_timed(
+def test_candidates_that_differ_are_not_timed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(throughput.MAKERS, "torch", "test_benchmarks:Mistaken")
@@ -258,7 +259,7 @@ def test_contenders_that_differ_are_not_timed(
 
 
 @pytest.mark.slow
-def test_an_absent_contender_is_a_line_and_the_others_run(
+def test_an_absent_candidate_is_a_line_and_the_others_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(throughput.MAKERS, "hf", "a_package_that_is_not_there:Anything")
@@ -276,7 +277,7 @@ def test_agreement_sees_float32_rounding_as_such(tmp_path: Path) -> None:
             self.logits = logits
 
         def call(self, method: str, *arguments: Any) -> float:
-            # A twin that rounds nothing, whatever the contender gives.
+            # A twin that rounds nothing, whatever the candidate gives.
             np.save(arguments[-1], self.logits if method == "outputs" else np.ones(8))
             return 1.0
 
@@ -301,11 +302,11 @@ def test_an_epoch_from_the_file_to_its_metrics(tmp_path: Path) -> None:
     flags = ["--data.path", str(reviews), "--data.split", "official", "--fraction", "1", "--rounds", "1"]
     assert main(["e2e", *flags, "--json", str(file)]) == 0
     results = load_record(file).results
-    contenders = results["contenders"]
-    assert contenders.keys() == {"flax", "torch-longest", "torch-buckets"}
-    for own in contenders.values():
+    candidates = results["candidates"]
+    assert candidates.keys() == {"flax", "torch-longest", "torch-buckets"}
+    for own in candidates.values():
         assert sum(tokens for _, tokens in own["turns"]) == results["train_tokens"]  # every example once
-        assert own["ratio"] > 0 if "ratio" in own else own is contenders["flax"]
+        assert own["ratio"] > 0 if "ratio" in own else own is candidates["flax"]
         assert own["epoch_seconds"] > results["seconds"]["tokenizer"]
     assert 0 < results["waste"]["buckets"] < results["waste"]["longest"] < 1
 

@@ -13,7 +13,7 @@ from flax import nnx
 from flax_transformer.config import ModelConfig, TrainConfig
 from flax_transformer.errors import UserError
 from flax_transformer.training.checkpoint import Checkpoints
-from flax_transformer.training.step import TrainState
+from flax_transformer.training.state import TrainState
 
 CONFIG = TrainConfig()
 

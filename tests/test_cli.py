@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import flax_transformer
-from flax_transformer import cli
-from flax_transformer.data.manifests import MANIFEST_SCHEMA
+from flax_transformer.cli import main as cli
+from flax_transformer.data.manifests.task import MANIFEST_SCHEMA
 from flax_transformer.errors import UserError
 from flax_transformer.presets import PRESETS
 from flax_transformer.training.run import Run
@@ -127,7 +127,7 @@ def test_predict_reads_arguments_files_and_standard_input(
     assert predicted("--file", rows, "--column", "review") == lines
     assert len(predicted("--file", reviews)) == 80
 
-    command = [sys.executable, "-m", "flax_transformer.cli", "predict", str(classifier_run), "--output", "out.jsonl"]
+    command = [sys.executable, "-m", "flax_transformer", "predict", str(classifier_run), "--output", "out.jsonl"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     piped = "\n".join(texts).encode()
     result = subprocess.run(command, cwd=tmp_path, env=environment, input=piped, capture_output=True, check=False)
@@ -141,7 +141,9 @@ def test_export_is_whole_and_a_damaged_one_is_refused(
 ):
     directory = tmp_path / "export"
     assert run_command("export", manifests_run[0], directory) == 0
-    assert {path.name for path in directory.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
+    names = {"config.json", "model.safetensors", "tokenizer.json", "prediction.json"}
+    assert {path.name for path in directory.iterdir()} == names
+    assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o644}
     assert flax_transformer.load(directory).config == Run.load(manifests_run[0]).config.model
     assert "it exists" in error_line(capsys, "export", manifests_run[0], directory)
     assert "got an export" in error_line(capsys, "evaluate", directory)

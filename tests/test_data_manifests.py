@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flax_transformer.config import ManifestsData
-from flax_transformer.data import freight
-from flax_transformer.data.clerk import Clerk, slips
-from flax_transformer.data.manifests import load_manifests, score_manifests, to_json, unseen
+from flax_transformer.data.manifests import freight
+from flax_transformer.data.manifests.task import load_manifests, score_manifests, to_json, unseen
+from flax_transformer.data.manifests.templates import EmailTemplates, slips
 
 CONFIG = ManifestsData(train_size=2000, validation_size=100, test_size=100, max_items=4)
 SPLITS = load_manifests(CONFIG, seed=0)
@@ -146,7 +146,7 @@ def test_repeated_texts_and_records_are_left_out():
 
 def test_one_record_can_be_written_in_many_ways():
     manifest = freight.draw_manifest(np.random.default_rng(0), max_items=2, upper_case=False)
-    texts = {Clerk(np.random.default_rng(seed), noise=0.0).write(manifest) for seed in range(50)}
+    texts = {EmailTemplates(np.random.default_rng(seed), noise=0.0).write(manifest) for seed in range(50)}
     assert len(texts) == 50
 
 

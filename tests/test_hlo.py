@@ -2,7 +2,7 @@
 
 import pytest
 
-from flax_transformer.hlo import Collective, traffic
+from flax_transformer.planning.hlo import Collective, traffic
 
 PROGRAM = """HloModule jit_step, is_scheduled=true
 

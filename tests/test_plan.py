@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from flax_transformer import cli
+from flax_transformer.cli import main as cli
 from flax_transformer.config import ModelConfig
-from flax_transformer.flops import train_flops
-from flax_transformer.plan import CHIPS, Plan, _needed, advice
+from flax_transformer.planning.flops import train_flops
+from flax_transformer.planning.plan import CHIPS, Plan, _needed, advice
 from flax_transformer.presets import full_rows
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu, the extra tpu")
@@ -34,7 +34,7 @@ def test_what_does_not_fit_comes_with_advice():
     mesh = {"data": 4, "fsdp": 1, "model": 1}
     plan = Plan("v5e:2x2", 4, mesh, "xla", 1.0, False, 20e9, CHIPS["v5e"].hbm, 1e12, 8192)
     ways = " ".join(advice(plan, config))
-    for flag in ("--attention auto", "--mesh.fsdp 4", "--accumulation 2"):
+    for flag in ("--attention auto", "--mesh.fsdp 4", "--gradient-accumulation-steps 2"):
         assert flag in ways
     assert "--mesh.fsdp" not in " ".join(advice(replace(plan, mesh={"data": 1, "fsdp": 4, "model": 1}), config))
     assert advice(replace(plan, fits=True), config) == []
@@ -67,7 +67,7 @@ def test_without_the_compiler_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
 
 
 def run_plan(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flax_transformer.cli", "plan", *arguments]
+    command = [sys.executable, "-m", "flax_transformer", "plan", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
 
 

@@ -19,15 +19,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from flax_transformer import cli
+from flax_transformer.cli import main as cli
+from flax_transformer.cli.predict import plain_interrupts
 from flax_transformer.config import BatchConfig, GenerationConfig, ModelConfig, TokenizerConfig
 from flax_transformer.data.batches import Sequences
 from flax_transformer.data.constraint import json_constraint
 from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
-from flax_transformer.models import create_model
-from flax_transformer.predict import Prediction, Predictor
-from flax_transformer.training.run import save_classes
-from flax_transformer.weights import TOKENIZER_FILE, save_export
+from flax_transformer.decoding.predictor import Prediction, Predictor
+from flax_transformer.interop.export import save_export
+from flax_transformer.nn.models import create_model
 
 pytestmark = pytest.mark.usefixtures("compilation_cache")
 
@@ -67,10 +67,7 @@ def save_model(folder: Path, architecture: Any) -> Path:
         nnx.state(model, nnx.Param),
     )
     nnx.update(model, draw)
-    save_export(folder, model)
-    tokenizer.save(folder / TOKENIZER_FILE)
-    if architecture == "classifier":
-        save_classes(folder, CLASSES)
+    save_export(folder, model, tokenizer, CLASSES if architecture == "classifier" else ())
     return folder
 
 
@@ -112,9 +109,9 @@ def test_an_interrupt_that_jaxlib_makes_an_error_of_is_an_interrupt():
         except KeyboardInterrupt as interrupt:
             raise ValueError("static arguments should be comparable") from interrupt
 
-    with pytest.raises(KeyboardInterrupt), cli._plain_interrupts():
+    with pytest.raises(KeyboardInterrupt), plain_interrupts():
         compare()
-    with pytest.raises(ValueError, match="another"), cli._plain_interrupts():
+    with pytest.raises(ValueError, match="another"), plain_interrupts():
         raise ValueError("another")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -129,7 +126,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_never_been_stopped(
     assert [line["text"] for line in lines_of(whole)] == TEXTS
 
     arguments = [str(generator), "--file", str(texts), *SAMPLE, "--output", str(stopped)]
-    command = [sys.executable, "-m", "flax_transformer.cli", "predict", *arguments]
+    command = [sys.executable, "-m", "flax_transformer", "predict", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (stopped.exists() and stopped.stat().st_size):
         time.sleep(0.001)
@@ -347,7 +344,7 @@ def test_weights_that_are_not_finite_are_told(generator: Path, tmp_path: Path, c
 
 
 def test_a_closed_pipe_ends_quietly(generator: Path):
-    command = [sys.executable, "-m", "flax_transformer.cli", "predict", str(generator), *SAMPLE]
+    command = [sys.executable, "-m", "flax_transformer", "predict", str(generator), *SAMPLE]
     process = subprocess.Popen(
         command, cwd=ROOT, env=os.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

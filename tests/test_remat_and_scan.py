@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from flax_transformer import optim
 from flax_transformer.config import BatchConfig, ImdbData, ModelConfig, OptimizerConfig, TrainConfig
 from flax_transformer.data.batches import ClassifierBatch, Seq2SeqBatch
-from flax_transformer.models import create_model
-from flax_transformer.stack import stack_layers, unstack_layers
+from flax_transformer.interop.state_dict import get_weights
+from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
+from flax_transformer.nn.models import create_model
+from flax_transformer.training import optim
 from flax_transformer.training.step import TrainStep, batch_loss
-from flax_transformer.weights import get_weights
 
 ROWS, SOURCE, TARGET, VOCABULARY = 3, 7, 5, 29
 
@@ -77,7 +77,7 @@ def test_remat_and_scan_change_nothing(architecture: Any):
 
 def train(model: ModelConfig, *, steps: int = 4) -> tuple[list[float], dict[str, np.ndarray]]:
     """Losses and last weights; Adam with decoupled decay, which must find the vectors among stacked weights."""
-    optimizer = OptimizerConfig("adamw", learning_rate=1e-2, weight_decay=0.5, clip_norm=1.0)
+    optimizer = OptimizerConfig("adamw", learning_rate=1e-2, weight_decay=0.5, max_grad_norm=1.0)
     rng = np.random.default_rng(0)
     source = rng.integers(3, VOCABULARY, (ROWS, SOURCE)), np.array([SOURCE, 3, 1])
     batch = ClassifierBatch(*source, np.array([0, 1, 1]))

@@ -16,7 +16,7 @@ import optax
 import pytest
 from flax import nnx
 
-from flax_transformer import cli
+from flax_transformer.cli.train import parse_train_flags
 from flax_transformer.config import (
     BatchConfig,
     ClassificationData,
@@ -30,7 +30,8 @@ from flax_transformer.data.batches import ClassifierBatch
 from flax_transformer.errors import UserError
 from flax_transformer.training.checkpoint import Checkpoints, DamagedCheckpointError, fingerprint
 from flax_transformer.training.loop import train
-from flax_transformer.training.step import TrainState, TrainStep
+from flax_transformer.training.state import TrainState
+from flax_transformer.training.step import TrainStep
 
 pytestmark = [
     pytest.mark.usefixtures("compilation_cache"),
@@ -183,7 +184,7 @@ def test_a_run_that_diverges_ends_with_the_examples_of_its_last_batches(reviews:
         model=replace(MODEL, dropout=0.0),
         batch=BatchConfig(size=8, buckets=1, max_source_length=16),
         # The first step leads to weights that overflow.
-        optimizer=OptimizerConfig(learning_rate=1e38, warmup_steps=0, schedule="constant", clip_norm=0.0),
+        optimizer=OptimizerConfig(learning_rate=1e38, warmup_steps=0, schedule="constant", max_grad_norm=0.0),
         max_skipped=3,
     )
     config = replace(config, tokenizer=replace(config.tokenizer, vocab_size=300))
@@ -199,13 +200,13 @@ def test_a_run_that_diverges_ends_with_the_examples_of_its_last_batches(reviews:
 
 def test_resume_auto_starts_a_run_or_goes_on(tmp_path: Path):
     flags = ["--run", str(tmp_path), "--resume", "auto"]
-    assert cli._parse_train_flags("manifests", flags)[2] is False
+    assert parse_train_flags("manifests", flags)[2] is False
     save_config(replace(TrainConfig(), seed=7), tmp_path / "config.json")
-    config, folder, resume, _ = cli._parse_train_flags("manifests", flags)
+    config, folder, resume, _ = parse_train_flags("manifests", flags)
     assert (config.seed, folder, resume) == (7, tmp_path, True)
     # Alone it means yes, also before another flag.
-    assert cli._parse_train_flags("manifests", ["--resume", "--run", str(tmp_path)])[2] is True
-    assert cli._parse_train_flags("manifests", ["--run", str(tmp_path), "--seed", "1"])[2] is False
+    assert parse_train_flags("manifests", ["--resume", "--run", str(tmp_path)])[2] is True
+    assert parse_train_flags("manifests", ["--run", str(tmp_path), "--seed", "1"])[2] is False
 
 
 def test_a_run_goes_on_on_another_mesh(tmp_path: Path):

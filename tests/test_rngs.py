@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from flax_transformer.rngs import Rngs
+from flax_transformer.nn.kernels.rngs import Rngs
 
 
 def draw(kind: type[nnx.Rngs], key: jax.Array) -> list[jax.Array]:

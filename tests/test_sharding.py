@@ -19,10 +19,10 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 from kill_and_resume import FLAGS
 
 from flax_transformer.config import BatchConfig, MeshConfig, ModelConfig, TrainConfig
+from flax_transformer.distributed.mesh import MESH_AXES, constrain, partition
+from flax_transformer.distributed.sharding import check_batch, create_mesh, local_rows, state_shardings, undivided
 from flax_transformer.errors import UserError
-from flax_transformer.mesh import MESH_AXES, constrain, partition
-from flax_transformer.models import create_model
-from flax_transformer.training.sharding import check_batch, create_mesh, local_rows, state_shardings, undivided
+from flax_transformer.nn.models import create_model
 from flax_transformer.training.step import TrainStep
 
 ROOT = Path(__file__).parent.parent
@@ -91,11 +91,20 @@ def test_two_processes_are_one_with_all_their_devices():
 
 
 def train_in_two_processes(folder: Path, *flags: str) -> list[subprocess.Popen[str]]:
-    program = [sys.executable, "-W", "ignore", "-m", "flax_transformer.cli", "train", "manifests", *FLAGS, *flags]
-    more = ["--epochs", "4", "--run", str(folder), "--resume", "auto", "--processes.coordinator", free_address()]
+    program = [sys.executable, "-W", "ignore", "-m", "flax_transformer", "train", "manifests", *FLAGS, *flags]
+    more = [
+        "--epochs",
+        "4",
+        "--run",
+        str(folder),
+        "--resume",
+        "auto",
+        "--processes.coordinator-address",
+        free_address(),
+    ]
     return [
         subprocess.Popen(
-            [*program, *more, "--processes.count", "2", "--processes.index", str(index)],
+            [*program, *more, "--processes.num_processes", "2", "--processes.process_id", str(index)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -250,11 +259,11 @@ def test_heads_that_do_not_divide_are_refused():
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-    config = TrainConfig(batch=BatchConfig(size=12), accumulation=2)
+    config = TrainConfig(batch=BatchConfig(size=12), gradient_accumulation_steps=2)
     mesh: Any = AbstractMesh((2, 2, 1), MESH_AXES, (AxisType.Auto,) * 3)
-    with pytest.raises(UserError, match=r"mesh.data x mesh.fsdp x accumulation = 2 x 2 x 2, got 12"):
+    with pytest.raises(UserError, match=r"mesh.data x mesh.fsdp x gradient_accumulation_steps = 2 x 2 x 2, got 12"):
         check_batch(config, mesh)
-    check_batch(replace(config, accumulation=3), mesh)
+    check_batch(replace(config, gradient_accumulation_steps=3), mesh)
 
 
 def test_a_lone_process_loads_all_rows():

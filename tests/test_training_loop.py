@@ -26,7 +26,8 @@ from flax_transformer.training.input import prefetch
 from flax_transformer.training.loop import Result, Stopped, _is_evaluation_step, train
 from flax_transformer.training.report import Diverged, Report
 from flax_transformer.training.run import Run
-from flax_transformer.training.step import TrainState, TrainStep, _compiler_options
+from flax_transformer.training.state import TrainState
+from flax_transformer.training.step import TrainStep, _compiler_options
 
 pytestmark = pytest.mark.usefixtures("compilation_cache")
 
@@ -110,7 +111,7 @@ def stop_on_call(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: 
 def test_a_run_leaves_all_it_takes_to_use_it(finished: Result):
     folder = finished.run.folder
     names = {path.name for path in folder.iterdir()}
-    files = {"config.json", "tokenizer.json", "classes.json", "metrics.jsonl", "results.json"}
+    files = {"config.json", "tokenizer.json", "classes.json", "prediction.json", "metrics.jsonl", "results.json"}
     assert names == files | {"checkpoints", "tensorboard"}
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert results["test"] == finished.scores

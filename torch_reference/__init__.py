@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from torch_reference.models import Classifier, Seq2Seq
-from torch_reference.weights import load_export
+from torch_reference.interop.export import load_export
+from torch_reference.nn.models import Classifier, Seq2Seq
 
 
 def load(directory: str | os.PathLike[str]) -> Classifier | Seq2Seq:

@@ -59,7 +59,8 @@ def read_schema(path: Path) -> dict[str, Any]:
 def _table(index: Any, tokenizer: Tokenizer) -> Int32[np.ndarray, "states vocab"]:
     """The states of an outlines-core index, numbered from its first, and a last one behind the end token."""
     following: dict[int, dict[int, int]] = index.get_transitions()
-    names = [index.get_initial_state(), *(state for state in following if state != index.get_initial_state())]
+    # Sorted: the index comes in the order of a hash map, which is another in each process.
+    names = [index.get_initial_state(), *sorted(following.keys() - {index.get_initial_state()})]
     numbers = {name: number for number, name in enumerate(names)}
     table = np.full((len(names) + 1, tokenizer.vocab_size), -1, np.int32)
     for name, targets in following.items():

@@ -118,10 +118,10 @@ def _check_constraint(model: ModelConfig, config: GenerationConfig, constraint: 
 
 def padded_width(width: int, max_length: int) -> int:
     """The next of 16, 24, 32, 48, 64, 96, ...: few widths, so few compiled shapes, and at most half of one wasted."""
-    rung = 16
-    while rung < width:
-        rung = rung * 3 // 2 if rung & (rung - 1) == 0 else rung * 4 // 3
-    return min(rung, max_length)
+    padded = 16
+    while padded < width:
+        padded = padded * 3 // 2 if padded & (padded - 1) == 0 else padded * 4 // 3
+    return min(padded, max_length)
 
 
 def uniform_draws(seed: int, row_seeds: Sequence[int], length: int) -> Float32[np.ndarray, "batch {length}"]:

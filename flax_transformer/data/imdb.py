@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from flax_transformer.config import ImdbData
@@ -28,7 +29,10 @@ def load_imdb(config: ImdbData, seed: int) -> Splits:
     validation.
     """
     train, test = _read_file(Path(config.path)) if config.path is not None else _read_hub()
-    return _assignment_split(train + test, seed) if config.split == "assignment" else _official_split(train, test, seed)
+    split = (
+        _assignment_split(train + test, seed) if config.split == "assignment" else _official_split(train, test, seed)
+    )
+    return replace(split, files=(Path(config.path),)) if config.path is not None else split
 
 
 def clean_review(text: str) -> str:

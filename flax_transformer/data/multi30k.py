@@ -1,6 +1,6 @@
 """Multi30k, task 1 (Elliott et al., 2016): captions of images, English <-> German."""
 
-from collections.abc import Sequence
+import itertools
 from pathlib import Path
 
 from flax_transformer.config import Multi30kData
@@ -16,20 +16,23 @@ _FILES = ("train", "val", "test_2016_flickr")
 def load_multi30k(config: Multi30kData) -> Splits:
     """29,000 training, 1,014 validation and 1,000 test pairs, as published."""
     languages = config.direction.split("-")
+    files: list[tuple[Path, Path]] = []
     if config.path is None:
         splits = load_hub(HUB_ID, ("train", "validation", "test"), languages)
     else:
-        splits = [_read_aligned(Path(config.path), name, languages) for name in _FILES]
+        source, target = languages
+        folder = Path(config.path)
+        files = [(find_file(folder, f"{name}.{source}"), find_file(folder, f"{name}.{target}")) for name in _FILES]
+        splits = [_read_aligned(*pair) for pair in files]
     train, validation, test = (
         Examples([source.strip() for source, _ in pairs], [target.strip() for _, target in pairs]) for pairs in splits
     )
-    return Splits(train, validation, test)
+    return Splits(train, validation, test, files=tuple(itertools.chain.from_iterable(files)))
 
 
-def _read_aligned(folder: Path, name: str, languages: Sequence[str]) -> list[tuple[str, str]]:
-    paths = [find_file(folder, f"{name}.{language}") for language in languages]
-    sources, targets = (read_lines(path) for path in paths)
+def _read_aligned(source: Path, target: Path) -> list[tuple[str, str]]:
+    sources, targets = read_lines(source), read_lines(target)
     if not sources or len(sources) != len(targets):
         counts = f"{len(sources)} and {len(targets)}"
-        raise UserError(f"{paths[0]} and {paths[1]}: expected as many lines in one as in the other, got {counts}")
+        raise UserError(f"{source} and {target}: expected as many lines in one as in the other, got {counts}")
     return list(zip(sources, targets, strict=True))

@@ -30,11 +30,13 @@ def load_snips(config: SnipsData, seed: int) -> Splits:
     """
     if config.path is None:
         raise UserError("snips: expected --data.path, a folder with train.jsonl and test.jsonl (plain or .gz)")
-    train, test = (_read_frames(find_file(Path(config.path), name)) for name in ("train.jsonl", "test.jsonl"))
+    files = tuple(find_file(Path(config.path), name) for name in ("train.jsonl", "test.jsonl"))
+    train, test = map(_read_frames, files)
     distinct = first_of_each(train.sources, exclude=test.sources)
     size = min(_VALIDATION, len(distinct) // 10)
     validation, rest = set_aside([train.sources[i] for i in distinct], [size], seed)
-    return Splits(train.take([distinct[i] for i in rest]), train.take([distinct[i] for i in validation]), test)
+    kept, set_apart = (train.take([distinct[i] for i in part]) for part in (rest, validation))
+    return Splits(kept, set_apart, test, files=files)
 
 
 def _read_frames(path: Path) -> Examples:

@@ -1,6 +1,7 @@
 """Parts of a dataset that share no text."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -26,3 +27,54 @@ def set_aside(texts: Sequence[str], sizes: Sequence[int], seed: int) -> list[lis
     part_of = np.full(distinct, len(sizes))
     part_of[np.random.default_rng(seed).permutation(distinct)[: sum(sizes)]] = np.repeat(np.arange(len(sizes)), sizes)
     return [np.flatnonzero(part_of[text_of] == part).tolist() for part in range(len(sizes) + 1)]
+
+
+def split_by_content(
+    texts: Sequence[str], groups: Sequence[Hashable], wanted: Sequence[bool], seed: int
+) -> list[list[int]]:
+    """Indices of parts with about a tenth of the distinct texts each, then of the rest.
+
+    Where a text goes follows from a hash of it and the seed. So its copies go with it, blanks and capitals aside, the
+    order of the texts does not matter, and another text moves none. Two rules come before the hash, which matter where
+    texts are few: the rest keeps a text of each group, and a part that is wanted has at least one text.
+
+    Args:
+        groups: of each text, such as its class.
+        wanted: for each part, whether it is; one that is not is empty, and the others do not depend on it.
+
+    Raises :class:`UserError` where there are too few texts for the two rules.
+    """
+    keys = [folded(text) for text in texts]
+    place = {key: _place(key, seed) for key in keys}
+    rest = len(wanted)
+    part = {key: next((i for i in range(rest) if wanted[i] and i <= 10 * place[key] < i + 1), rest) for key in place}
+    members: dict[Hashable, set[str]] = {}
+    for key, group in zip(keys, groups, strict=True):
+        members.setdefault(group, set()).add(key)
+
+    def order(key: str) -> tuple[float, str]:
+        return place[key], key
+
+    kept = {max(of_group, key=order) for of_group in members.values()}
+    part |= dict.fromkeys(kept, rest)
+    free = sorted((key for key in part if part[key] == rest and key not in kept), key=order)
+    for number in range(rest):
+        if wanted[number] and number not in part.values():
+            if not free:
+                raise UserError(
+                    f"expected more than {len(kept)} distinct texts to split, got {len(part)}: "
+                    "each class keeps one to train on, and each part needs one"
+                )
+            part[free.pop(0)] = number
+    return [[i for i, key in enumerate(keys) if part[key] == number] for number in range(rest + 1)]
+
+
+def folded(text: str) -> str:
+    """The same for texts that differ in blanks and capitals only."""
+    return " ".join(text.split()).casefold()
+
+
+def _place(key: str, seed: int) -> float:
+    """In [0, 1), evenly spread."""
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, salt=seed.to_bytes(16, "big"))
+    return int.from_bytes(digest.digest(), "big") / 2**64

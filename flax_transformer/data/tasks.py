@@ -14,15 +14,22 @@ from flax_transformer.config import (
 )
 from flax_transformer.data.examples import Examples, Splits
 from flax_transformer.data.imdb import load_imdb
-from flax_transformer.data.manifests import MANIFEST_SCHEMA, load_manifests, score_manifests
+from flax_transformer.data.manifests.task import MANIFEST_SCHEMA, load_manifests, score_manifests
 from flax_transformer.data.multi30k import load_multi30k
 from flax_transformer.data.own import load_classification, load_seq2seq
 from flax_transformer.data.scoring import mean, score_translations
 from flax_transformer.data.snips import FRAME_SCHEMA, load_snips, score_frames
 
 
-def load_splits(config: DataConfig, seed: int) -> Splits:
-    """Raises :class:`UserError` for files that are missing, malformed or empty, and a hub that cannot be reached."""
+def load_splits(config: DataConfig, seed: int, classes: Sequence[str] = ()) -> Splits:
+    """A dataset in three parts.
+
+    Args:
+        classes: those of a run that exists, whose class ids these are. Without them the data decides.
+
+    Raises :class:`UserError` for files that are missing, malformed or empty, for labels that are not among the classes,
+    and a hub that cannot be reached.
+    """
     match config:
         case ManifestsData():
             return load_manifests(config, seed)
@@ -33,7 +40,7 @@ def load_splits(config: DataConfig, seed: int) -> Splits:
         case SnipsData():
             return load_snips(config, seed)
         case ClassificationData():
-            return load_classification(config, seed)
+            return load_classification(config, seed, classes)
         case Seq2SeqData():
             return load_seq2seq(config, seed)
     assert_never(config)

@@ -59,7 +59,7 @@ class Tokenizer:
         return self._backend.decode_batch([list(row) for row in ids], skip_special_tokens=True)
 
     def token_bytes(self) -> dict[int, bytes]:
-        """What each token but the special ones adds to a text.
+        """What each token but the special ones adds to a text, in the order of the ids.
 
         Raises :class:`UserError` where that depends on the tokens around it: for all but byte-level BPE.
         """
@@ -69,7 +69,7 @@ class Tokenizer:
         characters = {character: byte for byte, character in enumerate(_byte_characters())}
         return {
             token: bytes(characters[character] for character in text)
-            for text, token in self._backend.get_vocab().items()
+            for text, token in sorted(self._backend.get_vocab().items(), key=lambda entry: entry[1])
             if token not in special and characters.keys() >= set(text)
         }
 

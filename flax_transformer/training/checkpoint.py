@@ -1,5 +1,7 @@
 """The states of a run that are kept: the newest to go on from, and the best to use. Written by orbax, no pickle."""
 
+import itertools
+import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +17,9 @@ from jaxtyping import Array, UInt32
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from flax_transformer.config import TrainConfig, from_dict, to_dict
+from flax_transformer.distributed.processes import in_any_process, is_first_process, to_host, wait_for_all
 from flax_transformer.errors import UserError
-from flax_transformer.training.sharding import in_any_process, is_first_process, to_host, wait_for_all
-from flax_transformer.training.step import TrainState
+from flax_transformer.training.state import TrainState
 
 _KEPT = 2  # newest checkpoints: one to go on from, and one in case that the other is damaged
 _DAMAGED = ".damaged"
@@ -56,8 +58,8 @@ class Checkpoints:
 
     A save returns as soon as the arrays are copied to the host and is written in the background, under another name
     until it is complete; leaving the context waits for it. Beside its arrays each checkpoint holds the config of its
-    run, and no other config reads it, and a fingerprint of them, by which damage is told. Kept are the two newest and
-    the best.
+    run and its step, and is read for no others, and a fingerprint of the arrays, by which damage is told. Kept are the
+    two newest and the best.
 
     Args:
         folder: made if absent.
@@ -70,6 +72,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path, config: TrainConfig, metric: str) -> None:
         self._folder, self._config, self._metric = folder.absolute(), to_dict(config), metric
+        if self._folder.exists() and not self._folder.is_dir():
+            raise UserError(f"{self._folder}: expected a folder of checkpoints, got a file; move it away")
         best = BestN(get_metric_fn=self._value, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             best_fn=self._value, preservation_policy=AnyPreservationPolicy([LatestN(_KEPT), best])
@@ -148,7 +152,7 @@ class Checkpoints:
                 ),
             ),
             metrics=None if scores is None else {k: v for k, v in scores.items() if not isinstance(v, str)},
-            custom_metadata={"config": self._config},
+            custom_metadata={"config": self._config, "step": step},
         )
 
     def restore_newest(self, like: TrainState, say: Callable[[str], None]) -> tuple[int, TrainState | None]:
@@ -178,7 +182,7 @@ class Checkpoints:
         wait_for_all(f"damaged {step}")  # no process still reads it
         path = self._folder / str(step)
         if is_first_process():
-            path.rename(path.with_name(path.name + _DAMAGED))
+            path.rename(_free_name(path.with_name(path.name + _DAMAGED)))
         wait_for_all(f"set aside {step}")
         self._manager.reload()
 
@@ -202,11 +206,10 @@ class Checkpoints:
         return items.params
 
     def _has_fingerprints(self, step: int) -> bool:
-        """Checkpoints of version 0.1.0 may have none."""
         return (self._folder / str(step) / "fingerprints").is_dir()
 
     def _check(self, step: int, items: Any, **restored: Any) -> None:
-        if not self._has_fingerprints(step):
+        if "fingerprints" not in items:  # of version 0.1.0
             return
         saved, found = to_host((dict(items.fingerprints), {name: fingerprint(tree) for name, tree in restored.items()}))
         different = [name for name in found if found[name] != saved[name]]
@@ -237,7 +240,9 @@ class Checkpoints:
         # Read as a config, so that a field that came later has its default.
         found = to_dict(from_dict(TrainConfig, metadata["config"], str(path)))
         check_same_config(found, self._config, path)
-        if self._has_fingerprints(step):
+        if metadata.get("step", step) != step:
+            raise ValueError(f"it is of step {metadata['step']}")
+        if "step" in metadata or self._has_fingerprints(step):
             word = jax.ShapeDtypeStruct((), jnp.uint32, sharding=_whole_like(likes["params"]))
             likes = {**likes, "fingerprints": {"params": word, "opt_state": word}}
         arguments = {name: ocp.args.StandardRestore(jax.tree.map(_target, like)) for name, like in likes.items()}
@@ -245,6 +250,12 @@ class Checkpoints:
 
     def _value(self, scores: Mapping[str, float]) -> float:
         return scores[self._metric]
+
+
+def _free_name(path: Path) -> Path:
+    """``path``, or the first of ``path-2``, ``path-3``, ... that is not taken: a step may be damaged again."""
+    names = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return path if not os.path.lexists(path) else next(name for name in names if not os.path.lexists(name))
 
 
 def _target(like: Any) -> jax.ShapeDtypeStruct:

@@ -13,9 +13,9 @@ from flax_transformer.data.examples import Examples
 from flax_transformer.data.generation import Constraint
 from flax_transformer.data.tasks import score
 from flax_transformer.data.tokenizer import Tokenizer
-from flax_transformer.losses import classification_loss
-from flax_transformer.models import Classifier, Seq2Seq
-from flax_transformer.predict import Output, Predictor, one_behind
+from flax_transformer.decoding.predictor import Output, Predictor, one_behind
+from flax_transformer.nn.losses import classification_loss
+from flax_transformer.nn.models import Classifier, Seq2Seq
 from flax_transformer.training.step import evaluate_loss
 
 Predictions = list[str] | list[int]
@@ -30,7 +30,7 @@ class Evaluator:
 
     Args:
         generation: how to generate, and
-        constraint: what generated texts may look like; see :class:`flax_transformer.predict.Predictor`.
+        constraint: what generated texts may look like; see :class:`flax_transformer.decoding.predictor.Predictor`.
 
     Raises:
         UserError: a source is longer than the model can generate from.

@@ -18,27 +18,28 @@ from jax.sharding import Mesh
 from flax_transformer.config import TrainConfig, to_dict
 from flax_transformer.data.batches import Encoded, TrainingBatches, encode_examples
 from flax_transformer.data.examples import Examples
+from flax_transformer.data.fingerprint import fingerprint, require_same_data
 from flax_transformer.data.tasks import load_splits
 from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
+from flax_transformer.distributed.processes import is_first_process, to_host, wait_for_all
+from flax_transformer.distributed.sharding import (
+    bytes_per_device,
+    check_batch,
+    create_mesh,
+    local_rows,
+    place_rows,
+    undivided,
+)
 from flax_transformer.errors import UserError
-from flax_transformer.models import Classifier, Seq2Seq
+from flax_transformer.nn.models import Classifier, Seq2Seq
+from flax_transformer.outputs import check_new_folder
 from flax_transformer.training.checkpoint import check_same_config
 from flax_transformer.training.evaluate import Evaluator, Predictions, Scores
 from flax_transformer.training.input import prefetch
 from flax_transformer.training.report import Diverged, Report
-from flax_transformer.training.run import Run, require_new
-from flax_transformer.training.sharding import (
-    bytes_per_device,
-    check_batch,
-    create_mesh,
-    is_first_process,
-    local_rows,
-    place_rows,
-    to_host,
-    undivided,
-    wait_for_all,
-)
-from flax_transformer.training.step import TrainState, TrainStep
+from flax_transformer.training.run import Run
+from flax_transformer.training.state import TrainState
+from flax_transformer.training.step import TrainStep
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Stopped(Exception):  # noqa: N818, it is no error
         self.number, self.step = number, 0
 
 
-def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Result:
+def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> Result:
     """Train to the end, score the best checkpoint on the test split and write results.json.
 
     SIGINT and SIGTERM, where this is the main thread, finish the step and save. The same call with ``resume`` then goes
@@ -71,13 +72,17 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Result:
         resume: go on with the run in ``folder`` from its newest checkpoint.
 
     Raises:
-        UserError: bad input; or ``folder`` exists without ``resume``, or holds a run of another config.
+        UserError: bad input; or ``folder`` exists without ``resume``, or holds a run of another config or other data.
         Stopped: a signal came.
     """
+    folder = Path(folder)
     saved = Run.load(folder) if resume else None
     if saved is None:
-        require_new(folder)
-    splits = load_splits(config.data, config.seed)
+        check_new_folder(folder, "go on with --resume, or name another with --run")
+    splits = load_splits(config.data, config.seed, saved.classes if saved is not None else ())
+    record = fingerprint(splits)
+    if saved is not None:
+        require_same_data(folder, record)
     tokenizer = train_tokenizer(config.tokenizer, _texts(splits.train)) if saved is None else saved.tokenizer
     run = Run(folder, with_vocabulary(config, tokenizer, splits.classes), tokenizer, splits.classes)
     if saved is not None:
@@ -90,7 +95,7 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Result:
     check_batch(run.config, mesh)
     wait_for_all("ready")
     if saved is None and is_first_process():
-        run.save()
+        run.save(record)
     wait_for_all("saved")
 
     _fit(run, encoded, validation, mesh)
@@ -188,7 +193,7 @@ def _diverged(diverged: Diverged, batches: TrainingBatches, folder: Path) -> Use
         path.write_text(json.dumps(skipped) + "\n", encoding="utf-8")
     return UserError(
         f"{diverged}; {path} has the indices of their training examples; "
-        "try a lower optimizer.learning_rate, or optimizer.clip_norm=1"
+        "try a lower optimizer.learning_rate, or optimizer.max_grad_norm=1"
     )
 
 

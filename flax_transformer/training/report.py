@@ -152,12 +152,18 @@ class Report:
 
 def _drop_lines_after(path: Path, step: int) -> None:
     if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        # A line that was cut short by a crash has no newline.
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         rewritten = path.with_suffix(".new")
-        rewritten.write_text("".join(kept), encoding="utf-8")
+        rewritten.write_text("".join(line for line in lines if _is_line_until(line, step)), encoding="utf-8")
         rewritten.replace(path)  # at once: a run that is killed here loses no line
+
+
+def _is_line_until(line: str, step: int) -> bool:
+    """Whether it is a whole line of metrics: one that a crash cut short has no newline, or is no JSON."""
+    try:
+        return line.endswith("\n") and json.loads(line)["step"] <= step
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
 
 
 def format_scores(scores: Mapping[str, float | str]) -> str:

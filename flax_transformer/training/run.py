@@ -1,37 +1,34 @@
 """A run folder: config, tokenizer, classes and checkpoints, all that it takes to go on, evaluate and export."""
 
-import json
-import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flax import nnx
 from jax.sharding import Mesh
 
-from flax_transformer.config import (
-    BatchConfig,
-    ClassificationData,
-    ModelConfig,
-    Seq2SeqData,
-    TrainConfig,
-    load_config,
-    save_config,
-)
+from flax_transformer.config import ModelConfig, PredictionConfig, TrainConfig, load_config, save_config
+from flax_transformer.data.fingerprint import Record, save_record
 from flax_transformer.data.tasks import primary_metric
-from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer
+from flax_transformer.data.tokenizer import Tokenizer
+from flax_transformer.decoding.predictable import (
+    Predictable,
+    load_classes,
+    load_prediction_config,
+    load_tokenizer_of,
+    save_prediction_files,
+)
+from flax_transformer.distributed.sharding import on_mesh
 from flax_transformer.errors import UserError
-from flax_transformer.models import Classifier, Seq2Seq, create_model
-from flax_transformer.stack import stack_layers, unstack_layers
+from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE, Exported, save_export
+from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
+from flax_transformer.nn.models import Classifier, Seq2Seq, create_model
+from flax_transformer.outputs import check_new_folder, whole_folder
+from flax_transformer.runtime import require_precision
 from flax_transformer.training.checkpoint import Checkpoints
-from flax_transformer.training.sharding import on_mesh
-from flax_transformer.weights import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, load_export
-
-CLASSES_FILE = "classes.json"
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Predictable):
     """``config`` has the vocabulary of ``tokenizer`` filled in; ``classes`` names the class ids, empty for seq2seq."""
 
     folder: Path
@@ -39,23 +36,46 @@ class Run:
     tokenizer: Tokenizer
     classes: tuple[str, ...]
 
-    def save(self) -> None:
-        """Make the folder, under another name until it is whole: a run that is killed here leaves none behind."""
-        unfinished = self.folder.with_name(self.folder.name + ".new")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        self.tokenizer.save(unfinished / TOKENIZER_FILE)
-        save_classes(unfinished, self.classes)
-        save_config(self.config, unfinished / CONFIG_FILE)
-        unfinished.replace(self.folder)
+    def save(self, record: Record) -> None:
+        """Make the folder, which is there only once it is whole: a run that is killed here leaves none behind.
+
+        Args:
+            record: of the run's data, see :func:`flax_transformer.data.fingerprint.fingerprint`.
+
+        Raises:
+            UserError: something is there already, or it cannot be written.
+        """
+        with whole_folder(self.folder) as folder:
+            save_prediction_files(folder, self.tokenizer, self.classes, self.prediction_config)
+            save_record(record, folder)
+            save_config(self.config, folder / CONFIG_FILE)
 
     @classmethod
-    def load(cls, folder: Path) -> "Run":
-        """Raises :class:`UserError` where ``folder`` is no whole run folder."""
+    def load(cls, folder: str | Path) -> "Run":
+        """
+        Raises:
+            UserError: ``folder`` is no whole run folder.
+        """
+        folder = Path(folder)
         if not (folder / CONFIG_FILE).is_file():
             raise UserError(f"{folder}: expected a run folder, but there is no config.json in it; train one first")
+        if (folder / WEIGHTS_FILE).is_file():
+            raise UserError(f"{folder}: expected a run, got an export, which knows nothing of its training")
         config = load_config(TrainConfig, folder / CONFIG_FILE)
-        return cls(folder, config, load_tokenizer(folder / TOKENIZER_FILE), _load_classes(folder))
+        limits = load_prediction_config(folder)
+        tokenizer = load_tokenizer_of(folder, config.model, limits)
+        return cls(folder, config, tokenizer, load_classes(folder, config.model, limits))
+
+    @property
+    def model_config(self) -> ModelConfig:
+        return self.config.model
+
+    @property
+    def prediction_config(self) -> PredictionConfig:
+        batch, data = self.config.batch, self.config.data
+        # Where the task has no column of its own, its texts are called "text".
+        column = getattr(data, "text_column", None) or getattr(data, "source_column", "text")
+        return PredictionConfig(batch.max_source_length, batch.max_new_tokens, batch.size, data.task, column)
 
     def checkpoints(self) -> Checkpoints:
         return Checkpoints(self.folder / "checkpoints", self.config, primary_metric(self.config.data))
@@ -66,6 +86,7 @@ class Run:
         Raises:
             UserError: there is no checkpoint, or it is of another config or damaged.
         """
+        require_precision(self.config.model)
         with self.checkpoints() as checkpoints:
             step = checkpoints.best_step
             if step is None:
@@ -75,51 +96,27 @@ class Run:
             params = params if mesh is None else on_mesh(params, mesh)
             return unstack_layers(nnx.merge(graph, checkpoints.restore_params(step, params)))
 
+    def export(self, directory: str | Path) -> Exported:
+        """Write the best checkpoint as PyTorch reads it, with all that it takes to predict what the run predicts.
 
-class Exported(Run):
-    """An export folder in the place of a run. Of the training it knows nothing, so its lengths are the model's."""
+        Args:
+            directory: must not exist, or be empty.
 
-    @classmethod
-    def load(cls, folder: Path) -> "Exported":
-        """Raises :class:`UserError` where ``folder`` is no whole export."""
-        model = load_config(ModelConfig, folder / CONFIG_FILE)
-        is_classifier = model.architecture == "classifier"
-        config = TrainConfig(
-            data=ClassificationData() if is_classifier else Seq2SeqData(),
-            model=model,
-            batch=BatchConfig(max_source_length=model.max_length, max_target_length=model.max_length),
-        )
-        classes = _load_classes(folder) if is_classifier else ()
-        return cls(folder, config, load_tokenizer(folder / TOKENIZER_FILE), classes)
-
-    def best_model(self, mesh: Mesh | None = None) -> Classifier | Seq2Seq:
-        """On one device, whatever the mesh: an export is not what is being trained."""
-        return load_export(self.folder)
+        Raises:
+            UserError: it is taken, or cannot be written; or the run has no whole checkpoint.
+        """
+        check_new_folder(Path(directory))  # before the work
+        save_export(directory, self.best_model(), self.tokenizer, self.classes, self.prediction_config)
+        return Exported.load(directory)
 
 
-def load_trained(folder: Path) -> Run:
+def load_trained(folder: str | Path) -> Run | Exported:
     """A run or an export, whichever ``folder`` is.
 
     Raises:
         UserError: it is neither, or not whole.
     """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: expected the folder of a run or of an export, but there is none")
     return Exported.load(folder) if (folder / WEIGHTS_FILE).is_file() else Run.load(folder)
-
-
-def save_classes(folder: Path, classes: Sequence[str]) -> None:
-    text = json.dumps(classes, ensure_ascii=False, indent=2) + "\n"
-    (folder / CLASSES_FILE).write_text(text, encoding="utf-8")
-
-
-def _load_classes(folder: Path) -> tuple[str, ...]:
-    path = folder / CLASSES_FILE
-    try:
-        return tuple(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: expected a JSON list of class names ({error})") from error
-
-
-def require_new(folder: Path) -> None:
-    """Raises :class:`UserError` where something already stands at ``folder``, so that no run overwrites another."""
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise UserError(f"{folder}: the run folder exists; go on with --resume, or name another with --run")

@@ -1,6 +1,6 @@
 """The training step: model -> loss -> gradients -> optimizer, one jitted function whose state is donated."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,24 +10,16 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from flax_transformer.config import TrainConfig
-from flax_transformer.data.batches import ClassifierBatch, Seq2SeqBatch
-from flax_transformer.losses import classification_loss, seq2seq_loss, shift_target
-from flax_transformer.models import Classifier, Seq2Seq, create_model
-from flax_transformer.optim import create_optimizer, schedule
-from flax_transformer.rngs import Rngs
-from flax_transformer.stack import stack_layers, unstack_layers
-from flax_transformer.training.sharding import check_batch, create_mesh, on_mesh, row_sharding, state_shardings
+from flax_transformer.data.batches import Batch, ClassifierBatch, Seq2SeqBatch
+from flax_transformer.distributed.sharding import check_batch, create_mesh, on_mesh, row_sharding, state_shardings
+from flax_transformer.nn.kernels.rngs import Rngs
+from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
+from flax_transformer.nn.losses import classification_loss, seq2seq_loss, shift_target
+from flax_transformer.nn.models import Classifier, Seq2Seq, create_model
+from flax_transformer.training.optim import create_optimizer, schedule
+from flax_transformer.training.state import TrainState
 
-Batch = Seq2SeqBatch | ClassifierBatch
 Metrics = dict[str, Array]
-
-
-class TrainState(NamedTuple):
-    """All that a step changes."""
-
-    params: nnx.State
-    opt_state: Any
-    step: Int[Array, ""]
 
 
 def batch_loss(
@@ -40,7 +32,7 @@ def batch_loss(
             return classification_loss(logits, batch.labels, batch.source_lengths, label_smoothing)
         case Seq2Seq(), Seq2SeqBatch():
             decoder_input, labels, lengths = shift_target(batch.target, batch.target_lengths)
-            logits = model(batch.source, batch.source_lengths, decoder_input, lengths, rngs=rngs)
+            logits = model(batch.source, decoder_input, batch.source_lengths, lengths, rngs=rngs)
             return seq2seq_loss(logits, labels, lengths, label_smoothing)
     raise TypeError(f"expected a batch of the model's kind, got {type(batch).__name__} for {type(model).__name__}")
 
@@ -129,8 +121,9 @@ class TrainStep:
         count = jnp.maximum(count, 1)
         gradients = jax.tree.map(lambda gradient: gradient / count, gradients)
         grad_norm = optax.tree.norm(gradients)
-        updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
+            params: Any = optax.apply_updates(state.params, updates)
         is_finite = jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(is_finite, new, old), (params, opt_state), (state.params, state.opt_state)
@@ -155,7 +148,7 @@ class TrainStep:
             (loss_sum, count), gradients = jax.value_and_grad(loss, has_aux=True)(params, part, key)
             return loss_sum, count, gradients
 
-        parts = self.config.accumulation
+        parts = self.config.gradient_accumulation_steps
         if parts == 1:
             return gradient(batch, key)
 

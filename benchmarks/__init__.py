@@ -1,1 +1,0 @@
-"""Throughput, memory and scaling against peers; results/ holds dated records."""

@@ -1,0 +1,144 @@
+"""``bench attention``: time and memory of attention, forward and backward, against the length.
+
+Plain attention writes out its weights, so both grow with the square of the length; a flash kernel's memory is linear.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from flax_transformer.bench import plot as pictures
+from flax_transformer.bench.records import Record, describe_machine, thread_count
+from flax_transformer.bench.throughput import MAKERS
+from flax_transformer.bench.worker import Refused, Worker
+from flax_transformer.config import FloatDtype
+from flax_transformer.errors import UserError
+
+# Backend -> who makes it: of the JAX model, and PyTorch's plain and fused ones.
+BACKENDS: dict[str, tuple[str, str]] = {
+    "xla": ("flax_transformer.bench.attention_side:FlaxAttention", "xla"),
+    "cudnn": ("flax_transformer.bench.attention_side:FlaxAttention", "cudnn"),
+    "flash": ("flax_transformer.bench.attention_side:FlaxAttention", "flash"),
+    "torch-plain": ("flax_transformer.bench.attention_side:TorchAttention", "plain"),
+    "torch-sdpa": ("flax_transformer.bench.attention_side:TorchAttention", "fused"),
+}
+_FIT_FROM = 4  # points, the longest ones: short lengths measure what does not depend on the length
+
+
+def attention(
+    backends: tuple[str, ...] = ("xla", "cudnn", "flash", "torch-plain", "torch-sdpa"),
+    lengths: tuple[int, ...] | None = None,
+    dtype: FloatDtype = "float32",
+    batch: int = 1,
+    heads: int = 4,
+    head_dim: int = 64,
+    repeats: int = 5,
+    json: Path | None = None,
+    plot: Path | None = None,
+) -> int:
+    """Time and memory of attention, forward and backward, and the power of the length that each grows with.
+
+    Args:
+        backends: of the JAX model: xla, cudnn (GPU), flash (TPU); of PyTorch: torch-plain, torch-sdpa.
+        lengths: tokens, as queries and as keys; 128 to 8,192 if not given, on a GPU to 65,536. A backend stops where
+            its memory does.
+        dtype: of queries, keys and values.
+        batch: rows, all without padding.
+        heads: heads of each row.
+        head_dim: width of a head.
+        repeats: timed runs at each length; the median counts.
+        json: file for the record, or a folder that it is to be named in.
+        plot: a picture (.png).
+    """
+    unknown = sorted(set(backends) - BACKENDS.keys())
+    if unknown:
+        raise UserError(f"--backends: expected some of {', '.join(BACKENDS)}, got {', '.join(unknown)}")
+    lengths = _usual_lengths() if lengths is None else lengths
+    if min(lengths, default=0) < 1:
+        raise UserError(f"--lengths: expected whole numbers of at least 1, got {' '.join(map(str, lengths)) or 'none'}")
+    console = Console(width=None if Console().is_terminal else 160)
+    shape = {"batch": batch, "heads": heads, "head_dim": head_dim, "dtype": dtype}
+    results = {}
+    with console.status("starting") as status:
+        for name in dict.fromkeys(backends):
+            made_by, backend = BACKENDS[name]
+            worker = Worker(made_by, backend, shape, thread_count())
+            results[name] = _measure(
+                worker, sorted(set(lengths)), repeats, lambda s, name=name: status.update(f"{name} {s}")
+            )
+            worker.close()
+    record = Record("attention", dtype, shape | {"lengths": list(lengths)}, {"backends": results}, describe_machine())
+    print_table(record, console)
+    if json is not None:
+        console.print(f"record: {record.save(json)}", markup=False)
+    if plot is not None:
+        pictures.scaling(record, plot)
+    return 0
+
+
+def _usual_lengths() -> tuple[int, ...]:
+    worker = Worker(MAKERS["device"])
+    longest = 13 if worker.call("describe")["platform"] == "cpu" else 16
+    worker.close()
+    return tuple(2**power for power in range(7, longest + 1))
+
+
+def _measure(worker: Worker, lengths: list[int], repeats: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Lengths in rising order, so that the peak so far is the peak of the last."""
+    points, refused = [], None
+    for length in lengths:
+        say(f"at length {length}")
+        try:
+            points.append({"length": length, **worker.call("measure", length, repeats)})
+        except Refused as refusal:
+            refused = f"from length {length} on: {refusal}"
+            break
+    exponents = {key: fit_exponent([(p["length"], p[key]) for p in points]) for key in ("seconds", "memory")}
+    return {"points": points, "refused": refused, "exponents": exponents}
+
+
+def fit_exponent(points: list[tuple[float, float]]) -> float | None:
+    """The power b of ``y = a x^b``, by least squares in logarithms over the largest x; None for too few points."""
+    positive = [(x, y) for x, y in points if y > 0][-_FIT_FROM:]
+    if len(positive) < 2:
+        return None
+    x, y = np.log(np.array(positive)).T
+    return float(np.polyfit(x, y, 1)[0])
+
+
+def print_table(record: Record, console: Console) -> None:
+    shape = record.settings
+    table = Table(
+        title=f"attention, forward and backward: batch {shape['batch']}, {shape['heads']} heads of "
+        f"{shape['head_dim']}, {shape['dtype']}; {record.machine['device']}",
+        title_justify="left",
+        pad_edge=False,
+    )
+    table.add_column("length", justify="right")
+    backends = {name: own for name, own in record.results["backends"].items() if own["points"]}
+    for name in backends:
+        table.add_column(name, justify="right", no_wrap=True)
+    by_length = [{point["length"]: point for point in own["points"]} for own in backends.values()]
+    for length in shape["lengths"]:
+        cells = [
+            f"{points[length]['seconds'] * 1e3:,.1f} ms  {points[length]['memory'] / 2**20:,.0f} MiB"
+            if length in points
+            else ""
+            for points in by_length
+        ]
+        table.add_row(str(length), *cells)
+    table.add_section()
+    table.add_row("grows as", *(_growth(own["exponents"]) for own in backends.values()))
+    console.print(table)
+    for name, own in record.results["backends"].items():
+        if own["refused"]:
+            console.print(f"{name} took no part {own['refused']}", markup=False)
+
+
+def _growth(exponents: dict[str, float | None]) -> str:
+    time, memory = ("?" if exponents[key] is None else f"n^{exponents[key]:.2f}" for key in ("seconds", "memory"))
+    return f"{time}  {memory}"

@@ -1,0 +1,121 @@
+"""``bench plans``: what the TPU's own compiler says of many slices and settings, for the tables of docs/TPU.md."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+PLANS = Path("benchmarks", "results", "plans")
+# Topology -> its chips.
+_SLICES = {"v5e:2x4": 8, "v5p:2x2x2": 8, "v6e:4x4": 16, "v6e:16x16": 256}
+# Preset -> source tokens of a step on each chip (and as many of the target), and flags that it takes to fit a v5e.
+_LOADS: dict[str, tuple[int, tuple[str, ...]]] = {"base": (16_384, ()), "large": (8_192, ("--mesh.fsdp", "8"))}
+_LAYERS = {"unrolled": (), "unrolled, remat": ("--remat", "full"), "scan": ("--scan-layers",)}
+_LAYERS |= {"scan, remat": ("--scan-layers", "--remat", "full")}
+
+_DEPTHS = (6, 12, 24, 48)
+
+Job = tuple[str, list[str]]
+
+
+def plans(topologies: tuple[str, ...] = tuple(_SLICES), folder: Path = PLANS, limit: int | None = None) -> int:
+    """Compile training steps for TPU slices that need not be there; one that has its record already is left out.
+
+    Args:
+        topologies: of those in the tables.
+        folder: of the records.
+        limit: stop after so many; each takes minutes.
+    """
+    console = Console(stderr=True)
+    jobs = [job for job in [*_lengths(), *_depths()] if job[1][1] in topologies and not _file(folder, job[0]).exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for name, flags in track(jobs[:limit], "compiling", console=console):
+        command = [sys.executable, "-m", "flax_transformer", "plan", *flags, "--json", str(_file(folder, name))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            failed += 1
+            console.print(f"{name}: {done.stderr.strip()[-500:]}", markup=False)
+    return 1 if failed else 0
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"
+
+
+def _lengths() -> Iterator[Job]:
+    """Both presets on each slice, at three lengths, with plain and with flash attention."""
+    for preset, (tokens, more) in _LOADS.items():
+        for topology, chips in _SLICES.items():
+            for length in (512, 2048, 8192):
+                for attention in ("flash", "xla"):
+                    size = ("--batch", str(chips * tokens // length), "--length", str(length))
+                    flags = ["--topology", topology, "--preset", preset, *size, "--attention", attention, *more]
+                    yield f"{topology.replace(':', '-')}-{preset}-{length}-{attention}", flags
+
+
+def _depths() -> Iterator[Job]:
+    """The base model made deeper, on a v5e; without dropout, which takes no memory."""
+    for depth in _DEPTHS:
+        for name, more in _LAYERS.items():
+            flags = ["--topology", "v5e:2x4", "--layers", str(depth), "--batch", "256", "--dropout", "0", *more]
+            yield _depth_name(depth, name), flags
+
+
+def _depth_name(depth: int, layers: str) -> str:
+    return f"depth-{depth}-{layers.replace(', ', '-')}"
+
+
+def load_plans(folder: Path) -> dict[str, dict[str, Any]]:
+    """The records by name, as far as they are there."""
+    files = sorted(folder.glob("*.json"))
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+
+
+LENGTH_COLUMNS = ["slice", "preset", "length", "TFLOP per chip"]
+LENGTH_COLUMNS += [
+    f"{name}: {what}" for name in ("flash", "plain") for what in ("HBM", "GB moved", "minimum time", "MFU")
+]
+
+
+def length_rows(plans: dict[str, dict[str, Any]]) -> Iterable[list[str]]:
+    """A line for each slice, preset and length that has a record with flash attention."""
+    jobs = list(_lengths())
+    for (flash, flags), (plain, _) in zip(jobs[::2], jobs[1::2], strict=True):
+        if flash in plans:
+            flops = f"{plans[flash]['model_flops'] / 1e12:.2f}"
+            yield [flags[1], flags[3], flags[7], flops, *_cost(plans[flash]), *_cost(plans.get(plain))]
+
+
+def _cost(plan: dict[str, Any] | None) -> list[str]:
+    if plan is None:
+        return [""] * 4
+    if plan["step_time"] is None:  # the compiler gave up
+        return [_gib(plan), "", "", ""]
+    times = {"compute": plan["compute_time"], "HBM": plan["memory_time"], "links": plan["link_time"]}
+    slowest = max(times, key=lambda name: times[name])
+    least = f"{plan['step_time'] * 1e3:.0f} ms ({slowest})"
+    return [_gib(plan), f"{plan['hbm_bytes'] / 1e9:.0f}", least, f"{plan['mfu']:.0%}"]
+
+
+def _gib(plan: dict[str, Any]) -> str:
+    return f"{plan['hbm_needed'] / 2**30:.1f} GiB" + ("" if plan["fits"] else " (does not fit)")
+
+
+DEPTH_COLUMNS = ["layers", *(f"{name}: {what}" for name in _LAYERS for what in ("HBM", "compile time"))]
+
+
+def depth_rows(plans: dict[str, dict[str, Any]]) -> Iterable[list[str]]:
+    for depth in _DEPTHS:
+        own = [plans.get(_depth_name(depth, name)) for name in _LAYERS]
+        if any(own):
+            yield [f"{depth} + {depth}", *(cell for plan in own for cell in _depth_cells(plan))]
+
+
+def _depth_cells(plan: dict[str, Any] | None) -> list[str]:
+    return ["", ""] if plan is None else [_gib(plan), f"{plan['compile_seconds']:.0f} s"]

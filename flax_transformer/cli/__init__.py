@@ -1,0 +1,1 @@
+"""The ``flax-transformer`` command: one file a command."""

@@ -1,0 +1,92 @@
+"""What several commands share."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import tyro
+from tyro.conf import Positional
+
+from flax_transformer.cli.flags import CONFIG_FLAGS
+from flax_transformer.config import DATA_CONFIGS, BatchConfig, GenerationConfig
+from flax_transformer.errors import UserError
+
+if TYPE_CHECKING:
+    from flax_transformer.data.generation import Constraint
+    from flax_transformer.interop.export import Exported
+    from flax_transformer.training.run import Run
+
+PROGRAM = "flax-transformer"
+Flags = TypeVar("Flags", bound="RunFlags")
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """What evaluate and predict have in common."""
+
+    run: Positional[Path]
+    """folder of the run"""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """hold outputs to the JSON schema of the run's task, so that every one of them parses"""
+    schema: Path | None = None
+    """a file with a JSON schema to hold outputs to"""
+    batch_size: int = BatchConfig.size
+    """texts at a time"""
+    generation: Annotated[GenerationConfig, tyro.conf.arg(name="")] = field(default_factory=GenerationConfig)
+
+
+def load_run(
+    kind: type[Flags], name: str, description: str | None, arguments: Sequence[str]
+) -> tuple["Run | Exported", Flags]:
+    """The run comes first and is looked up first, since it gives the defaults of other flags."""
+    folder = next(iter(arguments), "--help")
+    run, defaults = None, dict[str, Any](run=tyro.MISSING)
+    if folder not in ("-h", "--help"):
+        from flax_transformer.training.run import load_trained
+
+        if folder.startswith("-"):
+            raise UserError(f"expected the folder of a run before all flags, got {folder}")
+        run = load_trained(Path(folder))
+        limits = run.prediction_config
+        defaults |= {"batch_size": limits.batch_size, "generation": GenerationConfig(limits.max_new_tokens)}
+    parsed: Any = tyro.cli(
+        kind,
+        default=kind(**defaults),
+        prog=f"{PROGRAM} {name}",
+        description=description,
+        args=arguments or ["--help"],
+        registry=CONFIG_FLAGS,
+    )
+    assert run is not None, "--help has ended the program"
+    flags = replace(parsed, generation=parsed.generation.build())
+    is_changed = flags.json or flags.schema or flags.generation != defaults["generation"]
+    if is_changed and run.model_config.architecture == "classifier":
+        raise UserError(f"{folder}: expected no flags of generation, since it is a classifier")
+    return run, flags
+
+
+def load_constraint(run: "Run | Exported", flags: RunFlags) -> "Constraint | None":
+    from flax_transformer.data.constraint import json_constraint, read_schema
+    from flax_transformer.data.tasks import json_schema
+
+    task = run.prediction_config.task
+    if not (flags.json or flags.schema):
+        return None
+    schema = read_schema(flags.schema) if flags.schema else task and json_schema(DATA_CONFIGS[task]())
+    if not schema:
+        raise UserError(f"--json: {flags.run} does not know the JSON of its outputs; give it with --schema FILE")
+    return json_constraint(schema, run.tokenizer)
+
+
+def require_absent(path: Path | None, instead: str = "") -> None:
+    if path is not None and path.exists():
+        raise UserError(f"{path}: expected a name that is not taken, but it exists; {instead}name another")
+
+
+def first_line(documented: Any) -> str:
+    return (documented.__doc__ or "").strip().splitlines()[0]
+
+
+def table(rows: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"  {name:<16}{text}" for name, text in rows]

@@ -1,0 +1,70 @@
+"""The ``flax-transformer`` command. What is heavy is imported where it is needed: ``--help`` answers at once."""
+
+import importlib
+import io
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from flax_transformer.cli.common import PROGRAM, table
+from flax_transformer.errors import UserError
+
+# The commands and what each does. Each is a function in the module of its name, takes its arguments and returns its
+# exit code.
+COMMANDS = {
+    "train": "Train a model on a task and score it on the test split.",
+    "evaluate": "Score the best checkpoint of a run.",
+    "predict": "Predict with the best checkpoint of a run, or with an export: a line of JSON for each text.",
+    "export": "Write a run's best checkpoint as PyTorch reads it, with all that it takes to predict.",
+    "verify": "Prove the PyTorch model of a run, an export or a preset equal to its JAX twin.",
+    "bench": "Time training, generation, attention and input, against PyTorch where it is installed.",
+    "plan": "Compile a training step for a TPU slice, without a TPU: the memory it takes, and how fast it can be.",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code. Where the user can fix what is wrong, that is 2 after one line on stderr."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    _write_utf8()
+    try:
+        code = _run(name, rest)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("error: expected more memory than there is; take a smaller model or batch", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped at once; what was saved before is kept", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader of the output, such as head, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:  # a full disk, a file that went away
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return code
+
+
+def _write_utf8() -> None:
+    """Whatever the locale: texts are of any language, and files of predictions are UTF-8 on every machine."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _run(name: str, rest: Sequence[str]) -> int:
+    if name in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if name not in COMMANDS:
+        raise UserError(f"expected a command, one of {', '.join(COMMANDS)}, got {name!r}")
+    command = getattr(importlib.import_module(f"flax_transformer.cli.{name}"), name)
+    return command(rest)
+
+
+def _overview() -> str:
+    lines = [f"usage: {PROGRAM} COMMAND ...", "", "commands (each explains itself with --help):"]
+    return "\n".join(lines + table(COMMANDS.items()))

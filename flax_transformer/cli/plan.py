@@ -1,0 +1,127 @@
+"""``flax-transformer plan``: whether a training step fits a TPU slice, and how fast it can be at best."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from flax_transformer.cli.common import PROGRAM
+from flax_transformer.cli.flags import CONFIG_FLAGS
+from flax_transformer.config import AttentionBackend, FloatDtype, MeshConfig, Remat, TrainConfig
+from flax_transformer.errors import UserError
+from flax_transformer.presets import PRESETS, SIZES, full_rows
+
+if TYPE_CHECKING:
+    from flax_transformer.planning.plan import Plan
+
+
+@dataclass(frozen=True)
+class PlanFlags:
+    topology: str
+    """chip and shape of the slice: v5e:2x4, v6e:16x16, v5p:2x2x2"""
+    preset: str = "base"
+    """base or large (Vaswani et al., 2017, table 3), or a task, whose default model is meant"""
+    layers: int | None = None
+    """of each stack; the preset's own number if not given"""
+    batch: int = 256
+    """rows of a batch, on all chips together"""
+    length: int = 512
+    """tokens of each source, and of each target"""
+    attention: AttentionBackend = "auto"
+    """auto takes the flash kernel where it can serve the request"""
+    dropout: float | None = None
+    """the preset's own if not given"""
+    dtype: FloatDtype = "bfloat16"
+    """of matrix products"""
+    remat: Remat = "none"
+    """what the backward pass of a layer computes again"""
+    scan_layers: tyro.conf.FlagCreatePairsOff[bool] = False
+    """train the layers as one loop"""
+    gradient_accumulation_steps: int = 1
+    """parts that a batch is cut into"""
+    json: Path | None = None
+    """file to write the plan to, too"""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+
+def plan(arguments: Sequence[str]) -> int:
+    """Print the plan, and write it as JSON if asked to.
+
+    Raises:
+        UserError: libtpu is not installed, or a flag is wrong.
+    """
+    parsed: Any = tyro.cli(
+        PlanFlags,
+        default=PlanFlags(topology=tyro.MISSING),
+        prog=f"{PROGRAM} plan",
+        description=__doc__,
+        args=list(arguments) or ["--help"],
+        registry=CONFIG_FLAGS,
+    )
+    flags: PlanFlags = replace(parsed, mesh=parsed.mesh.build())
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError("plan needs the TPU compiler, which is an extra: pip install 'flax-transformer[tpu]'")
+    # Before jax is loaded: compile on this machine's CPU, beside others who do, and look for no TPU around it.
+    os.environ.update(
+        JAX_PLATFORMS="cpu",
+        ALLOW_MULTIPLE_LIBTPU_LOAD="true",
+        TPU_SKIP_MDS_QUERY="1",
+        TPU_ACCELERATOR_TYPE="v5litepod-8",
+        TPU_WORKER_HOSTNAMES="localhost",
+        TPU_LIBRARY_LOG_LEVEL="3",
+    )
+
+    from flax_transformer.planning.plan import advice, make_plan
+
+    config = _config(flags)
+    account = make_plan(flags.topology, config)
+    print("\n".join([*_lines(account), *(f"- {way}" for way in advice(account, config))]))
+    if flags.json:
+        settings = {name: value for name, value in asdict(flags).items() if name != "json"}
+        record = {"settings": settings, **account.to_dict()}
+        flags.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _config(flags: PlanFlags) -> TrainConfig:
+    known = {**SIZES, **{task: presets["default"].model for task, presets in PRESETS.items()}}
+    if flags.preset not in known:
+        raise UserError(f"--preset: expected one of {', '.join(known)}, got {flags.preset!r}")
+    model = replace(known[flags.preset], dtype=flags.dtype, attention_backend=flags.attention)
+    model = replace(model, remat=flags.remat, scan_layers=flags.scan_layers)
+    if flags.layers is not None:
+        model = replace(model, num_encoder_layers=flags.layers, num_decoder_layers=flags.layers)
+    if flags.dropout is not None:
+        model = replace(model, dropout=flags.dropout)
+    config = full_rows(model, flags.batch, flags.length)
+    return replace(config, mesh=flags.mesh, gradient_accumulation_steps=flags.gradient_accumulation_steps)
+
+
+def _lines(plan: "Plan") -> Iterator[str]:
+    mesh = " x ".join(f"{name} {size}" for name, size in plan.mesh.items())
+    yield f"{plan.topology}: {plan.chips} chips, mesh {mesh}; compiled in {plan.compile_seconds:.0f} s"
+    yield f"attention          {plan.attention}"
+    verdict = "fits" if plan.fits else "does not fit"
+    yield f"HBM                {plan.hbm_needed / 2**30:.2f} of {plan.hbm / 2**30:.2f} GiB a chip: {verdict}"
+    yield f"FLOPs              {plan.model_flops:.3g} of the model's matrix products a chip"
+    if plan.hbm_bytes is None:
+        yield "what would make it fit:"
+        return
+    yield f"                   {plan.xla_flops:.3g} that XLA counts, which are those outside of kernels"
+    yield f"bytes              {plan.hbm_bytes:.3g} to and from HBM"
+    yield f"                   {plan.xla_bytes:.3g} that XLA counts, with those that stay on the chip"
+    for kind, collective in (plan.collectives or {}).items():
+        counted = f"{collective.count} x, {collective.bytes:.3g} bytes, {collective.sent:.3g} sent"
+        yield f"{kind:<19}{counted}"
+    times = {"compute": plan.compute_time, "HBM": plan.memory_time, "links": plan.link_time}
+    yield f"at best            {', '.join(f'{name} {_ms(seconds)}' for name, seconds in times.items())}"
+    yield f"a step             {_ms(plan.step_time)}: {plan.mfu:.0%} MFU, {plan.tokens_per_second:,.0f} tokens/s in all"
+
+
+def _ms(seconds: float | None) -> str:
+    return f"{1e3 * (seconds or 0.0):.1f} ms"

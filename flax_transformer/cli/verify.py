@@ -1,0 +1,20 @@
+"""``flax-transformer verify``: prove the PyTorch model equal to its JAX twin."""
+
+import importlib.util
+from collections.abc import Sequence
+
+import tyro
+
+from flax_transformer.cli.common import PROGRAM
+from flax_transformer.errors import UserError
+
+
+def verify(arguments: Sequence[str]) -> int:
+    """Prove the PyTorch model of a run, an export or a preset equal to its JAX twin."""
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("verify needs PyTorch, which is an extra: pip install 'flax-transformer[torch]'")
+    from flax_transformer.parity.verify import verify as command
+    from flax_transformer.runtime import set_up_jax
+
+    set_up_jax()
+    return tyro.cli(command, prog=f"{PROGRAM} verify", args=list(arguments))

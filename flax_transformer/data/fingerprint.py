@@ -1,0 +1,146 @@
+"""What a run knows of its data: a digest of each file and of each split, and a hash of each text.
+
+A score says something only of texts that the model has not seen, and a resumed run ends as the uninterrupted one does
+only on the same examples. Both are checked against the record that training leaves in the run folder.
+"""
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt64
+
+from flax_transformer.data.examples import Examples, Splits
+from flax_transformer.data.splitting import folded
+from flax_transformer.errors import UserError, warn
+
+DATA_FILE = "data.json"
+_SPLITS = ("train", "validation", "test")
+Record = dict[str, Any]
+
+
+def fingerprint(splits: Splits) -> Record:
+    """Plain JSON values: the digests of the files read, and of each split its rows, a digest and its texts' hashes."""
+    return {
+        "files": {str(path): _file_digest(path) for path in splits.files},
+        "splits": {name: _split_record(getattr(splits, name), splits.classes) for name in _SPLITS},
+    }
+
+
+def differences(old: Record, new: Record) -> dict[str, str]:
+    """Split -> what has changed in it, in words. Splits that are the same are left out."""
+    changed = [path for path, digest in new["files"].items() if old["files"].get(path) != digest]
+    cause = f" (changed: {', '.join(changed)})" if changed else ""
+    found = {}
+    for name in _SPLITS:
+        before, after = old["splits"][name], new["splits"][name]
+        if before["digest"] != after["digest"]:
+            found[name] = f"{name}: {_difference(_texts(before), _texts(after))}{cause}"
+    return found
+
+
+def trained_on(record: Record, examples: Examples) -> list[int]:
+    """Indices of the examples whose texts are in the training split of the record, blanks and capitals aside."""
+    return np.flatnonzero(np.isin(_text_hashes(examples.sources), _texts(record["splits"]["train"]))).tolist()
+
+
+def save_record(record: Record, folder: Path) -> None:
+    (folder / DATA_FILE).write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def load_record(folder: Path) -> Record | None:
+    """The record of a run; None of one that was trained before there were records.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = folder / DATA_FILE
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        differences(record, record)
+        for name in _SPLITS:
+            _texts(record["splits"][name])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: expected the record of the run's data, got something else ({error})") from error
+    return record
+
+
+def require_same_data(folder: Path, record: Record) -> None:
+    """Raises :class:`UserError` where a run to go on with was begun on other examples; it names what has changed."""
+    old = load_record(folder)
+    if old is None:
+        warn(f"{folder} has no {DATA_FILE}, so it cannot be checked whether its data is still the same")
+        return
+    changed = differences(old, record)
+    if changed:
+        raise UserError(
+            f"{folder}: expected the data that the run began with, got other {'; '.join(changed.values())}; "
+            "put the files back, or train on the new ones in another folder with --run"
+        )
+
+
+def check_evaluation_data(folder: Path, splits: Splits, split: str) -> None:
+    """Warn where a split is not the one that the run was made with, or shares texts with the training split.
+
+    Raises:
+        UserError: the split has changed, and the run was trained on most of its texts.
+    """
+    old = load_record(folder)
+    if old is None:
+        warn(f"{folder} has no {DATA_FILE}, so it cannot be checked whether it was trained on these texts")
+        return
+    changed = differences(old, fingerprint(splits)).get(split)
+    examples: Examples = getattr(splits, split)
+    seen = trained_on(old, examples)
+    share = f"{len(seen):,} of the {len(examples):,} texts of the {split} split"
+    if changed and 2 * len(seen) > len(examples):
+        raise UserError(
+            f"{folder}: expected texts to score that it was not trained on, but it was on {share}; {changed}"
+        )
+    if changed:
+        warn(f"the data is not that of the run, so neither is the score; {changed}")
+    if seen:
+        warn(f"{share} are among those that the run was trained on, which flatters the score")
+
+
+def _split_record(examples: Examples, classes: Sequence[str]) -> Record:
+    targets = [classes[target] for target in examples.targets] if classes else examples.targets
+    digest = hashlib.sha256()
+    for pair in zip(examples.sources, targets, strict=True):
+        for text in pair:
+            data = str(text).encode("utf-8", "surrogatepass")
+            digest.update(len(data).to_bytes(8, "big") + data)
+    hashes = _text_hashes(examples.sources).astype("<u8").tobytes()
+    return {"rows": len(examples), "digest": digest.hexdigest(), "texts": base64.b64encode(hashes).decode("ascii")}
+
+
+def _texts(split: Record) -> UInt64[np.ndarray, " rows"]:
+    return np.frombuffer(base64.b64decode(split["texts"], validate=True), "<u8")
+
+
+def _text_hashes(texts: Sequence[str]) -> UInt64[np.ndarray, " rows"]:
+    data = b"".join(
+        hashlib.blake2b(folded(text).encode("utf-8", "surrogatepass"), digest_size=8).digest() for text in texts
+    )
+    return np.frombuffer(data, "<u8")
+
+
+def _difference(old: UInt64[np.ndarray, " before"], new: UInt64[np.ndarray, " after"]) -> str:
+    before, after = Counter(old.tolist()), Counter(new.tolist())
+    if np.array_equal(old, new):
+        return f"the same {len(new):,} texts, spelled otherwise or with other targets"
+    if before == after:
+        return f"the same {len(new):,} texts in another order"
+    return f"{(after - before).total():,} texts added, {(before - after).total():,} removed"
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Freight manifests: e-mails in free text and the JSON record of each."""

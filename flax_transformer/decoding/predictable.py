@@ -1,0 +1,179 @@
+"""What can predict: the best checkpoint of a run, or an export. Both give the same predictions, in the same way."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from flax_transformer.config import (
+    BatchConfig,
+    GenerationConfig,
+    ModelConfig,
+    PredictionConfig,
+    load_config,
+    save_config,
+)
+from flax_transformer.data.batches import encode_examples
+from flax_transformer.data.examples import Examples
+from flax_transformer.data.generation import Constraint
+from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer
+from flax_transformer.decoding.predictor import Prediction, Predictor
+from flax_transformer.errors import UserError
+from flax_transformer.nn.models import Classifier, Seq2Seq
+
+TOKENIZER_FILE, CLASSES_FILE, PREDICTION_FILE = "tokenizer.json", "classes.json", "prediction.json"
+
+
+class Predictable(ABC):
+    """A trained model with all that its predictions follow from.
+
+    Attributes:
+        folder: where it was loaded from.
+        tokenizer: its own.
+        classes: the names of the class ids, in order; empty for seq2seq.
+    """
+
+    folder: Path
+    tokenizer: Tokenizer
+    classes: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def model_config(self) -> ModelConfig:
+        """Of the model that :meth:`best_model` gives."""
+
+    @property
+    @abstractmethod
+    def prediction_config(self) -> PredictionConfig:
+        """What predictions are held to."""
+
+    @abstractmethod
+    def best_model(self) -> Classifier | Seq2Seq:
+        """The model with its best weights, read anew from the folder.
+
+        Raises:
+            UserError: they are not there, or damaged.
+        """
+
+    @cached_property
+    def _model(self) -> Classifier | Seq2Seq:
+        return self.best_model()
+
+    def predict(
+        self,
+        texts: Sequence[str],
+        generation: GenerationConfig | None = None,
+        constraint: Constraint | None = None,
+        batch_size: int | None = None,
+    ) -> list[Prediction]:
+        """A prediction for each text, in order.
+
+        Args:
+            generation: how to generate; greedily, and at most as many tokens as the longest target in training, if not
+                given.
+            constraint: what generated texts may look like.
+            batch_size: texts at a time; as in training if not given.
+
+        Returns:
+            Predictions whose ``value`` is the generated text, or the name of the class.
+
+        Raises:
+            UserError: a text is longer than the model can generate from, or it cannot generate as it is told to.
+        """
+        if isinstance(texts, str):
+            raise UserError(f"texts: expected a list of texts, got the single text {texts[:40]!r}; write [text]")
+        if not texts:
+            return []
+        limits = self.prediction_config
+        batch = BatchConfig(batch_size or limits.batch_size, limits.max_source_length)
+        examples = Examples.unanswered(texts, self.model_config.architecture)
+        sources = encode_examples(examples, self.tokenizer, batch, training=False).sources
+        generation = generation or GenerationConfig(limits.max_new_tokens)
+        predictor = Predictor(self._model, self.tokenizer, batch, generation, constraint)
+        return [self.with_name(prediction) for prediction in predictor.predict(sources)]
+
+    def with_name(self, prediction: Prediction) -> Prediction:
+        """The prediction with the name of its class in place of the id."""
+        if not isinstance(prediction.value, int):
+            return prediction
+        return replace(prediction, value=self.classes[prediction.value])
+
+
+def save_prediction_files(folder: Path, tokenizer: Tokenizer, classes: Sequence[str], config: PredictionConfig) -> None:
+    """Write what a model needs beside its weights to predict: tokenizer, names of classes and limits."""
+    tokenizer.save(folder / TOKENIZER_FILE)
+    if classes:
+        text = json.dumps(classes, ensure_ascii=False, indent=2) + "\n"
+        (folder / CLASSES_FILE).write_text(text, encoding="utf-8")
+    hashes = {"tokenizer_sha256": _sha256(folder / TOKENIZER_FILE), "classes_sha256": _sha256(folder / CLASSES_FILE)}
+    save_config(replace(config, **hashes), folder / PREDICTION_FILE)
+
+
+def load_prediction_config(folder: Path) -> PredictionConfig | None:
+    """None in folders of version 0.1.0.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / PREDICTION_FILE
+    return load_config(PredictionConfig, path) if path.exists() else None
+
+
+def load_tokenizer_of(folder: Path, model: ModelConfig, config: PredictionConfig | None) -> Tokenizer:
+    """The tokenizer that the weights were trained with.
+
+    Raises:
+        UserError: it cannot be read, or is another one.
+    """
+    path = folder / TOKENIZER_FILE
+    tokenizer = load_tokenizer(path)
+    for name in ("pad_id", "bos_id", "eos_id"):
+        expected, found = getattr(model, name), getattr(tokenizer, name)
+        if expected != found:
+            raise UserError(f"{path}: expected the tokenizer of this model, whose {name} is {expected}, got {found}")
+    if tokenizer.vocab_size != model.source_vocab_size:
+        raise UserError(
+            f"{path}: expected the tokenizer of this model, with {model.source_vocab_size} entries, "
+            f"got one with {tokenizer.vocab_size}"
+        )
+    _check_unchanged(path, config.tokenizer_sha256 if config else "")
+    return tokenizer
+
+
+def load_classes(folder: Path, model: ModelConfig, config: PredictionConfig | None) -> tuple[str, ...]:
+    """The names of the class ids, in order; none for seq2seq.
+
+    Raises:
+        UserError: the file is missing, or damaged, or names other classes than the model has.
+    """
+    if model.architecture != "classifier":
+        return ()
+    path = folder / CLASSES_FILE
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: expected a JSON list of class names ({error})") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: expected a JSON list of class names, got {type(names).__name__}")
+    if len(names) != model.num_classes or len(set(names)) != len(names):
+        raise UserError(
+            f"{path}: expected {model.num_classes} different names, one for each class of the model, "
+            f"got {len(names)}, {len(set(names))} of them different"
+        )
+    _check_unchanged(path, config.classes_sha256 if config else "")
+    return tuple(names)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def _check_unchanged(path: Path, expected: str) -> None:
+    if expected and _sha256(path) != expected:
+        raise UserError(
+            f"{path}: expected the file that was written with the weights, but it was changed since; "
+            f"bring it back, or delete {path.with_name(PREDICTION_FILE)} to take it as it is"
+        )

@@ -1,0 +1,164 @@
+"""Predictions for any number of texts, sorted by length on their way through the model and given back in order."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from flax_transformer.config import BatchConfig, GenerationConfig
+from flax_transformer.data.batches import Sequences
+from flax_transformer.data.generation import Constraint, check_settings, padded_width
+from flax_transformer.data.tokenizer import Tokenizer
+from flax_transformer.decoding.generate import Generation, generate, read_tokens
+from flax_transformer.errors import UserError
+from flax_transformer.nn.models import Classifier, Seq2Seq
+
+# Batches whose texts are sorted together: enough that those of a batch are of like length, little to lose when stopped.
+_BATCHES_AT_ONCE = 16
+# What the device makes of a batch: texts, or the log-probability of each class.
+Output = Generation | Float[Array, "batch classes"]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is said of one text."""
+
+    # a generated text, or the id of a class
+    value: str | int
+    # log-probability of the text, of beam search divided by the length penalty; or probability of the class
+    score: float
+    # of generated texts: False where the limit cut it off
+    complete: bool = True
+    # of beam search with n_best > 1: the next best
+    alternatives: tuple["Prediction", ...] = ()
+
+
+class Predictor:
+    """A model ready to predict.
+
+    Args:
+        config: gives the rows of a batch.
+        generation: how to generate; ``config.max_new_tokens`` tokens greedily if not given.
+        constraint: what generated texts may look like.
+
+    Raises:
+        UserError: the model cannot generate as it is told to.
+    """
+
+    def __init__(
+        self,
+        model: Classifier | Seq2Seq,
+        tokenizer: Tokenizer,
+        config: BatchConfig,
+        generation: GenerationConfig | None = None,
+        constraint: Constraint | None = None,
+    ) -> None:
+        self.model, self._tokenizer, self._size, self._constraint = model, tokenizer, config.size, constraint
+        self._generation = generation or GenerationConfig(config.max_new_tokens)
+        if isinstance(model, Seq2Seq):
+            check_settings(model.config, self._generation, constraint)
+
+    def predict(
+        self, sources: Sequences, first: int = 0, on_progress: Callable[[int], None] = lambda count: None
+    ) -> Iterator[Prediction]:
+        """A prediction for each source from number ``first`` on, in order, as soon as those of its window are made.
+
+        They are those of a call with ``first=0``: what a source is drawn by, and batched with, follows from its number.
+
+        Args:
+            on_progress: told the number of new predictions of each batch that is done.
+
+        Raises:
+            UserError: the model's logits are not finite.
+        """
+        count = len(sources.lengths)
+        window = _BATCHES_AT_ONCE * self._size
+        for start in range(first - first % window, count, window):
+            found: dict[int, Prediction] = {}
+            for predictions in self._predict_window(sources, np.arange(start, min(start + window, count))):
+                found |= predictions
+                on_progress(sum(index >= first for index in predictions))
+            yield from (found[index] for index in range(max(first, start), start + len(found)))
+
+    def _predict_window(
+        self, sources: Sequences, window: Int[np.ndarray, " window"]
+    ) -> Iterator[dict[int, Prediction]]:
+        """Predictions by number, a batch at a time, short sources first."""
+        by_length = window[np.argsort(sources.lengths[window], kind="stable")]
+        # A few texts do not fill a batch; powers of two keep the shapes few.
+        size = min(self._size, 1 << (len(window) - 1).bit_length())
+        batches = (by_length[start : start + size] for start in range(0, len(window), size))
+        for indices, output in one_behind((indices, self._start_rows(sources, indices, size)) for indices in batches):
+            yield dict(zip(indices.tolist(), self.read(output), strict=False))  # filler is left over
+
+    def _start_rows(self, sources: Sequences, indices: Int[np.ndarray, " rows"], size: int) -> Output:
+        """The last batch is filled up, so that it is no shape of its own."""
+        rows = np.pad(indices, (0, size - len(indices)), constant_values=-1)
+        width = padded_width(int(sources.lengths[indices].max()), self.model.config.max_length)
+        return self.start(*sources.padded(rows, width, self.model.config.pad_id), rows)
+
+    def start(
+        self,
+        source: Int[np.ndarray, "batch source"],
+        source_lengths: Int[np.ndarray, " batch"],
+        numbers: Int[np.ndarray, " batch"],
+    ) -> Output:
+        """A batch on its way: dispatched, not waited for. ``numbers`` of the texts are what their draws follow from."""
+        if isinstance(self.model, Classifier):
+            return _classify(self.model, jnp.asarray(source), jnp.asarray(source_lengths))
+        seeds = np.maximum(numbers, 0).tolist()  # filler has none
+        return generate(
+            self.model, source, source_lengths, self._generation, constraint=self._constraint, row_seeds=seeds
+        )
+
+    def read(self, output: Output) -> list[Prediction]:
+        """Wait for a batch; one prediction for each row, filler too.
+
+        Raises:
+            UserError: the model's logits are not finite.
+        """
+        return self._read_texts(output) if isinstance(output, Generation) else _read_classes(output)
+
+    def _read_texts(self, output: Generation) -> list[Prediction]:
+        texts = self._tokenizer.decode(read_tokens(output))
+        scores, complete = np.asarray(output.scores).tolist(), np.asarray(output.stopped_by_eos).tolist()
+        each = [Prediction(*fields) for fields in zip(texts, scores, complete, strict=True)]
+        n_best = self._generation.n_best
+        groups = (each[start : start + n_best] for start in range(0, len(each), n_best))
+        # Where the search found fewer than n_best outputs, the rest have a score of -inf.
+        return [
+            replace(best, alternatives=tuple(other for other in others if other.score > -np.inf))
+            for best, *others in groups
+        ]
+
+
+@nnx.jit
+def _classify(
+    model: Classifier, source: Int[Array, "batch source"], source_lengths: Int[Array, " batch"]
+) -> Float[Array, "batch classes"]:
+    logits = model(source, source_lengths)
+    return jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+
+
+def _read_classes(log_probabilities: Float[Array, "batch classes"]) -> list[Prediction]:
+    probabilities = np.exp(np.asarray(log_probabilities))
+    if np.isnan(probabilities).any():
+        raise UserError("the model's logits are not finite; are its weights?")
+    best = probabilities.argmax(axis=1).tolist()
+    return [Prediction(*fields) for fields in zip(best, probabilities.max(axis=1).tolist(), strict=True)]
+
+
+def one_behind(items: Iterable[Item]) -> Iterator[Item]:
+    """The same items, each handed out once the next one is made: the device works while the host reads."""
+    waiting: list[Item] = []
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.pop(0)
+    yield from waiting

@@ -1,0 +1,1 @@
+"""One model on many devices and in several processes."""

@@ -1,0 +1,1 @@
+"""The weights in PyTorch's names and layouts, and export folders."""

@@ -1,0 +1,152 @@
+"""Scaled dot-product attention and its multi-head layer (Vaswani et al., 2017, section 3.2)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from flax_transformer.config import ModelConfig
+from flax_transformer.intermediates import record
+from flax_transformer.nn.dropout import Dropout
+from flax_transformer.nn.kernels.backends import choose_backend
+from flax_transformer.nn.kernels.flash import cudnn_attention, flash_attention
+from flax_transformer.nn.linear import Linear
+from flax_transformer.nn.masks import AttentionMask
+from flax_transformer.nn.positions import apply_rope
+
+
+class KeyValue(NamedTuple):
+    """Projected keys and values: of the memory, or of the tokens decoded so far.
+
+    Heads come first, as matrix products read them: otherwise each new token would transpose the whole of both again.
+    """
+
+    key: Float[Array, "batch heads keys head_dim"]
+    value: Float[Array, "batch heads keys head_dim"]
+
+
+def attention_weights(
+    query: Float[Array, "batch queries heads head_dim"],
+    key: Float[Array, "batch keys heads head_dim"],
+    mask: AttentionMask,
+) -> Float[Array, "batch heads queries keys"]:
+    """``softmax(q k^T / sqrt(head_dim))`` over the keys that the mask allows, in at least float32.
+
+    A query that may attend to no key has zero weights, and finite gradients.
+    """
+    dtype = jnp.promote_types(query.dtype, jnp.float32)
+    query, key = jnp.swapaxes(query, 1, 2), jnp.swapaxes(key, 1, 2)  # (batch, heads, length, head_dim)
+    # Both contracted over their last axis: a key with its axes swapped would be copied on CPU.
+    scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=dtype) * query.shape[-1] ** -0.5
+    allowed = mask.materialize(scores.shape[-2], scores.shape[-1])
+    if allowed is None:
+        return jax.nn.softmax(scores, axis=-1)
+    weights = jax.nn.softmax(jnp.where(allowed, scores, jnp.finfo(dtype).min), axis=-1)
+    return jnp.where(allowed, weights, 0)
+
+
+def plain_attention(
+    query: Float[Array, "batch queries heads head_dim"],
+    key: Float[Array, "batch keys heads head_dim"],
+    value: Float[Array, "batch keys heads head_dim"],
+    mask: AttentionMask,
+    on_weights: Callable[[Array], Array] = lambda weights: weights,
+) -> Float[Array, "batch queries heads head_dim"]:
+    """Attention with its weights written out; ``on_weights`` may drop some of them."""
+    weights = on_weights(attention_weights(query, key, mask)).astype(value.dtype)
+    return jnp.swapaxes(jnp.matmul(weights, jnp.swapaxes(value, 1, 2)), 1, 2)
+
+
+class MultiHeadAttention(nnx.Module):
+    """``concat_h(softmax(q_h k_h^T / sqrt(head_dim)) v_h) W_o`` with q = x W_q, k = memory W_k, v = memory W_v.
+
+    Keys and values are projected by :meth:`project` and passed in, so that a full pass, cached decoding and a memory
+    that is projected once are the same code. torch.nn.MultiheadAttention packs W_q, W_k and W_v into one matrix and
+    stores each transposed.
+
+    Args:
+        config: gives d_model, num_heads, attention_dropout and the attention backend.
+        is_self_attention: queries and keys come from one sequence, so that rope applies.
+    """
+
+    def __init__(self, config: ModelConfig, *, is_self_attention: bool, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.uses_rope = is_self_attention and config.positions == "rope"
+        # torch.nn.MultiheadAttention starts all its biases at zero.
+        packed = {"axes": ("embed", "heads"), "packed": True, "zero_bias": True}
+        self.query = Linear(config.d_model, config.d_model, config, rngs=rngs, **packed)
+        self.key = Linear(config.d_model, config.d_model, config, rngs=rngs, **packed)
+        self.value = Linear(config.d_model, config.d_model, config, rngs=rngs, **packed)
+        self.output = Linear(config.d_model, config.d_model, config, axes=("heads", "embed"), zero_bias=True, rngs=rngs)
+        self.dropout = Dropout(config.attention_dropout)
+
+    def _split_heads(self, x: Float[Array, "batch length d_model"]) -> Float[Array, "batch length heads head_dim"]:
+        return x.reshape(*x.shape[:2], self.config.num_heads, self.config.head_dim)
+
+    def _apply_rope(self, x: Array, offset: int | Int[Array, ""]) -> Array:
+        return apply_rope(x, offset, self.config.max_length) if self.uses_rope else x
+
+    @jax.named_scope("project")
+    def project(self, memory: Float[Array, "batch keys d_model"], offset: int | Int[Array, ""] = 0) -> KeyValue:
+        """Keys and values of a sequence.
+
+        Args:
+            memory: the sequence that is attended to, (batch, keys, d_model).
+            offset: position of its first token, for rope.
+
+        Returns:
+            Keys and values, each (batch, heads, keys, head_dim).
+        """
+        key = record(self, "key", self._apply_rope(self._split_heads(self.key(memory)), offset))
+        value = record(self, "value", self._split_heads(self.value(memory)))
+        return KeyValue(jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2))
+
+    @jax.named_scope("attention")
+    def __call__(
+        self,
+        x: Float[Array, "batch queries d_model"],
+        memory: KeyValue,
+        mask: AttentionMask,
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch queries d_model"]:
+        """
+        Args:
+            x: the sequence that attends, (batch, queries, d_model).
+            memory: keys and values from :meth:`project`.
+            mask: which keys each query may attend to.
+            rngs: with a ``dropout`` stream, to drop attention weights; None in evaluation.
+
+        Returns:
+            What each query attended to, (batch, queries, d_model).
+
+        Raises:
+            UserError: the config names an attention backend that cannot serve the request.
+
+        Example:
+            >>> attention = MultiHeadAttention(ModelConfig(d_model=8), is_self_attention=True, rngs=nnx.Rngs(0))
+            >>> x = jnp.ones((2, 5, 8))
+            >>> attention(x, attention.project(x), AttentionMask(causal=True)).shape
+            (2, 5, 8)
+        """
+        query = record(self, "query", self._apply_rope(self._split_heads(self.query(x)), mask.query_offset))
+        key, value = jnp.swapaxes(memory.key, 1, 2), jnp.swapaxes(memory.value, 1, 2)
+        drops_weights = rngs is not None and self.config.attention_dropout > 0
+        match choose_backend(self.config.attention_backend, query, key, mask, drops_weights):
+            case "cudnn":
+                heads = cudnn_attention(query, key, value, mask)
+            case "flash":
+                heads = flash_attention(query, key, value, mask)
+            case _:
+                heads = plain_attention(
+                    query,
+                    key,
+                    value,
+                    mask,
+                    lambda weights: self.dropout(record(self, "weights", weights), rngs),
+                )
+        heads = record(self, "heads", heads)
+        return self.output(heads.reshape(*x.shape[:2], self.config.d_model))

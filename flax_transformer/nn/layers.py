@@ -1,0 +1,300 @@
+"""Encoder and decoder layers and stacks (Vaswani et al., 2017, section 3.1), post-LN or pre-LN."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from flax_transformer.config import ModelConfig
+from flax_transformer.distributed.mesh import constrain
+from flax_transformer.intermediates import record
+from flax_transformer.nn.attention import KeyValue, MultiHeadAttention
+from flax_transformer.nn.dropout import Dropout
+from flax_transformer.nn.kernels.scan import apply_layers, create_layers
+from flax_transformer.nn.linear import Linear, layer_norm
+from flax_transformer.nn.masks import AttentionMask
+
+Sequences = Float[Array, "batch length d_model"]
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "silu": jax.nn.silu,
+}
+
+
+class FeedForward(nnx.Module):
+    """``W_2 dropout(activation(W_1 x))``, at each position alike (section 3.3).
+
+    Args:
+        config: gives d_model, d_ff, activation and dropout.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.activation = config.activation
+        self.up_proj = Linear(config.d_model, config.d_ff, config, axes=("embed", "hidden"), rngs=rngs)
+        self.down_proj = Linear(config.d_ff, config.d_model, config, axes=("hidden", "embed"), rngs=rngs)
+        self.dropout = Dropout(config.dropout)
+
+    @jax.named_scope("feed_forward")
+    def __call__(self, x: Sequences, rngs: nnx.Rngs | None = None) -> Sequences:
+        """
+        Args:
+            x: (batch, length, d_model).
+            rngs: with a ``dropout`` stream; None in evaluation.
+
+        Returns:
+            (batch, length, d_model).
+
+        Example:
+            >>> FeedForward(ModelConfig(d_model=8, d_ff=16), rngs=nnx.Rngs(0))(jax.numpy.ones((2, 5, 8))).shape
+            (2, 5, 8)
+        """
+        hidden = record(self, "hidden", ACTIVATIONS[self.activation](self.up_proj(x)))
+        return self.down_proj(self.dropout(hidden, rngs))
+
+
+class Residual(nnx.Module):
+    """The norm, the dropout and the addition around a sublayer ``f``::
+
+        x = residual.add(x, f(residual.prepare(x)), rngs)
+
+    is ``norm(x + dropout(f(x)))`` in post-LN and ``x + dropout(f(norm(x)))`` in pre-LN (Xiong et al., 2020, figure 1).
+
+    Args:
+        config: gives d_model, norm_first, norm_eps and dropout.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.norm_first = config.norm_first
+        self.norm = layer_norm(config, rngs=rngs)
+        self.dropout = Dropout(config.dropout)
+
+    def prepare(self, x: Sequences) -> Sequences:
+        """The input of the sublayer, (batch, length, d_model)."""
+        return self.norm(x) if self.norm_first else x
+
+    def add(self, x: Sequences, output: Sequences, rngs: nnx.Rngs | None = None) -> Sequences:
+        """The sublayer's ``output`` added to ``x``, (batch, length, d_model), in the dtype of ``x``."""
+        x = x + self.dropout(output, rngs).astype(x.dtype)
+        x = x if self.norm_first else self.norm(x)
+        return record(self, "output", constrain(x, "batch", None, None))
+
+
+class EncoderLayer(nnx.Module):
+    """Self-attention, then feed-forward, each with its :class:`Residual`.
+
+    Args:
+        config: of the model.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.self_attention = MultiHeadAttention(config, is_self_attention=True, rngs=rngs)
+        self.self_attention_residual = Residual(config, rngs=rngs)
+        self.feed_forward = FeedForward(config, rngs=rngs)
+        self.feed_forward_residual = Residual(config, rngs=rngs)
+
+    @jax.named_scope("encoder_layer")
+    def __call__(self, x: Sequences, mask: AttentionMask, rngs: nnx.Rngs | None = None) -> Sequences:
+        """
+        Args:
+            x: (batch, length, d_model).
+            mask: which tokens may be attended to.
+            rngs: with a ``dropout`` stream; None in evaluation.
+
+        Returns:
+            (batch, length, d_model).
+
+        Example:
+            >>> layer = EncoderLayer(ModelConfig(d_model=8, d_ff=16), rngs=nnx.Rngs(0))
+            >>> layer(jax.numpy.ones((2, 5, 8)), AttentionMask()).shape
+            (2, 5, 8)
+        """
+        h = self.self_attention_residual.prepare(x)
+        h = self.self_attention(h, self.self_attention.project(h), mask, rngs=rngs)
+        x = self.self_attention_residual.add(x, h, rngs)
+
+        h = self.feed_forward_residual.prepare(x)
+        return self.feed_forward_residual.add(x, self.feed_forward(h, rngs), rngs)
+
+
+class DecoderLayer(nnx.Module):
+    """Causal self-attention, attention to the memory, then feed-forward, each with its :class:`Residual`.
+
+    Args:
+        config: of the model.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.self_attention = MultiHeadAttention(config, is_self_attention=True, rngs=rngs)
+        self.self_attention_residual = Residual(config, rngs=rngs)
+        self.cross_attention = MultiHeadAttention(config, is_self_attention=False, rngs=rngs)
+        self.cross_attention_residual = Residual(config, rngs=rngs)
+        self.feed_forward = FeedForward(config, rngs=rngs)
+        self.feed_forward_residual = Residual(config, rngs=rngs)
+
+    @jax.named_scope("decoder_layer")
+    def __call__(
+        self,
+        x: Sequences,
+        memory: KeyValue,
+        mask: AttentionMask,
+        memory_mask: AttentionMask,
+        rngs: nnx.Rngs | None = None,
+        cache: KeyValue | None = None,
+    ) -> tuple[Sequences, KeyValue]:
+        """The whole target, or its next tokens given a cache of the earlier ones.
+
+        Args:
+            x: (batch, length, d_model).
+            memory: from ``cross_attention.project``.
+            mask: of self-attention; its offset is the position of the first token of ``x``.
+            memory_mask: of cross-attention.
+            rngs: with a ``dropout`` stream; None in evaluation.
+            cache: keys and values of the tokens before ``x``, with room for those of ``x``.
+
+        Returns:
+            The output, (batch, length, d_model), and the keys and values of self-attention: the cache with those of
+            ``x`` written in.
+
+        Example:
+            >>> layer = DecoderLayer(ModelConfig(d_model=8, d_ff=16), rngs=nnx.Rngs(0))
+            >>> x = jax.numpy.ones((2, 5, 8))
+            >>> memory = layer.cross_attention.project(x)
+            >>> layer(x, memory, AttentionMask(causal=True), AttentionMask())[0].shape
+            (2, 5, 8)
+        """
+        h = self.self_attention_residual.prepare(x)
+        keys = self.self_attention.project(h, mask.query_offset)
+        if cache is not None:
+            keys = write_cache(cache, keys, mask.query_offset)
+        x = self.self_attention_residual.add(x, self.self_attention(h, keys, mask, rngs=rngs), rngs)
+
+        h = self.cross_attention_residual.prepare(x)
+        x = self.cross_attention_residual.add(x, self.cross_attention(h, memory, memory_mask, rngs=rngs), rngs)
+
+        h = self.feed_forward_residual.prepare(x)
+        return self.feed_forward_residual.add(x, self.feed_forward(h, rngs), rngs), keys
+
+
+def write_cache(cache: KeyValue, new: KeyValue, offset: int | Int[Array, ""]) -> KeyValue:
+    """The cache with ``new`` written at ``offset``; the caller makes sure that it fits."""
+    return jax.tree.map(lambda old, entry: jax.lax.dynamic_update_slice_in_dim(old, entry, offset, axis=2), cache, new)
+
+
+class Encoder(nnx.Module):
+    """A stack of encoder layers, and a last norm if the config asks for one.
+
+    Args:
+        config: of the model.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.layers = create_layers(EncoderLayer, config, config.num_encoder_layers, rngs)
+        self.norm = layer_norm(config, rngs=rngs) if config.final_norm else None
+
+    @jax.named_scope("encoder")
+    def __call__(self, x: Sequences, mask: AttentionMask, rngs: nnx.Rngs | None = None) -> Sequences:
+        """
+        Args:
+            x: embedded tokens, (batch, length, d_model).
+            mask: which tokens may be attended to.
+            rngs: with a ``dropout`` stream; None in evaluation.
+
+        Returns:
+            The memory, (batch, length, d_model).
+
+        Example:
+            >>> encoder = Encoder(ModelConfig(d_model=8, d_ff=16, num_encoder_layers=1), rngs=nnx.Rngs(0))
+            >>> encoder(jax.numpy.ones((2, 5, 8)), AttentionMask()).shape
+            (2, 5, 8)
+        """
+
+        def apply(layer: EncoderLayer, x: Sequences, rngs: nnx.Rngs | None) -> Sequences:
+            return layer(x, mask, rngs)
+
+        x = apply_layers(apply, self.layers, x, self.config, rngs)
+        return x if self.norm is None else self.norm(x)
+
+
+class Decoder(nnx.Module):
+    """A stack of decoder layers, and a last norm if the config asks for one.
+
+    Args:
+        config: of the model.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.layers = create_layers(DecoderLayer, config, config.num_decoder_layers, rngs)
+        self.norm = layer_norm(config, rngs=rngs) if config.final_norm else None
+
+    @jax.named_scope("decoder")
+    def __call__(
+        self,
+        x: Sequences,
+        memory: Float[Array, "batch source d_model"],
+        mask: AttentionMask,
+        memory_mask: AttentionMask,
+        rngs: nnx.Rngs | None = None,
+    ) -> Sequences:
+        """The whole target at once, as in training; each layer projects the memory itself.
+
+        Args:
+            x: embedded target, (batch, length, d_model).
+            memory: output of the encoder, (batch, source, d_model).
+            mask: of self-attention, causal.
+            memory_mask: of cross-attention.
+            rngs: with a ``dropout`` stream; None in evaluation.
+
+        Returns:
+            (batch, length, d_model).
+
+        Example:
+            >>> decoder = Decoder(ModelConfig(d_model=8, d_ff=16, num_decoder_layers=1), rngs=nnx.Rngs(0))
+            >>> x = jax.numpy.ones((2, 5, 8))
+            >>> decoder(x, x, AttentionMask(causal=True), AttentionMask()).shape
+            (2, 5, 8)
+        """
+
+        def apply(layer: DecoderLayer, x: Sequences, rngs: nnx.Rngs | None) -> Sequences:
+            return layer(x, layer.cross_attention.project(memory), mask, memory_mask, rngs)[0]
+
+        x = apply_layers(apply, self.layers, x, self.config, rngs)
+        return x if self.norm is None else self.norm(x)
+
+    def project_memory(self, memory: Float[Array, "batch source d_model"]) -> list[KeyValue]:
+        """Each layer's keys and values of the memory: computed once, however many tokens are decoded."""
+        return [layer.cross_attention.project(memory) for layer in self.layers]
+
+    @jax.named_scope("decoder_step")
+    def step(
+        self,
+        x: Sequences,
+        memory: Sequence[KeyValue],
+        mask: AttentionMask,
+        memory_mask: AttentionMask,
+        cache: Sequence[KeyValue] | None = None,
+    ) -> tuple[Sequences, list[KeyValue]]:
+        """The next tokens, as in decoding.
+
+        Args:
+            x: embedded next tokens, (batch, length, d_model).
+            memory: from :meth:`project_memory`.
+            mask: of self-attention, causal; its offset is the position of the first token of ``x``.
+            memory_mask: of cross-attention.
+            cache: each layer's keys and values of the tokens before ``x``; None if there are none.
+
+        Returns:
+            The output, (batch, length, d_model), and each layer's cache with the tokens of ``x`` written in.
+        """
+        caches = []
+        for layer, layer_memory, layer_cache in zip(
+            self.layers, memory, cache or [None] * len(self.layers), strict=True
+        ):
+            x, keys = layer(x, layer_memory, mask, memory_mask, None, layer_cache)
+            caches.append(keys)
+        return (x if self.norm is None else self.norm(x)), caches

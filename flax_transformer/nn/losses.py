@@ -1,0 +1,62 @@
+"""Cross entropy over what is real, as a sum and a count, so that parts of a batch add up to the loss of the whole."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from flax_transformer.nn.masks import padding_mask
+
+
+@jax.named_scope("cross_entropy")
+def cross_entropy(
+    logits: Float[Array, "*batch classes"],
+    labels: Int[Array, "*batch"],
+    real: Bool[Array, "*batch"],
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """``sum_i -[(1 - e) log p_i[y_i] + e/V sum_v log p_i[v]]`` over the real entries, and their number.
+
+    The ratio of the two is torch.nn.CrossEntropyLoss with ``ignore_index`` on all other entries: smoothing spreads e
+    over all V classes, the true one included (Szegedy et al., 2016, section 7), and the mean is over real entries.
+    """
+    classes = logits.shape[-1]
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    # Against the largest: the loss of a sure and right answer is small, and must not be the difference of two large.
+    logits = logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+    # A sum over the one that counts, not a lookup, whose gradient would be an array of its own.
+    of_labels = jnp.where(jax.nn.one_hot(labels, classes, dtype=bool), logits, 0).sum(axis=-1)
+    losses = jnp.log(jnp.exp(logits).sum(axis=-1)) - (1.0 - label_smoothing) * of_labels
+    if label_smoothing:
+        losses = losses - label_smoothing / classes * logits.sum(axis=-1)
+    return jnp.where(real, losses, 0).sum(), real.sum()
+
+
+def classification_loss(
+    logits: Float[Array, "batch classes"],
+    labels: Int[Array, " batch"],
+    source_lengths: Int[Array, " batch"],
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """Cross entropy summed over the rows that hold a text, and their number."""
+    return cross_entropy(logits, labels, source_lengths > 0, label_smoothing)
+
+
+def shift_target(
+    target: Int[Array, "batch length"], target_lengths: Int[Array, " batch"]
+) -> tuple[Int[Array, "batch length-1"], Int[Array, "batch length-1"], Int[Array, " batch"]]:
+    """Teacher forcing: the decoder reads the target without its last token and is to say it without its first.
+
+    Returns:
+        Decoder input, labels, and the length that both have.
+    """
+    return target[:, :-1], target[:, 1:], jnp.maximum(target_lengths - 1, 0)
+
+
+def seq2seq_loss(
+    logits: Float[Array, "batch length vocab"],
+    labels: Int[Array, "batch length"],
+    lengths: Int[Array, " batch"],
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """Cross entropy summed over the real tokens, and their number."""
+    return cross_entropy(logits, labels, padding_mask(lengths, labels.shape[1]), label_smoothing)

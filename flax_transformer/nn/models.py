@@ -1,0 +1,265 @@
+"""The two models: an encoder with a classification head, and an encoder with a decoder."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from flax_transformer.config import ModelConfig, Pooling
+from flax_transformer.distributed.mesh import constrain
+from flax_transformer.intermediates import record
+from flax_transformer.nn.arguments import check_ids, check_lengths
+from flax_transformer.nn.attention import KeyValue
+from flax_transformer.nn.dropout import Dropout
+from flax_transformer.nn.kernels.rngs import Rngs
+from flax_transformer.nn.layers import Decoder, Encoder
+from flax_transformer.nn.linear import Linear, token_table
+from flax_transformer.nn.masks import AttentionMask, padding_mask
+from flax_transformer.nn.positions import PositionalEncoding
+
+# How many tokens of each row are real; None where all are, which lets attention go without a mask.
+Lengths = Int[Array, " batch"] | None
+
+
+@jax.named_scope("pool")
+def pool(x: Float[Array, "batch length d_model"], lengths: Lengths, pooling: Pooling) -> Float[Array, "batch d_model"]:
+    """Sum up the real tokens of each row: their mean or maximum, or the first. A row without any gives zeros."""
+    if lengths is None:
+        lengths = jnp.full(x.shape[:1], x.shape[1])
+    real = padding_mask(lengths, x.shape[1])[:, :, None]
+    match pooling:
+        case "mean":
+            return jnp.where(real, x, 0).sum(axis=1) / jnp.maximum(lengths, 1)[:, None].astype(x.dtype)
+        case "max":
+            # The gradient goes by place. That of jnp.max goes to where x equals its maximum, and XLA on CPU may compute
+            # x anew for that comparison, rounded otherwise, so that nothing is equal and the gradient is lost.
+            place = jnp.argmax(jnp.where(real, x, -jnp.inf), axis=1)
+            pooled = jnp.where(jax.nn.one_hot(place, x.shape[1], axis=1, dtype=bool), x, 0).sum(axis=1)
+        case "first":
+            pooled = x[:, 0]
+    return jnp.where((lengths > 0)[:, None], pooled, 0)
+
+
+class Embedding(nnx.Module):
+    """``dropout(scale * table[id] + position)`` (section 3.4); the table comes from outside, to be shared.
+
+    Args:
+        config: gives d_model, scale_embeddings, positions and dropout.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.scale = config.d_model**0.5 if config.scale_embeddings else 1.0
+        self.positions = PositionalEncoding(config, rngs=rngs)
+        self.dropout = Dropout(config.dropout)
+
+    @jax.named_scope("embedding")
+    def __call__(
+        self,
+        table: nnx.Embed,
+        ids: Int[Array, "batch length"],
+        rngs: nnx.Rngs | None = None,
+        offset: int | Int[Array, ""] = 0,
+    ) -> Float[Array, "batch length d_model"]:
+        """
+        Args:
+            table: a row for each token, from :func:`flax_transformer.nn.linear.token_table`.
+            ids: token ids, (batch, length).
+            rngs: with a ``dropout`` stream; None in evaluation.
+            offset: position of the first token.
+
+        Returns:
+            (batch, length, d_model).
+
+        Raises:
+            UserError: a token stands beyond ``config.max_length``.
+
+        Example:
+            >>> config = ModelConfig(d_model=8)
+            >>> table = token_table(20, config, rngs=nnx.Rngs(0))
+            >>> Embedding(config, rngs=nnx.Rngs(0))(table, jnp.ones((2, 5), int)).shape
+            (2, 5, 8)
+        """
+        # Gathered along d_model before the lookup: XLA would look up first, and then move what it found.
+        rows = jnp.take(constrain(table.embedding[...], "vocab", None), ids, axis=0)
+        x = self.positions(constrain(rows, "batch", None, None) * self.scale, offset)
+        return self.dropout(record(self, "output", x), rngs)
+
+
+class Classifier(nnx.Module):
+    """Text -> class: embedding, encoder, pooling over the real tokens, linear head.
+
+    Args:
+        config: with ``architecture="classifier"``.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.source_table = token_table(config.source_vocab_size, config, rngs=rngs)
+        self.source_embedding = Embedding(config, rngs=rngs)
+        self.encoder = Encoder(config, rngs=rngs)
+        self.dropout = Dropout(config.dropout)
+        self.head = Linear(config.d_model, config.num_classes, config, axes=("embed", None), rngs=rngs)
+
+    def __call__(
+        self, source: Int[Array, "batch source"], source_lengths: Lengths = None, *, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "batch classes"]:
+        """
+        Args:
+            source: token ids, (batch, source), right-padded.
+            source_lengths: real tokens of each row, (batch,); None where all are real. A row of length 0 is filler.
+            rngs: with a ``dropout`` stream, which switches dropout on.
+
+        Returns:
+            Logits of each class, (batch, classes).
+
+        Raises:
+            UserError: ids or lengths have the wrong shape or dtype or, outside of ``jax.jit``, are out of range.
+
+        Example:
+            >>> model = create_model(ModelConfig(architecture="classifier", d_model=8, d_ff=16, num_encoder_layers=1))
+            >>> model(jnp.ones((2, 5), int)).shape
+            (2, 2)
+        """
+        source = jnp.asarray(source)
+        check_ids("source", source, self.config.source_vocab_size)
+        check_lengths("source_lengths", source_lengths, source)
+        x = self.source_embedding(self.source_table, source, rngs)
+        x = record(self, "memory", self.encoder(x, AttentionMask(source_lengths), rngs))
+        pooled = record(self, "pooled", pool(x, source_lengths, self.config.pooling))
+        return record(self, "logits", self.head(self.dropout(pooled, rngs)))
+
+
+class Seq2Seq(nnx.Module):
+    """Text -> text: source and target embeddings with positions on both sides, encoder, decoder, output projection.
+
+    Args:
+        config: with ``architecture="seq2seq"``.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.source_table = token_table(config.source_vocab_size, config, rngs=rngs)
+        self.source_embedding = Embedding(config, rngs=rngs)
+        self.target_embedding = Embedding(config, rngs=rngs)
+        self.encoder = Encoder(config, rngs=rngs)
+        self.decoder = Decoder(config, rngs=rngs)
+        if not config.tie_embeddings:
+            self.target_table = token_table(config.target_vocab_size, config, rngs=rngs)
+            self.projection = Linear(
+                config.d_model, config.target_vocab_size, config, axes=("embed", "vocab"), rngs=rngs
+            )
+
+    def __call__(
+        self,
+        source: Int[Array, "batch source"],
+        target: Int[Array, "batch target"],
+        source_lengths: Lengths = None,
+        target_lengths: Lengths = None,
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch target vocab"]:
+        """Teacher forcing: logits of the token that follows each token of ``target``, the decoder's input.
+
+        Args:
+            source: token ids, (batch, source), right-padded.
+            target: token ids, (batch, target), right-padded, with the begin token first.
+            source_lengths: real tokens of each source, (batch,); None where all are real. A row of length 0 is filler.
+            target_lengths: the same of the targets.
+            rngs: with a ``dropout`` stream, which switches dropout on.
+
+        Returns:
+            Logits, (batch, target, vocab).
+
+        Raises:
+            UserError: ids or lengths have the wrong shape or dtype or, outside of ``jax.jit``, are out of range.
+
+        Example:
+            >>> model = create_model(ModelConfig(d_model=8, d_ff=16, num_encoder_layers=1, num_decoder_layers=1))
+            >>> model(jnp.ones((2, 5), int), jnp.ones((2, 3), int)).shape
+            (2, 3, 8000)
+        """
+        target = jnp.asarray(target)
+        check_ids("target", target, self.config.target_vocab_size)
+        check_lengths("target_lengths", target_lengths, target)
+        memory = self.encode(source, source_lengths, rngs=rngs)
+        x = self.target_embedding(self._target_table, target, rngs)
+        mask, memory_mask = AttentionMask(target_lengths, causal=True), AttentionMask(source_lengths)
+        return self._logits(self.decoder(x, memory, mask, memory_mask, rngs))
+
+    def encode(
+        self, source: Int[Array, "batch source"], source_lengths: Lengths = None, *, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "batch source d_model"]:
+        """The memory that the decoder attends to. Arguments and errors as of :meth:`__call__`."""
+        source = jnp.asarray(source)
+        check_ids("source", source, self.config.source_vocab_size)
+        check_lengths("source_lengths", source_lengths, source)
+        x = self.source_embedding(self.source_table, source, rngs)
+        return record(self, "memory", self.encoder(x, AttentionMask(source_lengths), rngs))
+
+    def decode(
+        self,
+        target: Int[Array, "batch target"],
+        memory: Sequence[KeyValue],
+        source_lengths: Lengths = None,
+        *,
+        offset: int | Int[Array, ""] = 0,
+        cache: Sequence[KeyValue] | None = None,
+    ) -> tuple[Float[Array, "batch target vocab"], list[KeyValue]]:
+        """Logits after each of the next tokens, as in generation.
+
+        Args:
+            target: the next tokens, (batch, target).
+            memory: each layer's projected memory, from ``decoder.project_memory``.
+            source_lengths: real tokens of each source, (batch,); None where all are real.
+            offset: position of the first token of ``target``.
+            cache: each layer's keys and values of the tokens before ``offset``, from :meth:`empty_cache`.
+
+        Returns:
+            Logits, (batch, target, vocab), and the caches with the tokens of ``target`` written in.
+        """
+        x = self.target_embedding(self._target_table, target, None, offset)
+        mask, memory_mask = AttentionMask(causal=True, query_offset=offset), AttentionMask(source_lengths)
+        x, cache = self.decoder.step(x, memory, mask, memory_mask, cache)
+        return self._logits(x), cache
+
+    def empty_cache(self, batch: int, length: int) -> list[KeyValue]:
+        """Room for ``length`` decoded tokens in each decoder layer, in ``config.dtype``."""
+        shape = (batch, self.config.num_heads, length, self.config.head_dim)
+        empty = jnp.zeros(shape, jnp.dtype(self.config.dtype))
+        return [KeyValue(empty, empty) for _ in self.decoder.layers]
+
+    @property
+    def _target_table(self) -> nnx.Embed:
+        return self.source_table if self.config.tie_embeddings else self.target_table
+
+    def _logits(self, x: Float[Array, "batch target d_model"]) -> Float[Array, "batch target vocab"]:
+        if self.config.tie_embeddings:
+            return record(self, "logits", tied_projection(x, self.source_table, self.config))
+        return record(self, "logits", self.projection(x))
+
+
+@jax.named_scope("tied_projection")
+def tied_projection(
+    x: Float[Array, "batch target d_model"], table: nnx.Embed, config: ModelConfig
+) -> Float[Array, "batch target vocab"]:
+    """``x @ table^T`` in the compute dtype (section 3.4 of the paper)."""
+    dtype = jnp.dtype(config.dtype)
+    tokens = x.reshape(-1, config.d_model).astype(dtype)
+    return (tokens @ table.embedding[...].astype(dtype).T).reshape(*x.shape[:2], -1)
+
+
+def create_model(config: ModelConfig, seed: int = 0) -> Classifier | Seq2Seq:
+    """A model with fresh weights, all of them a function of ``seed``.
+
+    Args:
+        config: its ``architecture`` decides the class.
+        seed: of the random weights.
+
+    Example:
+        >>> type(create_model(ModelConfig(d_model=8, num_encoder_layers=1, num_decoder_layers=1))).__name__
+        'Seq2Seq'
+    """
+    rngs = Rngs(params=jax.random.key(seed))
+    return Classifier(config, rngs=rngs) if config.architecture == "classifier" else Seq2Seq(config, rngs=rngs)

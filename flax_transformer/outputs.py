@@ -1,0 +1,80 @@
+"""Where results are written: looked at before work begins, and in place only once they are whole."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flax_transformer.errors import UserError
+
+
+def check_new_file(path: Path, instead: str = "name another") -> None:
+    """Whether a file can be made at ``path``; to be asked before the work whose result it is to hold.
+
+    Args:
+        instead: what to do where the name is taken.
+
+    Raises:
+        UserError: something is there already, if only a link that leads nowhere; or the folder it is to be in is not
+            there, is no folder or cannot be written to.
+    """
+    if os.path.lexists(path):
+        raise UserError(f"{path}: expected a name that is not taken, but it exists; {instead}")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: expected its folder {path.parent} to exist; make it, or name another")
+    _check_writable(path.parent, path)
+
+
+def check_new_folder(path: Path, instead: str = "name another") -> None:
+    """As :func:`check_new_file`, of a folder: it may be there if it is empty, and its parents are made if need be.
+
+    Raises:
+        UserError: something else is there already, or the folder cannot be made.
+    """
+    is_free = not os.path.lexists(path) or (path.is_dir() and not path.is_symlink() and not any(path.iterdir()))
+    if not is_free:
+        raise UserError(f"{path}: expected a folder that is not there yet or is empty, but it exists; {instead}")
+    parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not parent.is_dir():
+        raise UserError(f"{path}: expected a name in a folder, but {parent} is a file; {instead}")
+    _check_writable(parent, path)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of ``path`` once it is complete: nobody ever sees a part of it.
+
+    Until then it stands beside it under a name of its own. Whoever is killed meanwhile leaves nothing at ``path``.
+
+    Raises:
+        UserError: as :func:`check_new_folder`, and where the folder cannot be written.
+    """
+    path = path.absolute()
+    check_new_folder(path)
+    unfinished = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
+        yield unfinished
+        for file in unfinished.iterdir():
+            file.chmod(0o644)  # safetensors makes files that nobody else can read
+        unfinished.chmod(0o755)
+        unfinished.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: expected to write it, but could not ({error.strerror or error})") from error
+    finally:
+        if unfinished is not None:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _check_writable(folder: Path, path: Path) -> None:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a null character
+        raise UserError(f"{str(path)[:80]!r}: expected a name for a file ({error})"[:300]) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{path}: expected to write to {folder}, but it is not allowed; name another")

@@ -1,0 +1,1 @@
+"""The only code that knows both frameworks: copy weights, run both, compare, localize, report."""

@@ -1,0 +1,1 @@
+"""What a training step costs, counted from the config and by the TPU compiler."""

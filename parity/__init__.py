@@ -1,1 +1,0 @@
-"""The only code that knows both frameworks: copy weights, run both, compare, localise, report."""

@@ -1,0 +1,51 @@
+"""Change one line of one of the twins for as long as a block lasts."""
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# The modules that are executed anew, each after those that it imports; last the module that runs the twin.
+_MODULES = {
+    "flax_transformer": (
+        "nn.masks nn.positions nn.kernels.flash nn.kernels.backends nn.linear nn.dropout nn.attention nn.layers "
+        "nn.losses nn.models training.adam training.optim training.state training.step interop.state_dict "
+        "decoding.step decoding.beam decoding.generate parity.flax_side"
+    ),
+    "torch_reference": (
+        "nn.masks nn.positions nn.linear nn.dropout nn.kernels nn.attention nn.layers nn.losses nn.models "
+        "training.optim training.step decoding.step decoding.beam decoding.generate "
+        "flax_transformer.parity.torch_side"
+    ),
+}
+
+
+@contextlib.contextmanager
+def mutated(file: str, old: str, new: str) -> Iterator[None]:
+    """Within the block, the package of ``file`` behaves as if its source said ``new`` where it says ``old``.
+
+    The modules of the package are executed anew in place, and afterwards given back what they held.
+
+    Raises:
+        ValueError: ``old`` does not stand exactly once in the file, so the catalogue no longer fits the code.
+    """
+    package, _, target = file.removesuffix(".py").replace("/", ".").partition(".")
+    modules = {name: _import(package, name) for name in _MODULES[package].split()}
+    sources = {name: Path(str(module.__file__)).read_text(encoding="utf-8") for name, module in modules.items()}
+    if sources[target].count(old) != 1:
+        raise ValueError(f"{file}: expected {old!r} exactly once, found it {sources[target].count(old)} times")
+    sources[target] = sources[target].replace(old, new)
+    before = {name: dict(vars(module)) for name, module in modules.items()}
+    try:
+        for name, module in modules.items():
+            exec(compile(sources[name], str(module.__file__), "exec"), vars(module))
+        yield
+    finally:
+        for name, module in modules.items():
+            vars(module).clear()
+            vars(module).update(before[name])
+
+
+def _import(package: str, name: str) -> Any:
+    return importlib.import_module(name if name.startswith("flax_transformer.") else f"{package}.{name}")

@@ -1,0 +1,92 @@
+"""The suite is shown able to fail: every mutant is noticed by its check, and unharmed twins raise no alarm."""
+
+import dataclasses
+import functools
+
+import jax
+import pytest
+from mutants import MUTANTS, TINY, Mutant, measure
+from mutation import mutated
+
+from flax_transformer.parity.cases import Sizes, make_case
+from flax_transformer.parity.checks import FORWARD, check_suite, run_checks
+from flax_transformer.parity.pair import Pair
+from torch_reference.nn import masks, models
+
+# Mutants of one case share its unharmed pair, which is what takes the time.
+_clean_pairs: dict[str, Pair] = {}
+
+
+def clean_pair(mutant: Mutant) -> Pair:
+    key = repr((mutant.dtype, mutant.model, mutant.training))
+    if key not in _clean_pairs:
+        _clean_pairs[key] = Pair(mutant.case())
+    return _clean_pairs[key]
+
+
+def test_the_catalogue_is_large_enough_and_its_names_differ():
+    assert len(MUTANTS) >= 40
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+    # Every check has a mistake that it alone is meant for.
+    assert {mutant.check for mutant in MUTANTS} >= set(check_suite(Pair(Mutant("", "", "", "", "").case())))
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_each_mutant_is_noticed_by_its_check(mutant: Mutant):
+    with jax.enable_x64(mutant.dtype == "float64"):
+        results = measure(mutant, clean_pair(mutant))
+    assert not all(result.passed for result in results), results
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_without_its_mistake_the_check_of_each_mutant_passes(mutant: Mutant):
+    with jax.enable_x64(mutant.dtype == "float64"):
+        results = _run_once(clean_pair(mutant), mutant.check)
+    assert all(result.passed for result in results), results
+
+
+@functools.cache
+def _run_once(pair: Pair, check: str):
+    return run_checks(pair, [check])
+
+
+def test_planting_is_undone_even_after_an_error():
+    before = masks.causal_mask, models.Seq2Seq
+
+    def fail_within() -> None:
+        with mutated("torch_reference/nn/masks.py", "<= query_positions[", "< query_positions["):
+            assert masks.causal_mask is not before[0]
+            assert not masks.causal_mask(1, 1).any()
+            raise RuntimeError("within")
+
+    with pytest.raises(RuntimeError, match="within"):
+        fail_within()
+    assert (masks.causal_mask, models.Seq2Seq) == before
+
+
+def test_a_mutant_that_no_longer_fits_the_code_is_refused():
+    with pytest.raises(ValueError, match="exactly once"), mutated("torch_reference/nn/masks.py", "no such line", ""):
+        pass
+
+
+SEEDS = 30
+# 10 free steps stand for 100 here: they take a tenth of the time.
+CHEAP = [*FORWARD, "gradients", "clipping", "schedule", "optimizer", "step"]
+
+
+def _alarms(dtype: str, checks: list[str], seeds: range) -> list[str]:
+    model = dataclasses.replace(TINY, dtype=dtype, param_dtype=dtype)
+    alarms = []
+    for seed in seeds:
+        pair = Pair(make_case(model, seed, Sizes(rows=4, source=7, target=6)))
+        alarms += [f"seed {seed}: {result}" for result in run_checks(pair, checks) if not result.passed]
+    return alarms
+
+
+def test_unharmed_twins_raise_no_alarm_over_30_seeds(dtype: str):
+    assert _alarms(dtype, CHEAP, range(SEEDS)) == []
+
+
+@pytest.mark.slow
+def test_equal_twins_pass_the_whole_check_suite_over_30_seeds(dtype: str):
+    assert _alarms(dtype, ["10 steps", "dropout", "cached decoding", "generated ids"], range(SEEDS)) == []

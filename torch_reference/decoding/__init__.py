@@ -1,0 +1,1 @@
+"""Generation token by token: one step, beam search and the loop."""

@@ -1,0 +1,40 @@
+"""Reading and writing an export folder: ``config.json`` and ``model.safetensors``."""
+
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+
+from flax_transformer.config import ModelConfig, load_config, save_config
+from flax_transformer.errors import UserError
+from torch_reference.nn.models import Classifier, Seq2Seq, create_model
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+def save_export(directory: Path, model: Classifier | Seq2Seq) -> None:
+    """Write ``config.json`` and ``model.safetensors``, which both twins load; makes the folder if need be."""
+    directory.mkdir(parents=True, exist_ok=True)
+    save_config(model.config, directory / CONFIG_FILE)
+    safetensors.torch.save_file(model.state_dict(), directory / WEIGHTS_FILE)
+
+
+def load_export(directory: Path) -> Classifier | Seq2Seq:
+    """The model of an export, in evaluation mode, whichever twin wrote it.
+
+    Raises:
+        UserError: a file is missing or damaged, or config and weights do not belong together.
+    """
+    model = create_model(load_config(ModelConfig, directory / CONFIG_FILE), seed=0)
+    path = directory / WEIGHTS_FILE
+    try:
+        model.load_state_dict(safetensors.torch.load_file(path), strict=True)
+    except OSError as error:
+        raise UserError(f"{path}: expected a safetensors file, but it cannot be read ({error.strerror})") from error
+    except safetensors.SafetensorError as error:
+        raise UserError(
+            f"{path}: expected a whole safetensors file, got a damaged one ({error}); export again"
+        ) from error
+    except RuntimeError as error:
+        raise UserError(f"{path}: its weights do not fit config.json ({' '.join(str(error).split())})") from error
+    return model.eval()

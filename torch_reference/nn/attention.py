@@ -1,0 +1,131 @@
+"""Scaled dot-product attention and its multi-head layer (Vaswani et al., 2017, section 3.2)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flax_transformer.config import ModelConfig
+from flax_transformer.intermediates import record
+from torch_reference.nn.dropout import Dropout
+from torch_reference.nn.kernels import choose_backend, fused_attention
+from torch_reference.nn.linear import Linear
+from torch_reference.nn.masks import AttentionMask
+from torch_reference.nn.positions import apply_rope
+
+
+class KeyValue(NamedTuple):
+    """Projected keys and values: of the memory, or of the tokens decoded so far.
+
+    Heads come first, as matrix products read them: otherwise each new token would transpose the whole of both again.
+    """
+
+    key: Float[Tensor, "batch heads keys head_dim"]
+    value: Float[Tensor, "batch heads keys head_dim"]
+
+
+def attention_weights(
+    query: Float[Tensor, "batch queries heads head_dim"],
+    key: Float[Tensor, "batch keys heads head_dim"],
+    mask: AttentionMask,
+) -> Float[Tensor, "batch heads queries keys"]:
+    """``softmax(q k^T / sqrt(head_dim))`` over the keys that the mask allows, in at least float32.
+
+    A query that may attend to no key has zero weights, and finite gradients.
+    """
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    query, key = query.transpose(1, 2).to(dtype), key.transpose(1, 2).to(dtype)  # (batch, heads, length, head_dim)
+    scores = torch.matmul(query, key.transpose(2, 3)) * query.shape[-1] ** -0.5
+    allowed = mask.materialize(scores.shape[-2], scores.shape[-1], scores.device)
+    if allowed is None:
+        return torch.softmax(scores, dim=-1)
+    weights = torch.softmax(torch.where(allowed, scores, torch.finfo(dtype).min), dim=-1)
+    return torch.where(allowed, weights, 0)
+
+
+def plain_attention(
+    query: Float[Tensor, "batch queries heads head_dim"],
+    key: Float[Tensor, "batch keys heads head_dim"],
+    value: Float[Tensor, "batch keys heads head_dim"],
+    mask: AttentionMask,
+    on_weights: Callable[[Tensor], Tensor] = lambda weights: weights,
+) -> Float[Tensor, "batch queries heads head_dim"]:
+    """Attention with its weights written out; ``on_weights`` may drop some of them."""
+    weights = on_weights(attention_weights(query, key, mask)).to(value.dtype)
+    return torch.matmul(weights, value.transpose(1, 2)).transpose(1, 2)
+
+
+class MultiHeadAttention(nn.Module):
+    """``concat_h(softmax(q_h k_h^T / sqrt(head_dim)) v_h) W_o`` with q = x W_q, k = memory W_k, v = memory W_v.
+
+    Keys and values are projected by :meth:`project` and passed in, so that a full pass, cached decoding and a memory
+    that is projected once are the same code. torch.nn.MultiheadAttention packs W_q, W_k and W_v into one matrix.
+
+    Args:
+        config: gives d_model, num_heads, attention_dropout and the attention backend.
+        is_self_attention: queries and keys come from one sequence, so that rope applies.
+    """
+
+    def __init__(self, config: ModelConfig, *, is_self_attention: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.backend = choose_backend(config.attention_backend)
+        self.uses_rope = is_self_attention and config.positions == "rope"
+        # torch.nn.MultiheadAttention starts all its biases at zero.
+        self.query = Linear(config.d_model, config.d_model, config, packed=True, zero_bias=True)
+        self.key = Linear(config.d_model, config.d_model, config, packed=True, zero_bias=True)
+        self.value = Linear(config.d_model, config.d_model, config, packed=True, zero_bias=True)
+        self.output = Linear(config.d_model, config.d_model, config, zero_bias=True)
+        self.dropout = Dropout(config.attention_dropout)
+
+    def _split_heads(self, x: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length heads head_dim"]:
+        return x.reshape(*x.shape[:2], self.config.num_heads, self.config.head_dim)
+
+    def _apply_rope(self, x: Tensor, offset: int) -> Tensor:
+        return apply_rope(x, offset, self.config.max_length) if self.uses_rope else x
+
+    def project(self, memory: Float[Tensor, "batch keys d_model"], offset: int = 0) -> KeyValue:
+        """Keys and values of a sequence.
+
+        Args:
+            memory: the sequence that is attended to, (batch, keys, d_model).
+            offset: position of its first token, for rope.
+
+        Returns:
+            Keys and values, each (batch, heads, keys, head_dim).
+        """
+        key = record(self, "key", self._apply_rope(self._split_heads(self.key(memory)), offset))
+        value = record(self, "value", self._split_heads(self.value(memory)))
+        return KeyValue(key.transpose(1, 2), value.transpose(1, 2))
+
+    def forward(
+        self, x: Float[Tensor, "batch queries d_model"], memory: KeyValue, mask: AttentionMask
+    ) -> Float[Tensor, "batch queries d_model"]:
+        """
+        Args:
+            x: the sequence that attends, (batch, queries, d_model).
+            memory: keys and values from :meth:`project`.
+            mask: which keys each query may attend to.
+
+        Returns:
+            What each query attended to, (batch, queries, d_model).
+
+        Example:
+            >>> attention = MultiHeadAttention(ModelConfig(d_model=8), is_self_attention=True)
+            >>> x = torch.ones(2, 5, 8)
+            >>> attention(x, attention.project(x), AttentionMask(causal=True)).shape
+            torch.Size([2, 5, 8])
+        """
+        query = record(self, "query", self._apply_rope(self._split_heads(self.query(x)), mask.query_offset))
+        key, value = memory.key.transpose(1, 2), memory.value.transpose(1, 2)
+        if self.backend == "auto":
+            drop_rate = self.config.attention_dropout if self.training else 0.0
+            heads = fused_attention(query, key, value, mask, drop_rate)
+        else:
+            heads = plain_attention(
+                query, key, value, mask, lambda weights: self.dropout(record(self, "weights", weights))
+            )
+        heads = record(self, "heads", heads)
+        return self.output(heads.reshape(*x.shape[:2], self.config.d_model))

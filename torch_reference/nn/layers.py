@@ -1,0 +1,290 @@
+"""Encoder and decoder layers and stacks (Vaswani et al., 2017, section 3.1), post-LN or pre-LN."""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flax_transformer.config import ModelConfig
+from flax_transformer.intermediates import record
+from torch_reference.nn.attention import KeyValue, MultiHeadAttention
+from torch_reference.nn.dropout import Dropout
+from torch_reference.nn.linear import Linear, layer_norm
+from torch_reference.nn.masks import AttentionMask
+
+Sequences = Float[Tensor, "batch length d_model"]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "gelu": lambda x: functional.gelu(x, approximate="none"),
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "silu": functional.silu,
+}
+
+
+class FeedForward(nn.Module):
+    """``W_2 dropout(activation(W_1 x))``, at each position alike (section 3.3).
+
+    Args:
+        config: gives d_model, d_ff, activation and dropout.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.activation = config.activation
+        self.up_proj = Linear(config.d_model, config.d_ff, config)
+        self.down_proj = Linear(config.d_ff, config.d_model, config)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x: Sequences) -> Sequences:
+        """
+        Args:
+            x: (batch, length, d_model).
+
+        Returns:
+            (batch, length, d_model).
+
+        Example:
+            >>> import torch
+            >>> FeedForward(ModelConfig(d_model=8, d_ff=16))(torch.ones(2, 5, 8)).shape
+            torch.Size([2, 5, 8])
+        """
+        hidden = record(self, "hidden", ACTIVATIONS[self.activation](self.up_proj(x)))
+        return self.down_proj(self.dropout(hidden))
+
+
+class Residual(nn.Module):
+    """The norm, the dropout and the addition around a sublayer ``f``::
+
+        x = residual.add(x, f(residual.prepare(x)))
+
+    is ``norm(x + dropout(f(x)))`` in post-LN and ``x + dropout(f(norm(x)))`` in pre-LN (Xiong et al., 2020, figure 1).
+
+    Args:
+        config: gives d_model, norm_first, norm_eps and dropout.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm_first = config.norm_first
+        self.norm = layer_norm(config)
+        self.dropout = Dropout(config.dropout)
+
+    def prepare(self, x: Sequences) -> Sequences:
+        """The input of the sublayer, (batch, length, d_model)."""
+        return self.norm(x) if self.norm_first else x
+
+    def add(self, x: Sequences, output: Sequences) -> Sequences:
+        """The sublayer's ``output`` added to ``x``, (batch, length, d_model), in the dtype of ``x``."""
+        x = x + self.dropout(output).to(x.dtype)
+        x = x if self.norm_first else self.norm(x)
+        return record(self, "output", x)
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then feed-forward, each with its :class:`Residual`.
+
+    Args:
+        config: of the model.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.self_attention = MultiHeadAttention(config, is_self_attention=True)
+        self.self_attention_residual = Residual(config)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_residual = Residual(config)
+
+    def forward(self, x: Sequences, mask: AttentionMask) -> Sequences:
+        """
+        Args:
+            x: (batch, length, d_model).
+            mask: which tokens may be attended to.
+
+        Returns:
+            (batch, length, d_model).
+
+        Example:
+            >>> import torch
+            >>> EncoderLayer(ModelConfig(d_model=8, d_ff=16))(torch.ones(2, 5, 8), AttentionMask()).shape
+            torch.Size([2, 5, 8])
+        """
+        h = self.self_attention_residual.prepare(x)
+        h = self.self_attention(h, self.self_attention.project(h), mask)
+        x = self.self_attention_residual.add(x, h)
+
+        h = self.feed_forward_residual.prepare(x)
+        return self.feed_forward_residual.add(x, self.feed_forward(h))
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, attention to the memory, then feed-forward, each with its :class:`Residual`.
+
+    Args:
+        config: of the model.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.self_attention = MultiHeadAttention(config, is_self_attention=True)
+        self.self_attention_residual = Residual(config)
+        self.cross_attention = MultiHeadAttention(config, is_self_attention=False)
+        self.cross_attention_residual = Residual(config)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_residual = Residual(config)
+
+    def forward(
+        self,
+        x: Sequences,
+        memory: KeyValue,
+        mask: AttentionMask,
+        memory_mask: AttentionMask,
+        cache: KeyValue | None = None,
+    ) -> tuple[Sequences, KeyValue]:
+        """The whole target, or its next tokens given a cache of the earlier ones.
+
+        Args:
+            x: (batch, length, d_model).
+            memory: from ``cross_attention.project``.
+            mask: of self-attention; its offset is the position of the first token of ``x``.
+            memory_mask: of cross-attention.
+            cache: keys and values of the tokens before ``x``, with room for those of ``x``.
+
+        Returns:
+            The output, (batch, length, d_model), and the keys and values of self-attention: the cache with those of
+            ``x`` written in.
+
+        Example:
+            >>> import torch
+            >>> layer = DecoderLayer(ModelConfig(d_model=8, d_ff=16))
+            >>> x = torch.ones(2, 5, 8)
+            >>> layer(x, layer.cross_attention.project(x), AttentionMask(causal=True), AttentionMask())[0].shape
+            torch.Size([2, 5, 8])
+        """
+        h = self.self_attention_residual.prepare(x)
+        keys = self.self_attention.project(h, mask.query_offset)
+        if cache is not None:
+            keys = write_cache(cache, keys, mask.query_offset)
+        x = self.self_attention_residual.add(x, self.self_attention(h, keys, mask))
+
+        h = self.cross_attention_residual.prepare(x)
+        x = self.cross_attention_residual.add(x, self.cross_attention(h, memory, memory_mask))
+
+        h = self.feed_forward_residual.prepare(x)
+        return self.feed_forward_residual.add(x, self.feed_forward(h)), keys
+
+
+def write_cache(cache: KeyValue, new: KeyValue, offset: int) -> KeyValue:
+    """The cache with ``new`` written at ``offset``, in place; the caller makes sure that it fits."""
+    for old, entry in zip(cache, new, strict=True):
+        old[:, :, offset : offset + entry.shape[2]] = entry
+    return cache
+
+
+class Encoder(nn.Module):
+    """A stack of encoder layers, and a last norm if the config asks for one.
+
+    Args:
+        config: of the model.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([EncoderLayer(config) for _ in range(config.num_encoder_layers)])
+        self.norm = layer_norm(config) if config.final_norm else None
+
+    def forward(self, x: Sequences, mask: AttentionMask) -> Sequences:
+        """
+        Args:
+            x: embedded tokens, (batch, length, d_model).
+            mask: which tokens may be attended to.
+
+        Returns:
+            The memory, (batch, length, d_model).
+
+        Example:
+            >>> import torch
+            >>> encoder = Encoder(ModelConfig(d_model=8, d_ff=16, num_encoder_layers=1))
+            >>> encoder(torch.ones(2, 5, 8), AttentionMask()).shape
+            torch.Size([2, 5, 8])
+        """
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x if self.norm is None else self.norm(x)
+
+
+class Decoder(nn.Module):
+    """A stack of decoder layers, and a last norm if the config asks for one.
+
+    Args:
+        config: of the model.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([DecoderLayer(config) for _ in range(config.num_decoder_layers)])
+        self.norm = layer_norm(config) if config.final_norm else None
+
+    def forward(
+        self,
+        x: Sequences,
+        memory: Float[Tensor, "batch source d_model"],
+        mask: AttentionMask,
+        memory_mask: AttentionMask,
+    ) -> Sequences:
+        """The whole target at once, as in training; each layer projects the memory itself.
+
+        Args:
+            x: embedded target, (batch, length, d_model).
+            memory: output of the encoder, (batch, source, d_model).
+            mask: of self-attention, causal.
+            memory_mask: of cross-attention.
+
+        Returns:
+            (batch, length, d_model).
+
+        Example:
+            >>> import torch
+            >>> decoder = Decoder(ModelConfig(d_model=8, d_ff=16, num_decoder_layers=1))
+            >>> x = torch.ones(2, 5, 8)
+            >>> decoder(x, x, AttentionMask(causal=True), AttentionMask()).shape
+            torch.Size([2, 5, 8])
+        """
+        for layer, layer_memory in zip(self.layers, self.project_memory(memory), strict=True):
+            x, _ = layer(x, layer_memory, mask, memory_mask)
+        return x if self.norm is None else self.norm(x)
+
+    def project_memory(self, memory: Float[Tensor, "batch source d_model"]) -> list[KeyValue]:
+        """Each layer's keys and values of the memory: computed once, however many tokens are decoded."""
+        layers = cast(Sequence[DecoderLayer], self.layers)
+        return [layer.cross_attention.project(memory) for layer in layers]
+
+    def step(
+        self,
+        x: Sequences,
+        memory: Sequence[KeyValue],
+        mask: AttentionMask,
+        memory_mask: AttentionMask,
+        cache: Sequence[KeyValue] | None = None,
+    ) -> tuple[Sequences, list[KeyValue]]:
+        """The next tokens, as in decoding.
+
+        Args:
+            x: embedded next tokens, (batch, length, d_model).
+            memory: from :meth:`project_memory`.
+            mask: of self-attention, causal; its offset is the position of the first token of ``x``.
+            memory_mask: of cross-attention.
+            cache: each layer's keys and values of the tokens before ``x``; None if there are none.
+
+        Returns:
+            The output, (batch, length, d_model), and each layer's cache with the tokens of ``x`` written in.
+        """
+        caches = []
+        for layer, layer_memory, layer_cache in zip(
+            self.layers, memory, cache or [None] * len(self.layers), strict=True
+        ):
+            x, keys = layer(x, layer_memory, mask, memory_mask, layer_cache)
+            caches.append(keys)
+        return (x if self.norm is None else self.norm(x)), caches

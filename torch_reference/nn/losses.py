@@ -1,0 +1,57 @@
+"""Cross entropy over what is real, as a sum and a count, so that parts of a batch add up to the loss of the whole."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from torch_reference.nn.masks import padding_mask
+
+
+def cross_entropy(
+    logits: Float[Tensor, "*batch classes"],
+    labels: Int[Tensor, "*batch"],
+    real: Bool[Tensor, "*batch"],
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    """``sum_i -[(1 - e) log p_i[y_i] + e/V sum_v log p_i[v]]`` over the real entries, and their number.
+
+    The ratio of the two is torch.nn.CrossEntropyLoss with ``ignore_index`` on all other entries: smoothing spreads e
+    over all V classes, the true one included (Szegedy et al., 2016, section 7), and the mean is over real entries.
+    """
+    log_probabilities = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
+    of_labels = log_probabilities.gather(-1, labels[..., None].long())[..., 0]
+    losses = -(1.0 - label_smoothing) * of_labels
+    if label_smoothing:
+        losses = losses - label_smoothing / logits.shape[-1] * log_probabilities.sum(dim=-1)
+    return torch.where(real, losses, 0).sum(), real.sum()
+
+
+def classification_loss(
+    logits: Float[Tensor, "batch classes"],
+    labels: Int[Tensor, " batch"],
+    source_lengths: Int[Tensor, " batch"],
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    """Cross entropy summed over the rows that hold a text, and their number."""
+    return cross_entropy(logits, labels, source_lengths > 0, label_smoothing)
+
+
+def shift_target(
+    target: Int[Tensor, "batch length"], target_lengths: Int[Tensor, " batch"]
+) -> tuple[Int[Tensor, "batch length-1"], Int[Tensor, "batch length-1"], Int[Tensor, " batch"]]:
+    """Teacher forcing: the decoder reads the target without its last token and is to say it without its first.
+
+    Returns:
+        Decoder input, labels, and the length that both have.
+    """
+    return target[:, :-1], target[:, 1:], (target_lengths - 1).clamp(min=0)
+
+
+def seq2seq_loss(
+    logits: Float[Tensor, "batch length vocab"],
+    labels: Int[Tensor, "batch length"],
+    lengths: Int[Tensor, " batch"],
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    """Cross entropy summed over the real tokens, and their number."""
+    return cross_entropy(logits, labels, padding_mask(lengths, labels.shape[1]), label_smoothing)

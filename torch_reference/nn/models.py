@@ -1,0 +1,250 @@
+"""The two models: an encoder with a classification head, and an encoder with a decoder."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flax_transformer.config import ModelConfig, Pooling
+from flax_transformer.intermediates import record
+from torch_reference.dtypes import compute_dtype
+from torch_reference.nn.arguments import check_ids, check_lengths
+from torch_reference.nn.attention import KeyValue
+from torch_reference.nn.dropout import Dropout
+from torch_reference.nn.layers import Decoder, Encoder
+from torch_reference.nn.linear import Linear, token_table
+from torch_reference.nn.masks import AttentionMask, padding_mask
+from torch_reference.nn.positions import PositionalEncoding
+
+# How many tokens of each row are real; None where all are, which lets attention go without a mask.
+Lengths = Int[Tensor, " batch"] | None
+
+
+def pool(
+    x: Float[Tensor, "batch length d_model"], lengths: Lengths, pooling: Pooling
+) -> Float[Tensor, "batch d_model"]:
+    """Sum up the real tokens of each row: their mean or maximum, or the first. A row without any gives zeros."""
+    if lengths is None:
+        lengths = torch.full(x.shape[:1], x.shape[1], device=x.device)
+    real = padding_mask(lengths, x.shape[1])[:, :, None]
+    match pooling:
+        case "mean":
+            return torch.where(real, x, 0).sum(dim=1) / lengths.clamp(min=1)[:, None].to(x.dtype)
+        case "max":
+            pooled = torch.where(real, x, -torch.inf).amax(dim=1)
+        case "first":
+            pooled = x[:, 0]
+    return torch.where((lengths > 0)[:, None], pooled, 0)
+
+
+class Embedding(nn.Module):
+    """``dropout(scale * table[id] + position)`` (section 3.4); the table comes from outside, to be shared.
+
+    Args:
+        config: gives d_model, scale_embeddings, positions and dropout.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.scale = config.d_model**0.5 if config.scale_embeddings else 1.0
+        self.positions = PositionalEncoding(config)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(
+        self, table: nn.Embedding, ids: Int[Tensor, "batch length"], offset: int = 0
+    ) -> Float[Tensor, "batch length d_model"]:
+        """
+        Args:
+            table: a row for each token, from :func:`torch_reference.nn.linear.token_table`.
+            ids: token ids, (batch, length).
+            offset: position of the first token.
+
+        Returns:
+            (batch, length, d_model).
+
+        Raises:
+            UserError: a token stands beyond ``config.max_length``.
+
+        Example:
+            >>> config = ModelConfig(d_model=8)
+            >>> Embedding(config)(token_table(20, config), torch.ones(2, 5, dtype=torch.int)).shape
+            torch.Size([2, 5, 8])
+        """
+        x = self.positions(table(ids) * self.scale, offset)
+        return self.dropout(record(self, "output", x))
+
+
+class Classifier(nn.Module):
+    """Text -> class: embedding, encoder, pooling over the real tokens, linear head.
+
+    Args:
+        config: with ``architecture="classifier"``.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.source_table = token_table(config.source_vocab_size, config)
+        self.source_embedding = Embedding(config)
+        self.encoder = Encoder(config)
+        self.dropout = Dropout(config.dropout)
+        self.head = Linear(config.d_model, config.num_classes, config)
+
+    def forward(
+        self, source: Int[Tensor, "batch source"], source_lengths: Lengths = None
+    ) -> Float[Tensor, "batch classes"]:
+        """
+        Args:
+            source: token ids, (batch, source), right-padded.
+            source_lengths: real tokens of each row, (batch,); None where all are real. A row of length 0 is filler.
+
+        Returns:
+            Logits of each class, (batch, classes).
+
+        Raises:
+            UserError: ids or lengths have the wrong shape or dtype or, on CPU, are out of range.
+
+        Example:
+            >>> model = create_model(ModelConfig(architecture="classifier", d_model=8, d_ff=16, num_encoder_layers=1))
+            >>> model(torch.ones(2, 5, dtype=torch.int)).shape
+            torch.Size([2, 2])
+        """
+        check_ids("source", source, self.config.source_vocab_size)
+        check_lengths("source_lengths", source_lengths, source)
+        x = self.source_embedding(self.source_table, source)
+        x = record(self, "memory", self.encoder(x, AttentionMask(source_lengths)))
+        pooled = record(self, "pooled", pool(x, source_lengths, self.config.pooling))
+        return record(self, "logits", self.head(self.dropout(pooled)))
+
+
+class Seq2Seq(nn.Module):
+    """Text -> text: source and target embeddings with positions on both sides, encoder, decoder, output projection.
+
+    Args:
+        config: with ``architecture="seq2seq"``.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.source_table = token_table(config.source_vocab_size, config)
+        self.source_embedding = Embedding(config)
+        self.target_embedding = Embedding(config)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        if not config.tie_embeddings:
+            self.target_table = token_table(config.target_vocab_size, config)
+            self.projection = Linear(config.d_model, config.target_vocab_size, config)
+
+    def forward(
+        self,
+        source: Int[Tensor, "batch source"],
+        target: Int[Tensor, "batch target"],
+        source_lengths: Lengths = None,
+        target_lengths: Lengths = None,
+    ) -> Float[Tensor, "batch target vocab"]:
+        """Teacher forcing: logits of the token that follows each token of ``target``, the decoder's input.
+
+        Args:
+            source: token ids, (batch, source), right-padded.
+            target: token ids, (batch, target), right-padded, with the begin token first.
+            source_lengths: real tokens of each source, (batch,); None where all are real. A row of length 0 is filler.
+            target_lengths: the same of the targets.
+
+        Returns:
+            Logits, (batch, target, vocab).
+
+        Raises:
+            UserError: ids or lengths have the wrong shape or dtype or, on CPU, are out of range.
+
+        Example:
+            >>> model = create_model(ModelConfig(d_model=8, d_ff=16, num_encoder_layers=1, num_decoder_layers=1))
+            >>> model(torch.ones(2, 5, dtype=torch.int), torch.ones(2, 3, dtype=torch.int)).shape
+            torch.Size([2, 3, 8000])
+        """
+        check_ids("target", target, self.config.target_vocab_size)
+        check_lengths("target_lengths", target_lengths, target)
+        memory = self.encode(source, source_lengths)
+        x = self.target_embedding(self._target_table, target)
+        mask, memory_mask = AttentionMask(target_lengths, causal=True), AttentionMask(source_lengths)
+        return self._logits(self.decoder(x, memory, mask, memory_mask))
+
+    def encode(
+        self, source: Int[Tensor, "batch source"], source_lengths: Lengths = None
+    ) -> Float[Tensor, "batch source d_model"]:
+        """The memory that the decoder attends to. Arguments and errors as of :meth:`forward`."""
+        check_ids("source", source, self.config.source_vocab_size)
+        check_lengths("source_lengths", source_lengths, source)
+        x = self.source_embedding(self.source_table, source)
+        return record(self, "memory", self.encoder(x, AttentionMask(source_lengths)))
+
+    def decode(
+        self,
+        target: Int[Tensor, "batch target"],
+        memory: Sequence[KeyValue],
+        source_lengths: Lengths = None,
+        *,
+        offset: int = 0,
+        cache: Sequence[KeyValue] | None = None,
+    ) -> tuple[Float[Tensor, "batch target vocab"], list[KeyValue]]:
+        """Logits after each of the next tokens, as in generation.
+
+        Args:
+            target: the next tokens, (batch, target).
+            memory: each layer's projected memory, from ``decoder.project_memory``.
+            source_lengths: real tokens of each source, (batch,); None where all are real.
+            offset: position of the first token of ``target``.
+            cache: each layer's keys and values of the tokens before ``offset``, from :meth:`empty_cache`.
+
+        Returns:
+            Logits, (batch, target, vocab), and the caches with the tokens of ``target`` written in.
+        """
+        x = self.target_embedding(self._target_table, target, offset)
+        mask, memory_mask = AttentionMask(causal=True, query_offset=offset), AttentionMask(source_lengths)
+        x, cache = self.decoder.step(x, memory, mask, memory_mask, cache)
+        return self._logits(x), cache
+
+    def empty_cache(self, batch: int, length: int) -> list[KeyValue]:
+        """Room for ``length`` decoded tokens in each decoder layer, in ``config.dtype``."""
+        shape = (batch, self.config.num_heads, length, self.config.head_dim)
+        weight = self.source_table.weight
+
+        def empty() -> Tensor:
+            return torch.zeros(shape, dtype=compute_dtype(self.config), device=weight.device)
+
+        return [KeyValue(empty(), empty()) for _ in self.decoder.layers]
+
+    @property
+    def _target_table(self) -> nn.Embedding:
+        return self.source_table if self.config.tie_embeddings else self.target_table
+
+    def _logits(self, x: Float[Tensor, "batch target d_model"]) -> Float[Tensor, "batch target vocab"]:
+        if self.config.tie_embeddings:
+            return record(self, "logits", tied_projection(x, self.source_table, self.config))
+        return record(self, "logits", self.projection(x))
+
+
+def tied_projection(
+    x: Float[Tensor, "batch target d_model"], table: nn.Embedding, config: ModelConfig
+) -> Float[Tensor, "batch target vocab"]:
+    """``x @ table^T`` in the compute dtype (section 3.4 of the paper)."""
+    dtype = compute_dtype(config)
+    return functional.linear(x.to(dtype), table.weight.to(dtype))
+
+
+def create_model(config: ModelConfig, seed: int = 0) -> Classifier | Seq2Seq:
+    """A model with fresh weights, all of them a function of ``seed``, in training mode.
+
+    Args:
+        config: its ``architecture`` decides the class.
+        seed: of the random weights.
+
+    Example:
+        >>> type(create_model(ModelConfig(d_model=8, num_encoder_layers=1, num_decoder_layers=1))).__name__
+        'Seq2Seq'
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Classifier(config) if config.architecture == "classifier" else Seq2Seq(config)

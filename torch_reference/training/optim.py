@@ -1,0 +1,67 @@
+"""Schedules, clipping, Adam and AdamW: torch's own, set up from the shared config."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from flax_transformer.config import OptimizerConfig
+
+
+def learning_rates(config: OptimizerConfig, total_steps: int) -> list[float]:
+    """The learning rate of every step.
+
+    It rises in equal parts over the warm-up, so that the first step already moves, and then follows the schedule.
+    ``inverse_sqrt`` after a warm-up is section 5.3 of the 2017 paper, scaled to peak at ``learning_rate``.
+    """
+    return [_learning_rate(config, step, total_steps) for step in range(total_steps)]
+
+
+def _learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
+    warmup = config.warmup_steps
+    rising = min((step + 1) / max(warmup, 1), 1.0)
+    progress = min(max((step - warmup) / max(total_steps - warmup, 1), 0.0), 1.0)
+    match config.schedule:
+        case "constant":
+            falling = 1.0
+        case "inverse_sqrt":
+            falling = min(math.sqrt(max(warmup, 1) / (step + 1)), 1.0)
+        case "cosine":
+            falling = 0.5 * (1.0 + math.cos(math.pi * progress))
+        case "linear":
+            falling = 1.0 - progress
+    return config.learning_rate * rising * falling
+
+
+def schedule(
+    optimizer: torch.optim.Optimizer, config: OptimizerConfig, total_steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """:func:`learning_rates` as a scheduler of torch; the optimizer's own rate must be 1."""
+    rates = learning_rates(config, total_steps)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rates[min(step, total_steps - 1)])
+
+
+def clip_by_global_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
+    """Scale the gradient by ``min(1, max_norm / (norm + 1e-6))``."""
+    torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+
+
+def decays(parameter: torch.Tensor) -> bool:
+    """Weight decay acts on matrices, never on norms and biases."""
+    return parameter.ndim > 1
+
+
+def create_optimizer(config: OptimizerConfig, model: nn.Module, *, fused: bool | None = None) -> torch.optim.Optimizer:
+    """Adam with L2 decay in the gradient, or AdamW with decoupled decay, at rate 1 for :func:`schedule` to scale.
+
+    Args:
+        fused: torch's one-kernel implementation, which is faster; None for torch's default.
+    """
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if decays(p)], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if not decays(p)], "weight_decay": 0.0},
+    ]
+    return kind(groups, lr=1.0, betas=(config.beta1, config.beta2), eps=config.eps, fused=fused)

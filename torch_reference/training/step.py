@@ -1,0 +1,103 @@
+"""The training step: model -> loss -> gradients -> optimizer, from the same config and batches as the JAX twin's."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from flax_transformer.config import TrainConfig
+from flax_transformer.data.batches import Batch, ClassifierBatch
+from flax_transformer.intermediates import Recorder, recording
+from torch_reference.nn.losses import classification_loss, seq2seq_loss, shift_target
+from torch_reference.nn.models import Classifier, Seq2Seq, create_model
+from torch_reference.training.optim import clip_by_global_norm, create_optimizer, schedule
+
+Metrics = dict[str, float]
+
+
+def batch_loss(
+    model: Classifier | Seq2Seq, batch: Batch, label_smoothing: float = 0.0
+) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    """Summed loss of a batch, and the number of tokens or rows it is a sum over. Dropout is on in training mode."""
+    source, source_lengths = torch.as_tensor(batch.source), torch.as_tensor(batch.source_lengths)
+    if isinstance(batch, ClassifierBatch):
+        logits = model(source, source_lengths)
+        return classification_loss(logits, torch.as_tensor(batch.labels), source_lengths, label_smoothing)
+    target, target_lengths = torch.as_tensor(batch.target), torch.as_tensor(batch.target_lengths)
+    decoder_input, labels, lengths = shift_target(target, target_lengths)
+    logits = model(source, decoder_input, source_lengths, lengths)
+    return seq2seq_loss(logits, labels, lengths, label_smoothing)
+
+
+def count_tokens(batch: Batch) -> int:
+    """Real tokens that a step reads, of source and target."""
+    tokens = int(batch.source_lengths.sum())
+    return tokens if isinstance(batch, ClassifierBatch) else tokens + int(batch.target_lengths.sum())
+
+
+def _split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
+    """The rows of a batch in ``parts`` equal parts, in order."""
+    rows = len(batch.source) // parts
+    for start in range(0, len(batch.source), rows):
+        yield type(batch)(*(array[start : start + rows] for array in batch))
+
+
+class TrainStep:
+    """``metrics = step(batch)``; the model and the optimizer are changed in place, as torch has it.
+
+    Args:
+        config: the run, with the vocabulary of its tokenizer filled in.
+        total_steps: length of the schedule.
+    """
+
+    def __init__(self, config: TrainConfig, total_steps: int) -> None:
+        self.config = config
+        self.model = create_model(config.model, config.seed).train()
+        self.optimizer = create_optimizer(config.optimizer, self.model)
+        self.scheduler = schedule(self.optimizer, config.optimizer, total_steps)
+        self._names = {id(module): path for path, module in self.model.named_modules()}
+
+    def __call__(self, batch: Batch, keep: Sequence[Mapping[str, Tensor]] | None = None) -> Metrics:
+        """One optimizer step.
+
+        Args:
+            keep: the dropout masks of each accumulated part, to be used in place of torch's own draws.
+
+        Returns:
+            ``loss`` (mean per real token or row), ``tokens``, ``grad_norm`` and ``learning_rate``.
+        """
+        loss_sum, count = self._accumulate(batch, keep or [{}] * self.config.gradient_accumulation_steps)
+        count = count.clamp(min=1)
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        for gradient in gradients:
+            gradient /= count
+        metrics = {
+            "loss": float(loss_sum / count),
+            "tokens": float(count_tokens(batch)),
+            "grad_norm": float(torch.nn.utils.get_total_norm(gradients)),
+            "learning_rate": float(self.scheduler.get_last_lr()[0]),
+        }
+        if self.config.optimizer.max_grad_norm:
+            clip_by_global_norm(self.model.parameters(), self.config.optimizer.max_grad_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        return metrics
+
+    def _accumulate(self, batch: Batch, keep: Sequence[Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Summed loss and its count; leaves the gradient of the sum on the parameters: parts add up to the batch."""
+        self.optimizer.zero_grad()
+        sums, counts = [], []
+        for part, masks in zip(_split_batch(batch, self.config.gradient_accumulation_steps), keep, strict=True):
+            with recording(Recorder(self._names, masks)):
+                loss_sum, count = batch_loss(self.model, part, self.config.label_smoothing)
+            loss_sum.backward()
+            sums.append(loss_sum.detach())
+            counts.append(count)
+        return torch.stack(sums).sum(), torch.stack(counts).sum()
+
+
+@torch.no_grad()
+def evaluate_loss(model: Classifier | Seq2Seq, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    """Summed loss without dropout and smoothing, and the number of tokens or rows it is a sum over."""
+    return batch_loss(model.eval(), batch)
