@@ -99,20 +99,34 @@ class JaxSubject:
         return run, [v for v in values if isinstance(v, jax.Array)], [i for n, i in zip(names, ids, strict=True) if n in moving]
 
     def logits(self, batch: Batch) -> Float[np.ndarray, "rows *rest"]:
-        run, arrays, _ = self._function(batch)
+        run, arrays, ids = self._function(batch)
         # What is closed over is the same for batches of one shape, which jit tells apart by itself.
         key = (self.call, *(array.shape for array in arrays))
+        if not self._recordings:
+            self._record(key, run, ids, arrays)
+        if key in self._recordings:  # compiled already, and it knows the logits too
+            return np.asarray(self._recordings[key].logits(self._parameters, arrays), np.float64)
         if key not in self._jitted:
             self._jitted[key] = jax.jit(run, compiler_options=_options())
         return np.asarray(self._jitted[key](self._parameters, *arrays), np.float64)
 
     def trace(self, batch: Batch) -> Trace:
         run, arrays, ids = self._function(batch)
-        names = [name for name, _ in _named_leaves(self._parameters)]
         key = (self.call, *(array.shape for array in arrays))
         if key not in self._recordings:
-            self._recordings[key] = Recording(run, names, ids, _options())
-        return self._recordings[key](self._parameters, arrays)
+            self._recordings[key] = self._recording(run, ids)
+        return self._recordings[key].trace(self._parameters, arrays)
+
+    def _recording(self, run: Callable[..., Any], ids: Sequence[str]) -> Recording:
+        names = [name for name, _ in _named_leaves(self._parameters)]
+        return Recording(run, names, ids, _options())
+
+    def _record(self, key: Any, run: Callable[..., Any], ids: Sequence[str], arrays: Sequence[Any]) -> None:
+        """One program less to compile, where the operations can be recorded at all."""
+        recording = self._recording(run, ids)
+        with contextlib.suppress(Exception):  # if it is the model that fails, it will do so again
+            recording.logits(self._parameters, arrays)
+            self._recordings[key] = recording
 
     def plain_trace(self, batch: Batch) -> Trace | None:
         return None

@@ -144,7 +144,7 @@ class Recording:
         self._kept: list[Node] = []
         self._interpreter = Interpreter()
 
-        def run(parameters: Any, arrays: Sequence[jax.Array]) -> list[jax.Array]:
+        def run(parameters: Any, arrays: Sequence[jax.Array]) -> tuple[jax.Array, list[jax.Array]]:
             closed = jax.make_jaxpr(function)(parameters, *arrays)
             inputs = [
                 Node("constant", shape=leaf.shape, value=leaf, parameter=name)
@@ -154,15 +154,18 @@ class Recording:
                 Node("input", shape=array.shape, value=array, ids=frozenset([name] if name else []), name=name)
                 for array, name in zip(arrays, ids, strict=True)
             ]
-            self._interpreter.run(closed, inputs)
+            (logits,) = self._interpreter.run(closed, inputs)
             self._kept = list(dict.fromkeys(_needed(self._interpreter.trace.nodes)))
-            return [jnp.asarray(node.value) for node in self._kept]
+            return logits.value, [jnp.asarray(node.value) for node in self._kept]
 
         self._compiled = jax.jit(run, compiler_options=options)
 
-    def __call__(self, parameters: Any, arrays: Sequence[jax.Array]) -> Trace:
+    def logits(self, parameters: Any, arrays: Sequence[jax.Array]) -> jax.Array:
+        return self._compiled(parameters, list(arrays))[0]
+
+    def trace(self, parameters: Any, arrays: Sequence[jax.Array]) -> Trace:
         """A graph of its own for each call; values are filled in for what the probes read."""
-        values = self._compiled(parameters, list(arrays))
+        _, values = self._compiled(parameters, list(arrays))
         trace = self._interpreter.trace
         numbers = dict(zip(self._kept, values, strict=True))
         copies: dict[Node, Node] = {}

@@ -36,6 +36,7 @@ class TorchSubject:
         self._forward = forward
         self._dtype = dtype
         self._modules: dict[str, nn.Module] = {}
+        self._vocab = 0
         self._registered = {id(module) for module in model.modules()}
         self._state: dict[str, torch.Tensor] = {}
         tensors = [*model.parameters(), *model.buffers()]
@@ -72,7 +73,9 @@ class TorchSubject:
 
     def logits(self, batch: Batch) -> Float[np.ndarray, "rows *rest"]:
         with torch.no_grad():
-            return _to_numpy(self._logits(batch))
+            logits = _to_numpy(self._logits(batch))
+        self._vocab = logits.shape[-1]
+        return logits
 
     def _logits(self, batch: Batch) -> torch.Tensor:
         sequence_first = self.call is not None and self.call.sequence_first
@@ -216,21 +219,30 @@ class TorchSubject:
     def generate(
         self, generate: Callable[..., Any], inputs: np.ndarray, steps: int
     ) -> tuple[Int[np.ndarray, "rows length"], list[np.ndarray]]:
-        seen: list[np.ndarray] = []
-
-        def observe(module: nn.Module, args: Any, output: Any) -> None:
-            logits = _last_logits(output, len(inputs))
-            if logits is not None:
-                seen.append(logits)
-
-        handle = self.model.register_forward_hook(observe)
-        try:
-            with torch.no_grad():
-                ids = generate(self.model, self._tensor(inputs), steps)
-        finally:
-            handle.remove()
+        with self._observed(len(inputs)) as seen, torch.no_grad():
+            ids = generate(self.model, self._tensor(inputs), steps)
         ids = getattr(ids, "sequences", ids)
         return np.asarray(ids.detach().cpu().numpy() if isinstance(ids, torch.Tensor) else ids), seen
+
+    @contextlib.contextmanager
+    def _observed(self, rows: int) -> Iterator[list[np.ndarray]]:
+        """Logits that come out of the last layer, or else out of the model: generation may go by other methods of it."""
+        by_module: dict[str, list[np.ndarray]] = {}
+        vocab = self._vocab
+
+        def observe(path: str, output: Any) -> None:
+            logits = _last_logits(output, rows)
+            if logits is not None and logits.shape[-1] == vocab:
+                by_module.setdefault(path, []).append(logits)
+
+        found: list[np.ndarray] = []
+        with contextlib.ExitStack() as stack:
+            for path, module in self._modules.items():
+                if path == "" or not any(True for _ in module.children()):
+                    handle = module.register_forward_hook(lambda m, i, output, path=path: observe(path, output))
+                    stack.callback(handle.remove)
+            yield found
+        found += by_module.get(next(reversed(by_module), ""), []) if "" not in by_module else by_module[""]
 
     def _tensor(self, value: Any) -> Any:
         if not isinstance(value, np.ndarray):

@@ -1,7 +1,7 @@
 """Three clean Transformers in PyTorch, written out so that every common bug is one changed line."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -89,7 +89,7 @@ class Layer(nn.Module):
         super().__init__()
         self.norm_first = config.norm_first
         self.self_attention = Attention(config)
-        self.cross_attention = Attention(config) if crosses else None
+        self.cross_attention = Attention(replace(config, positions="none")) if crosses else None
         self.feed_forward = FeedForward(config)
         self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in range(3 if crosses else 2))
         self.dropout = nn.Dropout(config.dropout)
