@@ -63,8 +63,10 @@ def prepare(
     if vocab_size is None and exam.base_logits.ndim == 3 and exam.is_causal:
         # Before this the target's vocabulary was a guess from the tables.
         facts = replace(exam.facts, target_vocab=exam.base_logits.shape[-1])
-        exam = Examination(subject, replace(facts, target_vocab=max(facts.target_vocab, 4)))
-        exam = _largest_usable(subject, exam, target_vocab)
+        wider = Examination(subject, replace(facts, target_vocab=max(facts.target_vocab, 4)))
+        wider = _largest_usable(subject, wider, target_vocab)
+        wider.runs_only_with_equal_lengths = exam.runs_only_with_equal_lengths
+        exam = wider
     return exam, notes
 
 

@@ -99,30 +99,26 @@ def _before_moves(operand: Node) -> Node | None:
     return node if is_projection else None
 
 
-def mixes_positions(apart: Node, together: Node, to_numpy: Callable[[Any], np.ndarray], length: int) -> bool | None:
+def mixes_positions(
+    apart: Node, together: Node, to_numpy: Callable[[Any], np.ndarray], rows: int, length: int
+) -> bool | None:
     """Whether numbers of one position end up at several.
 
-    ``apart`` is (rows, heads, length, head_dim), or that with its last two axes exchanged; ``together`` is
-    (rows, length, width), its first axes joined or not. None where shapes are others.
+    ``apart`` is (rows, heads, length, head_dim), its first axes joined or not, or that with its last two axes exchanged;
+    ``together`` is (rows, length, width), with any of its axes joined or split. None where shapes are others.
     """
     if apart.value is None or together.value is None:
         return None
     a, b = to_numpy(apart.value), to_numpy(together.value)
-    if a.ndim < 3 or a.size != b.size or b.ndim < 2:
+    axis = next((axis for axis in (-2, -1) if a.ndim >= 3 and a.shape[axis] == length), None)
+    if axis is None or a.size != b.size or a.size % (rows * length):
         return None
-    width = b.shape[-1]
-    axis = next((axis for axis in (-2, -1) if a.shape[axis] == length), None)
-    if axis is None or b.size % (length * width):
-        return None
-    rows = b.size // (length * width)
     a = np.moveaxis(a, axis, -2)
-    if a.size % (rows * length) or (a.size // a.shape[-1] // length) % rows:
+    if (a.size // (a.shape[-1] * length)) % rows:
         return None
     a = a.reshape(rows, -1, length, a.shape[-1]).swapaxes(1, 2).reshape(rows, length, -1)
-    if a.shape[-1] != width:
-        return None
     # Activations of torch.nn are (length, rows, width) where batch_first is not set.
-    orders = b.reshape(rows, length, width), b.reshape(length, rows, width).swapaxes(0, 1)
+    orders = b.reshape(rows, length, -1), b.reshape(length, rows, -1).swapaxes(0, 1)
     return all(_differ(a, ordered) for ordered in orders)
 
 
