@@ -30,7 +30,8 @@ SAMPLE = {
         "learned table too short", "embeddings of variance 1, tied",
     ),
     "encoder": (
-        "mean over pads too", "padding mask of row 0 for all", "positions in pairs", "softmax at the end of the classifier",
+        "mean over pads too", "padding mask of row 0 for all", "positions in pairs",
+        "softmax at the end of the classifier",
         "batch norm for layer norm, over the batch", "forward writes a buffer", "no residual around attention",
     ),
 }  # fmt: skip
@@ -175,12 +176,12 @@ def test_what_cannot_be_examined_says_why():
         def forward(self, ids):
             return self.table(ids).mean()
 
-    with pytest.raises(doctor.NotExaminable, match="it returns its loss"):
+    with pytest.raises(doctor.ExaminationError, match="it returns its loss"):
         doctor.examine(Loss())
     with pytest.raises(UserError, match="kind: expected seq2seq, decoder or encoder"):
         doctor.examine(Loss(), kind="seq")  # type: ignore[arg-type]
+    module = load("torch_models.py")
     with pytest.raises(UserError, match="expected --kind"):
-        module = load("torch_models.py")
         doctor.examine(module.Encoder(module.Config(token_level=True)))
 
 
@@ -189,7 +190,9 @@ def run_python(program: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_importing_the_doctor_loads_no_framework():
-    program = "import sys, flax_transformer.doctor.command; print([n for n in ('jax', 'flax', 'torch') if n in sys.modules])"
+    program = (
+        "import sys, flax_transformer.doctor.command; print([n for n in ('jax', 'flax', 'torch') if n in sys.modules])"
+    )
     assert run_python(program).stdout.strip() == "[]"
 
 

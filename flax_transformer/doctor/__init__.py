@@ -4,6 +4,6 @@ from flax_transformer.doctor.diagnosis import Diagnosis
 from flax_transformer.doctor.examine import assert_healthy, examine
 from flax_transformer.doctor.report import HeatMap, Report
 from flax_transformer.doctor.result import Result
-from flax_transformer.doctor.subject import NotExaminable
+from flax_transformer.doctor.subject import ExaminationError
 
-__all__ = ["Diagnosis", "HeatMap", "NotExaminable", "Report", "Result", "assert_healthy", "examine"]
+__all__ = ["Diagnosis", "ExaminationError", "HeatMap", "Report", "Result", "assert_healthy", "examine"]

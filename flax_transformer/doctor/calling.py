@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from flax_transformer.doctor.subject import Batch, Kind, NotExaminable
+from flax_transformer.doctor.subject import Batch, ExaminationError, Kind
 
 Side = Literal["source", "target", "memory"]
 _LABELS = ("targets", "labels")
@@ -77,7 +77,7 @@ def possible_calls(function: Callable[..., Any], kind: Kind) -> Iterator[Call]:
     """Ways to call ``function``, the most likely first.
 
     Raises:
-        NotExaminable: it needs a parameter that the doctor cannot make up.
+        ExaminationError: it needs a parameter that the doctor cannot make up.
     """
     parameters = _parameters(function)
     source, target = _id_parameters(parameters)
@@ -89,12 +89,12 @@ def possible_calls(function: Callable[..., Any], kind: Kind) -> Iterator[Call]:
             rest = [name for name in names if name != source]
             target = rest[0] if rest else None
         if source is None or target is None:
-            raise NotExaminable("the model takes one sequence: --kind decoder or encoder, or pass forward=")
+            raise ExaminationError("the model takes one sequence: --kind decoder or encoder, or pass forward=")
         ids = {source: Convention("source", _source_ids), target: Convention("target", _target_ids)}
     else:
         only = source or target or next(iter(parameters), None)
         if only is None:
-            raise NotExaminable("the model takes no arguments: pass forward=")
+            raise ExaminationError("the model takes no arguments: pass forward=")
         make = _target_ids if kind == "decoder" else _source_ids
         ids = {only: Convention("target" if kind == "decoder" else "source", make)}
     choices: dict[str, list[Convention | None]] = {}
@@ -111,7 +111,7 @@ def possible_calls(function: Callable[..., Any], kind: Kind) -> Iterator[Call]:
         elif name in _FLAGS:
             choices[name] = [Convention(str(_FLAGS[name]), _constant(_FLAGS[name]))]
         elif required:
-            raise NotExaminable(f"the model needs {name!r}, which the doctor cannot make up: pass forward=")
+            raise ExaminationError(f"the model needs {name!r}, which the doctor cannot make up: pass forward=")
     for combination in _nearest_first(list(choices.values())):
         given = {**ids, **{n: c for n, c in zip(choices, combination, strict=True) if c is not None}}
         ordered = {name: given[name] for name in parameters if name in given}
@@ -130,7 +130,7 @@ def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     try:
         return dict(inspect.signature(function).parameters)
     except (TypeError, ValueError) as error:
-        raise NotExaminable(f"the model's parameters cannot be read ({error}): pass forward=") from error
+        raise ExaminationError(f"the model's parameters cannot be read ({error}): pass forward=") from error
 
 
 def _is_positional(parameter: inspect.Parameter) -> bool:

@@ -17,7 +17,7 @@ from flax_transformer.doctor.examine import examine
 from flax_transformer.doctor.page import save_page
 from flax_transformer.doctor.picture import save_picture
 from flax_transformer.doctor.report import Report
-from flax_transformer.doctor.subject import NotExaminable
+from flax_transformer.doctor.subject import ExaminationError
 from flax_transformer.doctor.target import load_target
 from flax_transformer.doctor.terminal import print_report
 from flax_transformer.errors import UserError
@@ -70,7 +70,7 @@ def doctor(arguments: Sequence[str], program: str) -> int:
         _check_writable(path)
     try:
         report = _examine(flags)
-    except NotExaminable as error:
+    except ExaminationError as error:
         print(f"could not be examined: {error}", file=sys.stderr)
         return 3
     _write(report, flags)

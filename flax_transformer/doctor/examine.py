@@ -14,7 +14,7 @@ from flax_transformer.doctor.preparation import Preparable, prepare
 from flax_transformer.doctor.probes import PROBES
 from flax_transformer.doctor.report import Report
 from flax_transformer.doctor.result import Result, not_applicable
-from flax_transformer.doctor.subject import Kind, NotExaminable
+from flax_transformer.doctor.subject import ExaminationError, Kind
 from flax_transformer.errors import UserError
 
 Progress = Callable[[str, int, int], None]
@@ -66,7 +66,7 @@ def examine(
 
     Raises:
         UserError: an argument is wrong.
-        NotExaminable: the model cannot be run as it must be.
+        ExaminationError: the model cannot be run as it must be.
     """
     started = time.perf_counter()
     _check_arguments(kind, vocab_size, max_length)
@@ -79,7 +79,7 @@ def examine(
         with subject.ready():
             try:
                 exam, notes = prepare(subject, forward is not None, kind, vocab_size, given)
-            except NotExaminable:
+            except ExaminationError:
                 if number + 1 < len(subjects):
                     continue  # some models cannot compute in float64
                 raise
@@ -152,11 +152,11 @@ def _run_probes(exam: Examination, progress: Progress | None) -> list[Result]:
                 break
             try:
                 results += probe(exam)
-            except NotExaminable as error:
+            except ExaminationError as error:
                 results.append(not_applicable(name, str(error)))
             except Exception as error:
                 if name == "outputs":
-                    raise NotExaminable(f"the model failed: {type(error).__name__}: {error}") from error
+                    raise ExaminationError(f"the model failed: {type(error).__name__}: {error}") from error
                 results.append(not_applicable(name, f"could not be measured: {type(error).__name__}: {error}"))
     return results
 

@@ -14,7 +14,7 @@ from flax_transformer.doctor.calling import Call
 from flax_transformer.doctor.hints import find_hints
 from flax_transformer.doctor.jax_trace import Interpreter, Recording
 from flax_transformer.doctor.outputs import find_logits
-from flax_transformer.doctor.subject import Batch, Gradient, NotExaminable, Structure, Trace
+from flax_transformer.doctor.subject import Batch, ExaminationError, Gradient, Structure, Trace
 
 Forward = Callable[..., Any]
 
@@ -96,7 +96,11 @@ class JaxSubject:
                 output = model(*args, **{name: given[name] for name in names if name not in positional})
             return find_logits(output, batch, sequence_first=False)
 
-        return run, [v for v in values if isinstance(v, jax.Array)], [i for n, i in zip(names, ids, strict=True) if n in moving]
+        return (
+            run,
+            [v for v in values if isinstance(v, jax.Array)],
+            [i for n, i in zip(names, ids, strict=True) if n in moving],
+        )
 
     def logits(self, batch: Batch) -> Float[np.ndarray, "rows *rest"]:
         run, arrays, ids = self._function(batch)
@@ -144,7 +148,9 @@ class JaxSubject:
             def loss(chosen: list[Any]) -> Any:
                 one, other = iter(chosen), iter(fixed)
                 merged = jax.tree.unflatten(tree, [next(one) if flag else next(other) for flag in trainable])
-                logits = jax.nn.log_softmax(run(merged, *arrays).astype(jnp.promote_types(jnp.float32, leaves[0].dtype)))
+                logits = jax.nn.log_softmax(
+                    run(merged, *arrays).astype(jnp.promote_types(jnp.float32, leaves[0].dtype))
+                )
                 return -jnp.take_along_axis(logits, wanted, axis=-1).mean()
 
             return [jnp.linalg.norm(jnp.ravel(leaf)) for leaf in jax.grad(loss)(chosen)]
@@ -244,7 +250,7 @@ class _Fake:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         ids = [value for value in (*args, *kwargs.values()) if _is_ids(value)]
         if not ids:
-            raise NotExaminable("the loss does not hand token ids to the model")
+            raise ExaminationError("the loss does not hand token ids to the model")
         target = ids[-1] if len(ids) == 1 else ids[1]
         return jnp.asarray(self._rule(Batch(None, None, np.asarray(target), None)))
 
@@ -269,7 +275,7 @@ class _Functional:
             return _Nnx(model)
         if isinstance(model, linen.Module):
             if variables is None:
-                raise NotExaminable("a Linen module comes without weights: return (module, variables)")
+                raise ExaminationError("a Linen module comes without weights: return (module, variables)")
             return _Linen(model, variables)
         return _Functional(model)
 

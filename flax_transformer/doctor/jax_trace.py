@@ -91,7 +91,11 @@ class Interpreter:
     def _scan(self, params: dict[str, Any], inputs: list[Node]) -> list[Node]:
         """Layer by layer, as if it had been written out."""
         constants, carries = params["num_consts"], params["num_carry"]
-        fixed, carry, stacked = inputs[:constants], inputs[constants : constants + carries], inputs[constants + carries :]
+        fixed, carry, stacked = (
+            inputs[:constants],
+            inputs[constants : constants + carries],
+            inputs[constants + carries :],
+        )
         collected: list[list[Node]] = []
         steps = range(params["length"])
         for step in reversed(steps) if params["reverse"] else steps:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flax_transformer.doctor.subject import Batch, NotExaminable
+from flax_transformer.doctor.subject import Batch, ExaminationError
 
 _NAMES = ("logits", "lm_logits", "prediction_logits", "prediction_scores", "output", "outputs", "last_hidden_state")
 
@@ -12,7 +12,7 @@ def find_logits(output: Any, batch: Batch, sequence_first: bool) -> Any:
     """The logits as the framework's array: (rows, length, vocab), or (rows, classes).
 
     Raises:
-        NotExaminable: nothing that is returned has such a shape.
+        ExaminationError: nothing that is returned has such a shape.
     """
     candidates = list(_arrays(output))
     for array in candidates:
@@ -24,9 +24,8 @@ def find_logits(output: Any, batch: Batch, sequence_first: bool) -> Any:
     hint = ""
     if candidates and all(array.ndim == 0 for array in candidates):
         hint = "; it returns its loss, so name the part of it that returns logits"
-    raise NotExaminable(
-        f"expected logits ({rows} rows, {length} tokens, vocab) or ({rows} rows, classes), got {shapes}{hint}: pass forward="
-    )
+    wanted = f"({rows} rows, {length} tokens, vocab) or ({rows} rows, classes)"
+    raise ExaminationError(f"expected logits {wanted}, got {shapes}{hint}: pass forward=")
 
 
 def _length(batch: Batch) -> int:

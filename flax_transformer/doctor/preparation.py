@@ -9,7 +9,7 @@ import numpy as np
 
 from flax_transformer.doctor.calling import Call, guess_kind, possible_calls
 from flax_transformer.doctor.examination import PADDED_ROWS, PADS, Examination, Facts
-from flax_transformer.doctor.subject import Kind, NotExaminable, Subject
+from flax_transformer.doctor.subject import ExaminationError, Kind, Subject
 from flax_transformer.errors import UserError
 
 _SMALL_VOCAB = 8  # ids that any model should know, until its tables are found
@@ -46,7 +46,7 @@ def prepare(
     """An examination that can run, and notes for the report.
 
     Raises:
-        NotExaminable: the model cannot be called.
+        ExaminationError: the model cannot be called.
         UserError: what kind of model it is cannot be told.
     """
     hints = subject.hints()
@@ -128,7 +128,7 @@ def _find_call(subject: Preparable, facts: Facts, has_forward: bool, notes: list
             badness = _badness(exam) + (could_tell_padding and not call.tells_padding)
         except Exception as error:
             # An output of the wrong shape says more than a mask that was not understood.
-            if first_error is None or (isinstance(error, NotExaminable) > isinstance(first_error, NotExaminable)):
+            if first_error is None or (isinstance(error, ExaminationError) > isinstance(first_error, ExaminationError)):
                 first_error = error
             continue
         if best is None or badness < best[0]:
@@ -142,11 +142,11 @@ def _find_call(subject: Preparable, facts: Facts, has_forward: bool, notes: list
             equal = replace(equal, source_length=equal.target_length)
             try:
                 exam = _find_call(subject, equal, has_forward, notes)
-            except NotExaminable:
-                raise _as_not_examinable(first_error) from first_error
+            except ExaminationError:
+                raise _as_examination_error(first_error) from first_error
             exam.runs_only_with_equal_lengths = True
             return exam
-        raise _as_not_examinable(first_error) from first_error
+        raise _as_examination_error(first_error) from first_error
     subject.call = best[1]
     return best[2]
 
@@ -154,29 +154,29 @@ def _find_call(subject: Preparable, facts: Facts, has_forward: bool, notes: list
 def _run_or_equal_lengths(exam: Examination, notes: list[str]) -> Examination:
     try:
         _ = exam.base_logits
-    except NotExaminable:
+    except ExaminationError:
         raise
     except Exception as error:
         facts = exam.facts
         if facts.kind != "seq2seq" or facts.source_length == facts.target_length:
-            raise _as_not_examinable(error) from error
+            raise _as_examination_error(error) from error
         equal = Examination(
             exam.subject, replace(facts, source_length=facts.target_length, target_length=facts.target_length)
         )
         try:
             _ = equal.base_logits
         except Exception:
-            raise _as_not_examinable(error) from error
+            raise _as_examination_error(error) from error
         equal.runs_only_with_equal_lengths = True
         return equal
     return exam
 
 
-def _as_not_examinable(error: Exception | None) -> NotExaminable:
-    if isinstance(error, NotExaminable):
+def _as_examination_error(error: Exception | None) -> ExaminationError:
+    if isinstance(error, ExaminationError):
         return error
     text = str(error).strip().splitlines()
-    return NotExaminable(f"the model failed on token ids: {type(error).__name__}: {text[0] if text else ''}")
+    return ExaminationError(f"the model failed on token ids: {type(error).__name__}: {text[0] if text else ''}")
 
 
 def _with_layouts(subject: Preparable, facts: Facts) -> Iterator[Call]:
@@ -220,7 +220,7 @@ def _settle_kind(subject: Preparable, exam: Examination, has_forward: bool, note
         if exam.base_logits.ndim == 3 and np.triu(exam.influence("target"), 1).max() <= exam.fast_limit():
             notes.append("taken for a decoder, because its logits do not depend on later tokens")
             return exam
-    except NotExaminable:
+    except ExaminationError:
         pass
     encoder = _find_call(subject, replace(exam.facts, kind="encoder"), has_forward, notes)
     if encoder.base_logits.ndim == 2:

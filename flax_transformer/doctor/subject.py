@@ -13,7 +13,7 @@ Kind = Literal["seq2seq", "decoder", "encoder"]
 Lengths = Int[np.ndarray, " rows"]
 
 
-class NotExaminable(Exception):
+class ExaminationError(Exception):
     """The model cannot be run as it must be to be examined. The message is one line for its author."""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from flax_transformer.doctor.subject import NotExaminable
+from flax_transformer.doctor.subject import ExaminationError
 from flax_transformer.errors import UserError
 
 _EXPECTED = "expected FILE.py:FACTORY, a folder of a Hugging Face model, or a run or export folder"
@@ -25,7 +25,7 @@ def load_target(target: str) -> dict[str, Any]:
 
     Raises:
         UserError: there is no such target, or it is something else.
-        NotExaminable: its factory raises.
+        ExaminationError: its factory raises.
     """
     path, separator, name = target.rpartition(":")
     if separator and path.endswith(".py"):
@@ -96,9 +96,8 @@ def _call(function: Any, where: str) -> Any:
     except (Exception, SystemExit) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         text = str(error).strip().splitlines()
-        raise NotExaminable(
-            f"{where} raised {type(error).__name__}: {text[0] if text else ''} ({Path(last.filename).name}, line {last.lineno})"
-        ) from error
+        at = f"{Path(last.filename).name}, line {last.lineno}"
+        raise ExaminationError(f"{where} raised {type(error).__name__}: {text[0] if text else ''} ({at})") from error
 
 
 def _check_no_arguments(factory: Any, where: str) -> None:
@@ -106,9 +105,7 @@ def _check_no_arguments(factory: Any, where: str) -> None:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):
         return
-    needed = [
-        p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if needed:
         raise UserError(
             f"{where}: needs {', '.join(needed)}; name a function without arguments, such as def make(): return ..."
@@ -122,11 +119,13 @@ def _as_keywords(made: Any, where: str) -> dict[str, Any]:
         allowed = set(inspect.signature(examine).parameters)
         unknown = set(map(str, made)) - allowed
         if unknown:
-            raise UserError(f"{where}: returned {', '.join(sorted(unknown))}; examine takes {', '.join(sorted(allowed))}")
+            raise UserError(
+                f"{where}: returned {', '.join(sorted(unknown))}; examine takes {', '.join(sorted(allowed))}"
+            )
         return dict(made)
     if isinstance(made, tuple) and len(made) == 2:
         return {"model": made[0], "variables": made[1]}
-    if made is None or not (callable(made) or hasattr(made, "__call__")):
+    if not callable(made) and not hasattr(made, "apply"):
         raise UserError(f"{where}: expected it to return a model, got {type(made).__name__}")
     return {"model": made}
 

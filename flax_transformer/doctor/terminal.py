@@ -18,7 +18,9 @@ COLORS = {"healthy": "green", "ill": "red", "warning": "yellow", "advice": "cyan
 def print_report(report: Report, console: Console) -> None:
     verdict, color = _verdict(report)
     console.print(f"[bold]{escape(report.subject)}[/]: [bold {color}]{verdict}[/]", highlight=False)
-    told = f"{report.kind}, {report.framework}, {report.precision}, {report.seconds:.1f} s; called as {report.called_as}"
+    told = (
+        f"{report.kind}, {report.framework}, {report.precision}, {report.seconds:.1f} s; called as {report.called_as}"
+    )
     console.print(Text(told, style="bright_black"))
     for note in report.notes:
         console.print(Text(f"note: {note}", style="bright_black"))
@@ -75,7 +77,9 @@ def _figure(result: Result) -> str:
     if result.figure is None:
         return result.probe
     limit = "" if result.limit is None else f" (limit {result.limit:.2g})"
-    return f"{result.probe} {result.figure:.3g}{limit}:" if result.detail else f"{result.probe} {result.figure:.3g}{limit}"
+    return (
+        f"{result.probe} {result.figure:.3g}{limit}:" if result.detail else f"{result.probe} {result.figure:.3g}{limit}"
+    )
 
 
 def _pictures(maps: tuple[HeatMap, ...]) -> Table:
@@ -83,7 +87,9 @@ def _pictures(maps: tuple[HeatMap, ...]) -> Table:
     table = Table.grid(padding=(0, 4))
     table.add_row(*(Text(f"{m.title}", style="bold") for m in maps))
     table.add_row(*(_picture(m) for m in maps))
-    legend = "## effect, as it should be   !! effect that must not be   .. missing effect   blank: none, as it should be"
+    legend = (
+        "## effect, as it should be   !! effect that must not be   .. missing effect   blank: none, as it should be"
+    )
     outer = Table.grid()
     outer.add_row(table)
     outer.add_row(Text(legend, style="bright_black"))

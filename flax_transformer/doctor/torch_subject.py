@@ -12,7 +12,7 @@ from torch import nn
 from flax_transformer.doctor.calling import Call
 from flax_transformer.doctor.hints import find_hints
 from flax_transformer.doctor.outputs import find_logits
-from flax_transformer.doctor.subject import Batch, Gradient, NotExaminable, Structure, Trace
+from flax_transformer.doctor.subject import Batch, ExaminationError, Gradient, Structure, Trace
 from flax_transformer.doctor.torch_state import examined, find_modules
 from flax_transformer.doctor.torch_trace import Places, Recorder, recorded
 
@@ -226,7 +226,7 @@ class TorchSubject:
 
     @contextlib.contextmanager
     def _observed(self, rows: int) -> Iterator[list[np.ndarray]]:
-        """Logits that come out of the last layer, or else out of the model: generation may go by other methods of it."""
+        """Logits that come out of the model, or else out of its last layer: generation may use other methods."""
         by_module: dict[str, list[np.ndarray]] = {}
         vocab = self._vocab
 
@@ -265,7 +265,7 @@ class _Fake(nn.Module):
         subject = self._subject[0]
         ids = [value for value in (*args, *kwargs.values()) if _is_ids(value)]
         if not ids:
-            raise NotExaminable("the loss does not hand token ids to the model")
+            raise ExaminationError("the loss does not hand token ids to the model")
         first_first = subject.call is not None and subject.call.sequence_first
         target = ids[-1] if len(ids) == 1 else ids[1]
         rows = target.T if first_first else target
@@ -281,8 +281,11 @@ class _Fake(nn.Module):
 
 
 def _is_ids(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.dim() == 2 and not value.is_floating_point() and (
-        value.dtype != torch.bool
+    return (
+        isinstance(value, torch.Tensor)
+        and value.dim() == 2
+        and not value.is_floating_point()
+        and (value.dtype != torch.bool)
     )
 
 
@@ -318,7 +321,12 @@ def _identical_layers(model: nn.Module) -> list[str]:
     """Lists whose layers start with equal random weights: they were deep-copied from one."""
     found = []
     for path, module in model.named_modules():
-        if not isinstance(module, nn.ModuleList) or len(module) < 2 or module[0] is module[1] or None in list(module)[:2]:
+        if (
+            not isinstance(module, nn.ModuleList)
+            or len(module) < 2
+            or module[0] is module[1]
+            or None in list(module)[:2]
+        ):
             continue
         first, second = (
             [p for p in layer.parameters() if p.dim() >= 2 and float(p.detach().std()) > 0] for layer in module[:2]

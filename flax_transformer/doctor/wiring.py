@@ -104,7 +104,7 @@ def mixes_positions(
 ) -> bool | None:
     """Whether numbers of one position end up at several.
 
-    ``apart`` is (rows, heads, length, head_dim), its first axes joined or not, or that with its last two axes exchanged;
+    ``apart`` is (rows, heads, length, head_dim), its first axes joined or not, its last two exchanged or not;
     ``together`` is (rows, length, width), with any of its axes joined or split. None where shapes are others.
     """
     if apart.value is None or together.value is None:

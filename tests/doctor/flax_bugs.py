@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - one bug a line
 """One-line changes to flax_models.py. A bug of the same name in torch_bugs.py must get the same diagnosis."""
 
 from tests.doctor.planting import Bug

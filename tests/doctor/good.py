@@ -37,7 +37,13 @@ def cases() -> Iterator[Case]:
                     yield Case("torch", kind, seed, {"norm_first": norm_first, "positions": positions})
             for layers in (1, 6, 12):
                 yield Case("torch", kind, 0, {"norm_first": norm_first, "layers": layers})
-        for options in ({"width": 16}, {"width": 128}, {"width": 512, "heads": 8}, {"heads": 1}, {"width": 256, "heads": 16}):
+        for options in (
+            {"width": 16},
+            {"width": 128},
+            {"width": 512, "heads": 8},
+            {"heads": 1},
+            {"width": 256, "heads": 16},
+        ):
             yield Case("torch", kind, 0, options)
         yield Case("torch", kind, 1, {"heads": 1, "layers": 1, "width": 16, "positions": "learned"})
         for seed in range(2):
@@ -68,7 +74,7 @@ def examine_good(case: Case) -> doctor.Report:
 
 
 def _train(model: torch.nn.Module, kind: str, seed: int, steps: int = 150) -> None:
-    """Enough for weights that are no longer what they were initialized to: to copy, to count on, to find the largest."""
+    """To copy, to count on, or to find the largest: enough for weights that are no longer fresh."""
     random = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for _ in range(steps):

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -63,6 +63,24 @@ def report_on(framework: str, bug: Bug | None, kind: str, seed: int, **options: 
 
 def _is_wanted(name: str, bug: Bug) -> bool:
     return name not in _PIECES or any(cause.startswith(_PIECES[name]) for cause in bug.causes.split())
+
+
+def share_found(outcomes: Sequence[Outcome]) -> float:
+    """Of the bugs, in each kind of model that they are planted in: those called ill or warned of in all seeds."""
+    return _share(outcomes, lambda outcome: outcome.found)
+
+
+def share_named(outcomes: Sequence[Outcome]) -> float:
+    """Those whose diagnosis names what was planted first, in all seeds."""
+    return _share(outcomes, lambda outcome: outcome.found and outcome.named)
+
+
+def _share(outcomes: Sequence[Outcome], is_right: Callable[[Outcome], bool]) -> float:
+    planted: dict[tuple[str, str], bool] = {}
+    for outcome in outcomes:
+        key = (outcome.bug, outcome.kind)
+        planted[key] = planted.get(key, True) and is_right(outcome)
+    return sum(planted.values()) / len(planted)
 
 
 def read_outcomes(file: Path) -> list[Outcome]:

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - one bug a line
 """One-line changes to torch_models.py, and what each should be called."""
 
 from tests.doctor.planting import Bug

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 PAD, BOS, EOS = 0, 1, 2
 

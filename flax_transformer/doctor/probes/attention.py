@@ -1,6 +1,7 @@
 """Inside: the mask, the scale and the weights of every softmax that is an attention."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -38,7 +39,9 @@ def probe_masks(exam: Examination) -> list[Result]:
         results += judge(attention, exam)
     results += _finite_masks(exam.attentions)
     results += _padding_masks(exam)
-    return _merged(results) or [healthy("masks", float(len(exam.attentions)), detail="attentions, masked as they should")]
+    return _merged(results) or [
+        healthy("masks", float(len(exam.attentions)), detail="attentions, masked as they should")
+    ]
 
 
 def place_of(attention: Attention, exam: Examination) -> str:
@@ -90,7 +93,11 @@ def _judge_target(attention: Attention, exam: Examination) -> list[Result]:
         return [_finding(cause, attention, exam, float(future.mean()), limits.BLOCKED, detail)]
     weak = float(np.median(offsets[:, *np.triu_indices(size, 1)]))
     spread = float(np.ptp(offsets[:, *np.triu_indices(size, 1)]))
-    if weak < limits.WEAK_MASK and spread < 0.1 * abs(weak) and np.abs(offsets[:, *np.tril_indices(size, -1)]).max() < 0.1 * -weak:
+    if (
+        weak < limits.WEAK_MASK
+        and spread < 0.1 * abs(weak)
+        and np.abs(offsets[:, *np.tril_indices(size, -1)]).max() < 0.1 * -weak
+    ):
         detail = f"the mask adds {weak:.3g} to a score"
         return [_finding("mask-weak", attention, exam, weak, limits.BLOCKED, detail)]
     if not upper.any() and attention.softmax_axis_is_keys:
@@ -160,13 +167,7 @@ def _merged(results: Iterable[Result]) -> list[Result]:
     for group in grouped.values():
         places = list(dict.fromkeys(result.place for result in group))
         more = f" and {len(places) - 2} more" if len(places) > 2 else ""
-        first = group[0]
-        merged.append(
-            Result(
-                first.probe, first.verdict, first.figure, first.limit, first.cause, ", ".join(places[:2]) + more,
-                first.detail,
-            )  # fmt: skip
-        )
+        merged.append(replace(group[0], place=", ".join(places[:2]) + more))
     return merged
 
 
@@ -199,7 +200,9 @@ def probe_scale(exam: Examination) -> list[Result]:
     """The factor between queries times keys and the scores, times sqrt(head_dim)."""
     known = [a for a in exam.attentions if a.scale is not None and a.head_dim > 1]
     if not known:
-        return [not_applicable("scale", "no attention with a scale that is a number" if exam.attentions else _NONE_FOUND)]
+        return [
+            not_applicable("scale", "no attention with a scale that is a number" if exam.attentions else _NONE_FOUND)
+        ]
     low, high = limits.SCALE
     results, ratio = [], 1.0
     for attention in known:

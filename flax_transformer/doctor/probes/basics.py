@@ -58,6 +58,8 @@ def probe_state(exam: Examination) -> list[Result]:
     changed = exam.subject.changed_state()
     if changed:
         return [Result("state", "ill", float(len(changed)), 0.0, "mutates", place=", ".join(changed[:3]))]
-    return [healthy("state", 0.0, 0.0)] if exam.subject.framework == "torch" else [
-        not_applicable("state", "a pure function has none")
-    ]
+    return (
+        [healthy("state", 0.0, 0.0)]
+        if exam.subject.framework == "torch"
+        else [not_applicable("state", "a pure function has none")]
+    )

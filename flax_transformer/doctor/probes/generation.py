@@ -4,7 +4,7 @@ import numpy as np
 
 from flax_transformer.doctor.examination import ROWS, Examination
 from flax_transformer.doctor.result import Result, healthy, not_applicable
-from flax_transformer.doctor.subject import Batch, NotExaminable
+from flax_transformer.doctor.subject import Batch, ExaminationError
 
 _PROMPT = 3  # tokens; with the steps no longer than any other input, so that JAX need not compile for another length
 
@@ -47,7 +47,7 @@ def _generated(exam: Examination, inputs: np.ndarray) -> tuple[np.ndarray, list[
     except Exception as error:
         raise GenerationError(f"{type(error).__name__}: {error}") from error
     if ids.ndim != 2 or len(ids) != len(inputs) or not np.issubdtype(ids.dtype, np.integer):
-        raise NotExaminable(f"expected generate() to return ids ({len(inputs)} rows, length), got {ids.shape}")
+        raise ExaminationError(f"expected generate() to return ids ({len(inputs)} rows, length), got {ids.shape}")
     return ids, steps
 
 
@@ -95,8 +95,10 @@ def _compare(
         starts = _other_begin(exam, made) if exam.facts.kind == "seq2seq" else None
         cause = "begin-token" if starts is not None or figure is None or step == 0 else "generate-mismatch"
         cause = cause if exam.facts.kind == "seq2seq" else "generate-mismatch"
-        detail = f"the first token differs; it is the one that follows token {starts}" if starts is not None else (
-            "the first token differs"
+        detail = (
+            f"the first token differs; it is the one that follows token {starts}"
+            if starts is not None
+            else ("the first token differs")
         )
         return [Result("generation", "ill", 1.0, 0.0, cause, detail=detail)]
     if figure is not None and figure > limit:

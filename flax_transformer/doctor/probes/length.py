@@ -51,5 +51,3 @@ def probe_memory(exam: Examination) -> list[Result]:
     if kept:
         return [Result("memory", "advice", float(kept), 0.0, "quadratic-memory")]
     return [healthy("memory", 0.0, 0.0)]
-
-

@@ -5,7 +5,7 @@ import numpy as np
 from flax_transformer.doctor import limits
 from flax_transformer.doctor.examination import PADS, ROWS, Examination
 from flax_transformer.doctor.result import Result, healthy, not_applicable
-from flax_transformer.doctor.subject import Batch, NotExaminable
+from flax_transformer.doctor.subject import Batch, ExaminationError
 
 _SURE = 30.0  # logit of the token that the oracle predicts
 _DISTANCES = (0, 1, 2)  # of the token that the loss asks for, ahead of the decoder's input
@@ -95,10 +95,10 @@ def _loss(exam: Examination, rows: np.ndarray, oracle: Oracle) -> float:
         inputs = [source, rows]
     try:
         return exam.subject.call_loss(exam.facts.loss, oracle, inputs)
-    except NotExaminable:
+    except ExaminationError:
         raise
     except Exception as error:
-        raise NotExaminable(f"loss() failed: {type(error).__name__}: {error}") from error
+        raise ExaminationError(f"loss() failed: {type(error).__name__}: {error}") from error
 
 
 def _end_counted(exam: Examination, rows: np.ndarray, distance: int, least: float) -> list[Result]:

@@ -75,9 +75,7 @@ def _varies_along_keys(attention: Attention) -> bool:
 
 
 def _is_zero_parameter(exam: Examination) -> bool:
-    return any(
-        term.parameter and not np.any(exam.subject.numpy(term.positions.value)) for term in exam.position_terms
-    )
+    return any(term.parameter and not np.any(exam.subject.numpy(term.positions.value)) for term in exam.position_terms)
 
 
 def _source_positions(exam: Examination) -> list[Result]:
@@ -174,7 +172,8 @@ def probe_order(exam: Examination) -> list[Result]:
 def probe_ratio(exam: Examination) -> list[Result]:
     """Root mean square of token embeddings over that of what is added to them as positions."""
     terms = [
-        (exam.subject.numpy(term.tokens.value), exam.subject.numpy(term.positions.value)) for term in exam.position_terms
+        (exam.subject.numpy(term.tokens.value), exam.subject.numpy(term.positions.value))
+        for term in exam.position_terms
     ]
     ratios = [float(np.sqrt(np.mean(a**2) / np.mean(b**2))) for a, b in terms if np.any(b)]
     if not ratios:
