@@ -40,7 +40,7 @@ def test_text_formats(tmp_path, name, suffix, mark):
 
 def test_rows_know_their_place(tmp_path):
     path = write(tmp_path / "rows.csv", CONTENT["rows.csv"])
-    assert [row.where for row in read_table(path, COLUMNS)] == [f"{path}, line 3", f"{path}, line 5"]
+    assert [row.where for row in read_table(path, COLUMNS)] == [f"{path}, line 2", f"{path}, line 5"]
 
 
 def test_long_fields_and_upper_case_suffixes_are_read(tmp_path):

@@ -52,9 +52,9 @@ def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bo
             unclosed = _broken(path, lines, delimiter, error)
             if unclosed:
                 raise unclosed from error
-            yield Row(f"{path}, line {lines.number}", problem=f"is not well-formed ({error})")
+            yield Row(f"{path}, line {lines.first_number}", problem=f"is not well-formed ({error})")
             continue
-        where = f"{path}, line {lines.number}"
+        where = f"{path}, line {lines.first_number}"
         if not fields and len(header) > 1:
             continue
         fields = fields or [""]
