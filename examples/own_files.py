@@ -44,7 +44,7 @@ def write_tickets(path: Path, rng: random.Random) -> None:
         greeting = rng.choice(["Hallo", "Guten Tag", "Sehr geehrte Damen und Herren", "Grüße"])
         text = f"{greeting}, {rng.choice(PROBLEMS[label])}; Kunde {rng.randrange(10_000)}"
         rows.append(f'{number};"{text}\nDanke";{label if number % 50 else ""}')
-    path.write_bytes("\r\n".join([*rows, "400;;", "401;;"]).encode("cp1252"))
+    path.write_bytes("\r\n".join([*rows, "400;;", "401;;", ""]).encode("cp1252"))
 
 
 def write_orders(path: Path, rng: random.Random) -> None:
