@@ -40,7 +40,7 @@ def test_text_formats(tmp_path, name, suffix, mark):
 
 def test_rows_know_their_place(tmp_path):
     path = write(tmp_path / "rows.csv", CONTENT["rows.csv"])
-    assert [row.where for row in read_table(path, COLUMNS)] == [f"{path}, line 3", f"{path}, line 5"]
+    assert [row.where for row in read_table(path, COLUMNS)] == [f"{path}, line 2", f"{path}, line 5"]
 
 
 def test_long_fields_and_upper_case_suffixes_are_read(tmp_path):
@@ -68,7 +68,11 @@ MISTAKES = [
     ("rows.csv", "label,text\n", "expected at least one row"),
     ("rows.jsonl", "\n", "expected at least one row"),
     ("rows.json", "[]", "expected at least one row"),
-    ("rows.csv", "label,title\na,b\n", "expected one column 'text', got none in label, title$"),
+    (
+        "rows.csv",
+        "label,title\na,b\n",
+        "expected one column 'text', got none in label, title \\(the first line, separated by commas\\)$",
+    ),
     ("rows.csv", "label,text,text\na,b,c\n", "expected one column 'text', got 2 of them"),
     ("rows.csv", "label,Text,TEXT\na,b,c\n", "expected one column 'text', got 2 of them"),
     ("rows.csv", 'label,text\na,"b\n', "line 2: expected the quote that opens here to be closed"),
@@ -80,6 +84,7 @@ MISTAKES = [
         '[{"label": 1,\n "text": "a"},\n {"label" 2}]',
         "line 3: expected a JSON object on each line, or one",
     ),
+    ("rows.json", '{"text": "a"\n', "line 1: expected a JSON object on each line, or one array"),
     ("rows.jsonl", '{"label": 1, "title": ""}\n', "expected one column 'text', got none in label, title"),
     ("rows.txt", "a\n", r"expected a table with columns, a name in \.csv, \.tsv, \.json"),
     ("rows", "a\n", "expected a table with columns"),
@@ -283,7 +288,8 @@ def test_a_missing_column_names_what_was_seen_and_the_flags(tmp_path):
     with pytest.raises(UserError) as caught:
         read_table(path, COLUMNS, Reading(columns_flags="--data.text-column and --data.label-column"))
     assert str(caught.value) == (
-        f"{path}: expected one column 'text', got none in review, sentiment; "
+        f"{path}: expected one column 'text', got none in review, sentiment (the first line, "
+        "separated by semicolons); "
         "name yours with --data.text-column and --data.label-column"
     )
 

@@ -69,6 +69,14 @@ def test_copies_go_together(copy):
         assert found["The Film"] == found[copy]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_common_class_is_in_every_part(seed):
+    texts = [f"text {i}" for i in range(90)]
+    groups = [i % 3 for i in range(90)]
+    parts = split_by_content(texts, groups, BOTH, seed)
+    assert [{groups[i] for i in part} for part in parts] == [{0, 1, 2}] * 3
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_a_rare_class_is_always_trained(size):
     for seed in range(200):

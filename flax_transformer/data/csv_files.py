@@ -39,7 +39,7 @@ def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bo
         header = next(reader, [])
     except csv.Error as error:
         raise _broken(path, lines, delimiter, error) or UserError(f"{path}: expected column names ({error})") from error
-    seen = f" (separated by {_DELIMITERS.get(delimiter, repr(delimiter))})" if len(header) == 1 else ""
+    seen = f" (the first line, separated by {_DELIMITERS.get(delimiter, repr(delimiter))})" if any(header) else ""
     places = [find_place(path, header, column, reading, seen) for column in columns]
     named = max(i for i, name in enumerate(header, start=1) if name.strip())
     while True:
@@ -52,9 +52,9 @@ def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bo
             unclosed = _broken(path, lines, delimiter, error)
             if unclosed:
                 raise unclosed from error
-            yield Row(f"{path}, line {lines.number}", problem=f"is not well-formed ({error})")
+            yield Row(f"{path}, line {lines.first_number}", problem=f"is not well-formed ({error})")
             continue
-        where = f"{path}, line {lines.number}"
+        where = f"{path}, line {lines.first_number}"
         if not fields and len(header) > 1:
             continue
         fields = fields or [""]

@@ -34,14 +34,18 @@ def fingerprint(splits: Splits) -> Record:
 
 def differences(old: Record, new: Record) -> dict[str, str]:
     """Split -> what has changed in it, in words. Splits that are the same are left out."""
-    changed = [path for path, digest in new["files"].items() if old["files"].get(path) != digest]
-    cause = f" (changed: {', '.join(changed)})" if changed else ""
     found = {}
     for name in _SPLITS:
         before, after = old["splits"][name], new["splits"][name]
         if before["digest"] != after["digest"]:
-            found[name] = f"{name}: {_difference(_texts(before), _texts(after))}{cause}"
+            found[name] = f"{name}: {_difference(_texts(before), _texts(after))}"
     return found
+
+
+def changed_files(old: Record, new: Record) -> str:
+    """The files whose content is not that of the record, in parentheses; empty where all of them are the same."""
+    changed = [path for path, digest in new["files"].items() if old["files"].get(path) != digest]
+    return f" ({', '.join(changed)} changed)" if changed else ""
 
 
 def trained_on(record: Record, examples: Examples) -> list[int]:
@@ -81,7 +85,8 @@ def require_same_data(folder: Path, record: Record) -> None:
     changed = differences(old, record)
     if changed:
         raise UserError(
-            f"{folder}: expected the data that the run began with, got other {'; '.join(changed.values())}; "
+            f"{folder}: expected the data that the run began with, got other"
+            f" {'; '.join(changed.values())}{changed_files(old, record)}; "
             "put the files back, or train on the new ones in another folder with --run"
         )
 
@@ -96,16 +101,16 @@ def check_evaluation_data(folder: Path, splits: Splits, split: str) -> None:
     if old is None:
         warn(f"{folder} has no {DATA_FILE}, so it cannot be checked whether it was trained on these texts")
         return
-    changed = differences(old, fingerprint(splits)).get(split)
+    record = fingerprint(splits)
+    changed = differences(old, record).get(split)
+    what = f"{changed}{changed_files(old, record)}"
     examples: Examples = getattr(splits, split)
     seen = trained_on(old, examples)
     share = f"{len(seen):,} of the {len(examples):,} texts of the {split} split"
     if changed and 2 * len(seen) > len(examples):
-        raise UserError(
-            f"{folder}: expected texts to score that it was not trained on, but it was on {share}; {changed}"
-        )
+        raise UserError(f"{folder}: expected texts to score that it was not trained on, but it was on {share}; {what}")
     if changed:
-        warn(f"the data is not that of the run, so neither is the score; {changed}")
+        warn(f"the data is not that of the run, so neither is the score; {what}")
     if seen:
         warn(f"{share} are among those that the run was trained on, which flatters the score")
 
@@ -138,7 +143,8 @@ def _difference(old: UInt64[np.ndarray, " before"], new: UInt64[np.ndarray, " af
         return f"the same {len(new):,} texts, spelled otherwise or with other targets"
     if before == after:
         return f"the same {len(new):,} texts in another order"
-    return f"{(after - before).total():,} texts added, {(before - after).total():,} removed"
+    added, removed = (after - before).total(), (before - after).total()
+    return f"{added:,} text{'s' * (added != 1)} added, {removed:,} removed"
 
 
 def _file_digest(path: Path) -> str:

@@ -51,8 +51,10 @@ def _entries(path: Path, columns: Sequence[str], reading: Reading) -> Iterator[E
         if any(isinstance(value, dict) for _, value, _ in entries):
             yield from entries
             return
-        place = f", line {rest[error.lineno - 1][0]}" if isinstance(error, json.JSONDecodeError) else ", line 1"
-        raise UserError(f"{path}{place}: expected a JSON object on each line, or one array ({error})") from error
+        index = error.lineno - 1 if isinstance(error, json.JSONDecodeError) else 0
+        place = f"{path}, line {rest[min(index, len(rest) - 1)][0]}"
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+        raise UserError(f"{place}: expected a JSON object on each line, or one array ({reason})") from error
     items = _items(whole, columns)
     if len(items) == 1 and items[0] is whole:
         yield f"{path}, line {rest[0][0]}", whole, ""

@@ -16,9 +16,11 @@ _NAMED = 5  # lines that a message lists
 _EMPTY = ("is missing", "is blank")
 # What to do about a reason, by its end.
 _ADVICE = {
-    "no text": "take numbers as they are written with {flags}numbers-as-text, or name another column",
+    "is a number or a date, no text": "take numbers as they are written with {flags}numbers-as-text",
+    "is an object, no text": "name a value in the object, such as text.key",
     "no label": "a text has one label here; make one row of each, or name another column",
     "as the first line has": "put quotes around texts that hold the delimiter",
+    "after '\"')": "double the quotes within a text",
 }
 
 

@@ -69,7 +69,7 @@ def missing_column(
     advice = f"; name yours with {reading.columns_flags}" if reading.columns_flags else ""
     got = f"{number} of them" if number else "none"
     return MissingColumnError(
-        f"{path}: expected one column {wanted!r}, got {got} in {names or 'an empty file'}{seen}{advice}"
+        f"{path}: expected one column {wanted!r}, got {got} in {names.strip() or 'an empty file'}{seen}{advice}"
     )
 
 

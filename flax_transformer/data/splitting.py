@@ -1,11 +1,14 @@
 """Parts of a dataset that share no text."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Hashable, Sequence
 
 import numpy as np
 
 from flax_transformer.errors import UserError
+
+_COMMON = 30  # distinct texts of a group that every part has one of
 
 
 def first_of_each(texts: Sequence[str], exclude: Sequence[str] = ()) -> list[int]:
@@ -35,14 +38,15 @@ def split_by_content(
     """Indices of parts with about a tenth of the distinct texts each, then of the rest.
 
     Where a text goes follows from a hash of it and the seed. So its copies go with it, blanks and capitals aside, the
-    order of the texts does not matter, and another text moves none. Two rules come before the hash, which matter where
-    texts are few: the rest keeps a text of each group, and a part that is wanted has at least one text.
+    order of the texts does not matter, and another text moves none. Three rules come before the hash, for the groups
+    and files that it would treat badly: the rest keeps a text of each group; a part that is wanted has at least one
+    text, and at least one of each group with 30 distinct texts, which the hash alone gives in 96 of 100 cases.
 
     Args:
         groups: of each text, such as its class.
         wanted: for each part, whether it is; one that is not is empty, and the others do not depend on it.
 
-    Raises :class:`UserError` where there are too few texts for the two rules.
+    Raises :class:`UserError` where there are too few texts for the rules.
     """
     keys = [folded(text) for text in texts]
     place = {key: _place(key, seed) for key in keys}
@@ -52,20 +56,22 @@ def split_by_content(
     for key, group in zip(keys, groups, strict=True):
         members.setdefault(group, set()).add(key)
 
-    def order(key: str) -> tuple[float, str]:
-        return place[key], key
-
-    kept = {max(of_group, key=order) for of_group in members.values()}
+    kept = {max(of_group, key=lambda key: (place[key], key)) for of_group in members.values()}
     part |= dict.fromkeys(kept, rest)
-    free = sorted((key for key in part if part[key] == rest and key not in kept), key=order)
+    common = [
+        of_group for _, of_group in sorted(members.items(), key=lambda item: str(item[0])) if len(of_group) >= _COMMON
+    ]
     for number in range(rest):
-        if wanted[number] and number not in part.values():
-            if not free:
-                raise UserError(
-                    f"expected more than {len(kept)} distinct texts to split, got {len(part)}: "
-                    "each class keeps one to train on, and each part needs one"
-                )
-            part[free.pop(0)] = number
+        for of_group in (*common, part.keys()):
+            if wanted[number] and all(part[key] != number for key in of_group):
+                sizes = Counter(part.values())
+                free = [key for key in of_group if key not in kept and (part[key] == rest or sizes[part[key]] > 1)]
+                if not free:
+                    raise UserError(
+                        f"expected more than {len(kept)} distinct texts to split, got {len(part)}: "
+                        "each class keeps one to train on, and each part needs one"
+                    )
+                part[min(free, key=lambda key: (part[key] != rest, place[key], key))] = number
     return [[i for i, key in enumerate(keys) if part[key] == number] for number in range(rest + 1)]
 
 

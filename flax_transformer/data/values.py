@@ -83,5 +83,5 @@ def _checked(text: str) -> str:
     if not text.strip():
         raise UnusableError("is blank")
     if _SURROGATE.search(text):
-        raise UnusableError("holds half a surrogate pair or bytes that are no text")
+        raise UnusableError("holds broken characters")
     return text
