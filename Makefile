@@ -6,9 +6,9 @@ RUN := runs/manifests-default
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 # One process a core; more than 8 only compile the same programs once more.
 PYTEST_ARGS ?= --numprocesses auto --maxprocesses 8
-SOURCES := flax_transformer torch_reference benchmarks tests parity_tests conftest.py train_flax.py
+SOURCES := flax_transformer torch_reference benchmarks docs examples tests parity_tests conftest.py train_flax.py
 
-.PHONY: train test test-all check format clean
+.PHONY: train test test-all check format docs clean
 
 # Trains the default task, or goes on where an earlier `make train` was stopped.
 train: $(VENV)/.base
@@ -29,8 +29,12 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
+# The site with the API page, in site/; any warning is an error.
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: expected Python 3.11 or newer, got " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
@@ -38,9 +42,13 @@ $(BIN)/python:
 
 # A stamp is older than the files that name the dependencies exactly when an install is due.
 $(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) --editable .
+	$(PIP_INSTALL) --editable ".[train]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) --editable ".[dev]"
 	@touch $@ $(VENV)/.base
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) --editable ".[docs]"
+	@touch $@

@@ -61,7 +61,7 @@ def main() -> None:
         run = train(config, Path(folder, "run"))
         texts = ["17 March 2011", "Wed 05 Jan 2022", "December 31, 2009"]
         expected = ["2011-03-17", "2022-01-05", "2009-12-31"]
-        print(dict(zip(texts, run.predict(texts), strict=True)))
+        print({text: prediction.value for text, prediction in zip(texts, run.predict(texts), strict=True)})
         run.export(Path(folder, "export"))
 
         # Both models get the same token ids: the texts, and the begin token with the expected outputs.
@@ -69,11 +69,11 @@ def main() -> None:
         source, source_lengths = padded(tokenizer.encode(texts), tokenizer.pad_id)
         answers = [[tokenizer.bos_id, *ids] for ids in tokenizer.encode(expected)]
         target, target_lengths = padded(answers, tokenizer.pad_id)
-        in_jax = np.asarray(run.model(source, source_lengths, target, target_lengths))
+        in_jax = np.asarray(run.model(source, target, source_lengths, target_lengths))
 
         shipped = torch_reference.load(Path(folder, "export"))  # an ordinary torch.nn.Module, in evaluation mode
         with torch.inference_mode():
-            in_torch = shipped(*map(torch.as_tensor, (source, source_lengths, target, target_lengths))).numpy()
+            in_torch = shipped(*map(torch.as_tensor, (source, target, source_lengths, target_lengths))).numpy()
         difference = np.abs(in_jax - in_torch).max() / np.abs(in_torch).max()
         print(f"logits of shape {in_torch.shape}: largest difference {difference:.1e} of the largest logit")
         assert difference < 8 * np.finfo(np.float32).eps, "the models differ; `flax-transformer verify` says where"

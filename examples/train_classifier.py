@@ -55,8 +55,8 @@ def main() -> None:
         run = train(config, Path(folder, "run"))
 
         unseen = ["my refund is the wrong amount", "the parcel arrived damaged", "I cannot change my password"]
-        for text, queue in zip(unseen, run.predict(unseen), strict=True):
-            print(f"{queue:<10}{text}")
+        for text, prediction in zip(unseen, run.predict(unseen), strict=True):
+            print(f"{prediction.value:<10}{prediction.score:.2f}  {text}")
 
         # An export holds everything needed to predict, and both frameworks read it.
         export = Path(folder, "export")

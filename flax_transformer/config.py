@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from flax_transformer.errors import UserError
+from flax_transformer.legacy import current_fields
 
 Architecture = Literal["seq2seq", "classifier"]
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
@@ -591,4 +592,4 @@ def load_config(kind: type[Config], path: Path) -> Config:
         raise UserError(f"{path}: expected a config file, but it cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: expected JSON, got something else ({error})") from error
-    return from_dict(kind, values, str(path))
+    return from_dict(kind, current_fields(values), str(path))

@@ -24,11 +24,6 @@ _SMALL = ModelConfig(
 _BASE = ModelConfig(
     d_model=512, num_heads=8, d_ff=2048, num_encoder_layers=6, num_decoder_layers=6, norm_first=False, activation="relu"
 )
-# Models without a task: base is that of Vaswani et al., 2017, table 3, and large their big one with twice the layers.
-SIZES: dict[str, ModelConfig] = {
-    "base": _BASE,
-    "large": replace(_BASE, d_model=1024, num_heads=16, d_ff=4096, num_encoder_layers=12, num_decoder_layers=12),
-}
 
 
 def full_rows(model: ModelConfig, batch: int, length: int) -> TrainConfig:
@@ -133,4 +128,29 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
             epochs=10,
         ),
     },
+}
+
+
+# Models without a task, for `plan`, `bench` and `verify`: one of a name is the same in all three.
+SIZES: dict[str, ModelConfig] = {
+    "mini": ModelConfig(
+        d_model=64,
+        num_heads=4,
+        d_ff=128,
+        num_encoder_layers=2,
+        num_decoder_layers=2,
+        source_vocab_size=500,
+        target_vocab_size=500,
+    ),
+    "tiny": ModelConfig(architecture="classifier", d_model=256, num_heads=4, d_ff=1024, num_encoder_layers=4),
+    # As MarianMT of transformers is built: post-LN without final norms.
+    "small": ModelConfig(
+        d_model=256, num_heads=4, d_ff=1024, norm_first=False, final_norm=False, activation="relu", max_length=1024
+    ),
+    # The assignment that this project started from.
+    "assignment": PRESETS["imdb"]["assignment"].model,
+    # The base model of Vaswani et al., 2017, table 3, with the final norms of torch.nn.Transformer; and their big model
+    # with twice the layers.
+    "base": _BASE,
+    "large": replace(_BASE, d_model=1024, num_heads=16, d_ff=4096, num_encoder_layers=12, num_decoder_layers=12),
 }

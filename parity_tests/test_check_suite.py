@@ -16,8 +16,8 @@ from flax_transformer.parity.cases import Sizes, make_case
 from flax_transformer.parity.checks import FORWARD, check_suite, free_running, run_checks
 from flax_transformer.parity.measure import element_ulps, mismatches, scaled_ulp, scaled_ulps
 from flax_transformer.parity.pair import Pair
-from flax_transformer.parity.targets import SMALL
 from flax_transformer.parity.training import free_steps
+from flax_transformer.presets import SIZES as PRESET_SIZES
 
 SIZES = Sizes(rows=4, source=7, target=6)
 # In float64 a difference of meaning stands 10^9 above the noise, so it alone is enough for the meaning.
@@ -59,7 +59,12 @@ def test_training_with_stacked_layers(x64):
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_the_whole_check_suite_of_a_small_model_and_100_steps(norm_first: bool, dtype: str):
     model = dataclasses.replace(
-        SMALL, norm_first=norm_first, source_vocab_size=97, target_vocab_size=97, dtype=dtype, param_dtype=dtype
+        PRESET_SIZES["mini"],
+        norm_first=norm_first,
+        source_vocab_size=97,
+        target_vocab_size=97,
+        dtype=dtype,
+        param_dtype=dtype,
     )
     pair = Pair(make_case(model, seed=0, sizes=Sizes(8, 24, 20)))
     assert_passed([*run_checks(pair), free_running(pair, free_steps(pair, 100))])

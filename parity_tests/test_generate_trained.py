@@ -10,7 +10,6 @@ import pytest
 import safetensors.numpy
 import torch
 
-import flax_transformer
 import torch_reference
 from flax_transformer.config import GenerationConfig, save_config
 from flax_transformer.data.batches import Sequences
@@ -19,6 +18,7 @@ from flax_transformer.data.manifests.task import MANIFEST_SCHEMA
 from flax_transformer.data.tasks import load_splits
 from flax_transformer.decoding import generate as flax_generate
 from flax_transformer.interop import state_dict as bridge
+from flax_transformer.interop.export import load_export
 from flax_transformer.training.run import Run
 from torch_reference.decoding import generate as torch_generate
 
@@ -48,7 +48,7 @@ def test_a_trained_model_generates_the_same_in_both_twins(
 ) -> None:
     run = Run.load(folder)
     export_in_float64(run, tmp_path)
-    model: Any = flax_transformer.load(tmp_path)
+    model: Any = load_export(tmp_path)
     twin: Any = torch_reference.load(tmp_path)
     constraint = json_constraint(MANIFEST_SCHEMA, run.tokenizer) if is_constrained else None
     sources = Sequences(run.tokenizer.encode(load_splits(run.config.data, run.config.seed).test.sources[:TEXTS]))

@@ -65,7 +65,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(exported: Path, tmp_path: Path,
     assert main(["verify"]) == 2
     assert main(["verify", "--preset", "huge"]) == 2
     assert main(["verify", str(tmp_path)]) == 2
-    assert main(["verify", str(exported), "--preset", "small"]) == 2
+    assert main(["verify", str(exported), "--preset", "mini"]) == 2
     assert main(["verify", str(exported), "--steps", "0"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 5
@@ -93,7 +93,7 @@ def test_weights_that_do_not_fit_are_refused(change, expected: str, tmp_path: Pa
 
 def test_without_torch_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert main(["verify", "--preset", "small"]) == 2
+    assert main(["verify", "--preset", "mini"]) == 2
     assert "flax-transformer[torch]" in capsys.readouterr().err
 
 
@@ -102,5 +102,5 @@ def test_a_killed_precision_is_reported_as_out_of_memory(monkeypatch: pytest.Mon
     killed.write_text("#!/bin/sh\nkill -KILL $$\n")
     killed.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(killed))
-    assert main(["verify", "--preset", "small", "--dtype", "float32"]) == 2
+    assert main(["verify", "--preset", "mini", "--dtype", "float32"]) == 2
     assert "error: the float32 precision was killed, most likely for want of memory" in capsys.readouterr().err

@@ -28,7 +28,6 @@ from twins import (
 )
 from variants import classifier_variants, name_of, seq2seq_variants
 
-import flax_transformer
 import flax_transformer.interop.state_dict as bridge
 import flax_transformer.nn.models as flax_models
 import torch_reference
@@ -36,6 +35,7 @@ import torch_reference.interop.export as torch_bridge
 import torch_reference.nn.models as torch_models
 from flax_transformer.config import ModelConfig
 from flax_transformer.errors import UserError
+from flax_transformer.interop.export import load_export
 
 VARIANTS = [*seq2seq_variants(), *classifier_variants()]
 
@@ -170,7 +170,7 @@ def test_both_twins_read_what_either_wrote(
     monkeypatch.delattr(torch, "load")
     written = bridge.to_torch(bridge.get_weights(flax_export[1])), torch_weights(torch_export[1])
     for (directory, _), expected in zip((flax_export, torch_export), written, strict=True):
-        in_flax, in_torch = flax_transformer.load(directory), torch_reference.load(directory)
+        in_flax, in_torch = load_export(directory), torch_reference.load(directory)
         assert in_flax.config == in_torch.config == config
         assert equal(bridge.to_torch(bridge.get_weights(in_flax)), expected)
         assert equal(torch_weights(in_torch), expected)
@@ -262,7 +262,7 @@ def test_a_loaded_export_computes_what_was_saved(flax_export: tuple[Path, Any], 
         target = rng.integers(config.target_vocab_size, size=(ROWS, TARGET)).astype(np.int32)
         arrays = [arrays[0], target, SOURCE_LENGTHS, TARGET_LENGTHS]
     expected = model(*map(jnp.asarray, arrays))
-    assert same_bits(flax_transformer.load(directory)(*map(jnp.asarray, arrays)), expected)
+    assert same_bits(load_export(directory)(*map(jnp.asarray, arrays)), expected)
     assert ulps(expected, torch_reference.load(directory)(*map(to_torch, arrays))) <= STACK
 
 

@@ -114,10 +114,10 @@ class Clock:
         log: list[str],
         name: str,
         fails_after: float = math.inf,
-        disturbances: Sequence[float] = (),
+        loads: Sequence[float] = (),
     ) -> None:
         self.seconds, self.log, self.name, self.left = seconds, log, name, fails_after
-        self.disturbances = iter(disturbances)
+        self.loads = iter(loads)
 
     def call(self, method: str, *arguments: int) -> Any:
         if method == "memory":
@@ -126,7 +126,7 @@ class Clock:
         if self.left < 0:
             raise Refused("no memory left")
         self.log.append(self.name)
-        background_load = next(self.disturbances, 0.0)
+        background_load = next(self.loads, 0.0)
         seconds = (1 + background_load) * self.seconds * arguments[0]
         return Turn(0.1 * seconds, seconds, background_load)
 
@@ -149,11 +149,11 @@ def test_a_candidate_that_fails_leaves_the_others_running() -> None:
 
 
 def test_rounds_that_others_disturb_are_repeated() -> None:
-    workers: Any = {"a": Clock(1.0, [], "a", disturbances=[0, 0, 0, 0.5, 0, 0.2]), "b": Clock(2.0, [], "b")}
+    workers: Any = {"a": Clock(1.0, [], "a", loads=[0, 0, 0, 0.5, 0, 0.2]), "b": Clock(2.0, [], "b")}
     measured = take_turns(workers, rounds=3)
     assert measured["a"].seconds == [1.0] * 3
     assert measured["a"].background_load == [0.0] * 3
-    never_calm: Any = {"a": Clock(1.0, [], "a", disturbances=[0] * 3 + [0.5, 0.4, 0.3, 0.2, 0.6, 0.7, 0.8, 0.9])}
+    never_calm: Any = {"a": Clock(1.0, [], "a", loads=[0] * 3 + [0.5, 0.4, 0.3, 0.2, 0.6, 0.7, 0.8, 0.9])}
     measured = take_turns(never_calm, rounds=2)
     assert measured["a"].background_load == [0.3, 0.2]  # the calmest, in their order
 

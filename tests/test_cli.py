@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-import flax_transformer
 from flax_transformer.cli import main as cli
 from flax_transformer.data.manifests.task import MANIFEST_SCHEMA
 from flax_transformer.errors import UserError
+from flax_transformer.interop.export import load_export
 from flax_transformer.presets import PRESETS
 from flax_transformer.training.run import Run
 
@@ -144,13 +144,13 @@ def test_export_is_whole_and_a_damaged_one_is_refused(
     names = {"config.json", "model.safetensors", "tokenizer.json", "prediction.json"}
     assert {path.name for path in directory.iterdir()} == names
     assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o644}
-    assert flax_transformer.load(directory).config == Run.load(manifests_run[0]).config.model
+    assert load_export(directory).config == Run.load(manifests_run[0]).config.model
     assert "it exists" in error_line(capsys, "export", manifests_run[0], directory)
     assert "got an export" in error_line(capsys, "evaluate", directory)
     weights = directory / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"model\.safetensors"):
-        flax_transformer.load(directory)
+        load_export(directory)
 
 
 def test_an_export_predicts_what_its_run_does(classifier_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

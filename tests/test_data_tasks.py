@@ -18,7 +18,7 @@ from flax_transformer.config import (
 )
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.splitting import first_of_each, set_aside
-from flax_transformer.data.tasks import load_splits, primary_metric, score
+from flax_transformer.data.tasks import TASKS, load_splits, score
 from flax_transformer.errors import UserError
 
 
@@ -201,6 +201,11 @@ def test_snips_mistakes(tmp_path):
         load_splits(write_snips(tmp_path, [("play", "Play")], []), seed=0)
 
 
+def test_every_task_has_a_config_and_a_description():
+    assert TASKS.keys() == DATA_CONFIGS.keys()
+    assert {name for name, task in TASKS.items() if task.schema} == {"manifests", "snips"}
+
+
 def number(value):
     assert isinstance(value, float)
     return value
@@ -215,7 +220,7 @@ def test_perfect_predictions_have_the_best_primary_metric(kind):
     examples = Examples(["a", "b"], [right, right])
     config = kind()
     perfect, half, none = (
-        number(score(config, predictions, examples)[primary_metric(config)])
+        number(score(config, predictions, examples)[TASKS[config.task].metric])
         for predictions in ([right, right], [right, wrong], [wrong, wrong])
     )
     assert perfect == pytest.approx(100.0 if kind is Multi30kData else 1.0)

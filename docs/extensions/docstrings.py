@@ -5,11 +5,16 @@ from typing import Any
 
 import griffe
 
-_ROLE = re.compile(r":(?:attr|class|func|meth|mod):`~?([^`]+)`")
+# Sphinx roles and literal blocks -> Markdown; the section of examples -> its name in Griffe.
+_REWRITES = (
+    (re.compile(r":(?:attr|class|func|meth|mod):`~?([^`]+)`"), r"`\1`"),
+    (re.compile(r"::$", re.MULTILINE), ":"),
+    (re.compile(r"^Example:$", re.MULTILINE), "Examples:"),
+)
 
 
 class ProjectDocstrings(griffe.Extension):
-    """Documents the fields of a config by the comments above them, and shows Sphinx roles as code."""
+    """Documents the fields of a config by the comments above them, and rewrites what Griffe does not know."""
 
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
         comments = {
@@ -23,7 +28,8 @@ class ProjectDocstrings(griffe.Extension):
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = _ROLE.sub(r"`\1`", obj.docstring.value)
+            for pattern, replacement in _REWRITES:
+                obj.docstring.value = pattern.sub(replacement, obj.docstring.value)
 
 
 def _comment_above(field: griffe.Attribute) -> str:

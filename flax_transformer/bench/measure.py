@@ -63,9 +63,9 @@ def take_turns(
         for name, turn in one_round("warming up").items():
             steps[name] = max(1, round(TURN_SECONDS / turn.seconds))
     tried: list[dict[str, Turn]] = []
-    while len(tried) < _TRIES * rounds and sum(_disturbance(turns) <= _CALM for turns in tried) < rounds:
+    while len(tried) < _TRIES * rounds and sum(_background_load(turns) <= _CALM for turns in tried) < rounds:
         tried.append(one_round(f"round {len(tried) + 1}"))
-    calmest = sorted(sorted(range(len(tried)), key=lambda i: _disturbance(tried[i]))[:rounds])
+    calmest = sorted(sorted(range(len(tried)), key=lambda i: _background_load(tried[i]))[:rounds])
     for name in [name for name in workers if measured[name].refused is None]:
         own = [tried[i][name] for i in calmest]
         measured[name].dispatch, measured[name].seconds, measured[name].background_load = map(
@@ -75,7 +75,7 @@ def take_turns(
     return measured
 
 
-def _disturbance(turns: Mapping[str, Turn]) -> float:
+def _background_load(turns: Mapping[str, Turn]) -> float:
     return max((turn.background_load for turn in turns.values()), default=0.0)
 
 

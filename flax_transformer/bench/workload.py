@@ -12,11 +12,10 @@ from flax_transformer.errors import UserError
 
 Preset = Literal["tiny", "assignment", "base", "large"]
 
-_TINY = ModelConfig(architecture="classifier", d_model=256, num_heads=4, d_ff=1024, num_encoder_layers=4)
 # Preset -> its model, and the rows and the length that a CPU can serve in seconds (large: a GPU).
 SIZES: dict[Preset, tuple[ModelConfig, int, int]] = {
-    "tiny": (_TINY, 16, 256),
-    "assignment": (presets.PRESETS["imdb"]["assignment"].model, 8, 128),
+    "tiny": (presets.SIZES["tiny"], 16, 256),
+    "assignment": (presets.SIZES["assignment"], 8, 128),
     "base": (presets.SIZES["base"], 8, 128),
     "large": (presets.SIZES["large"], 32, 512),
 }

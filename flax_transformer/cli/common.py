@@ -13,7 +13,7 @@ import tyro
 from tyro.conf import Positional
 
 from flax_transformer.cli.flags import CONFIG_FLAGS
-from flax_transformer.config import DATA_CONFIGS, BatchConfig, GenerationConfig
+from flax_transformer.config import BatchConfig, GenerationConfig
 from flax_transformer.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,12 +73,12 @@ def load_run(
 
 def load_constraint(run: "Run | Exported", flags: RunFlags) -> "Constraint | None":
     from flax_transformer.data.constraint import json_constraint, read_schema
-    from flax_transformer.data.tasks import json_schema
+    from flax_transformer.data.tasks import TASKS
 
     task = run.prediction_config.task
     if not (flags.json or flags.schema):
         return None
-    schema = read_schema(flags.schema) if flags.schema else task and json_schema(DATA_CONFIGS[task]())
+    schema = read_schema(flags.schema) if flags.schema else task and TASKS[task].schema
     if not schema:
         raise UserError(f"--json: {flags.run} does not know the JSON of its outputs; give it with --schema FILE")
     return json_constraint(schema, run.tokenizer)

@@ -26,7 +26,7 @@ class PlanFlags:
     topology: str
     """chip and shape of the slice: v5e:2x4, v6e:16x16, v5p:2x2x2"""
     preset: str = "base"
-    """base or large (Vaswani et al., 2017, table 3), or a task, whose default model is meant"""
+    """base or large (Vaswani et al., 2017, table 3), another size, or a task for its default model"""
     layers: int | None = None
     """of each stack; the preset's own number if not given"""
     batch: int = 256

@@ -147,7 +147,7 @@ def _task_overview() -> str:
 
 
 def _print_result(result: "Result") -> None:
-    from flax_transformer.data.tasks import primary_metric
+    from flax_transformer.data.tasks import TASKS
     from flax_transformer.training.report import format_score, format_scores
 
     for i in range(min(_SAMPLES, len(result.predictions))):
@@ -160,7 +160,7 @@ def _print_result(result: "Result") -> None:
         for label, text in example.items():
             line = " ".join(text.split())
             print(f"{label + ':':<11}{line[:_SAMPLE_WIDTH]}{' ...' if len(line) > _SAMPLE_WIDTH else ''}")
-    metric = primary_metric(result.run.config.data)
+    metric = TASKS[result.run.config.data.task].metric
     print(f"\ntest: {format_scores(result.scores)}\nrun folder: {result.run.folder}")
     print(format_score(metric, result.scores[metric]))
 

@@ -76,6 +76,9 @@ def check_settings(model: ModelConfig, config: GenerationConfig, constraint: Con
 def _check_source(model: ModelConfig, source: Int[np.ndarray, "..."], lengths: Int[np.ndarray, "..."]) -> None:
     if source.ndim != 2 or source.size == 0:
         raise UserError(f"source: expected token ids of shape (batch, length), none of them 0, got {source.shape}")
+    for name, values in (("source", source), ("source_lengths", lengths)):
+        if not np.issubdtype(values.dtype, np.integer):
+            raise UserError(f"{name}: expected whole numbers, got {values.dtype}")
     batch, width = source.shape
     if lengths.shape != (batch,):
         raise UserError(f"source_lengths: expected one for each of {batch} rows, got shape {lengths.shape}")

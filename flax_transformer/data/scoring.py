@@ -20,6 +20,17 @@ def mean(outcomes: Iterable[bool]) -> float:
     return sum(values) / len(values)
 
 
+def score_classes(predictions: Sequence[int], references: Sequence[int]) -> dict[str, float | str]:
+    """The share of class ids that are right."""
+    return {"accuracy": mean(one == other for one, other in zip(predictions, references, strict=True))}
+
+
+def score_texts(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float | str]:
+    """The share of texts that are right as a whole, and how close the others come."""
+    exact = mean(one == other for one, other in zip(predictions, references, strict=True))
+    return {"exact_match": exact, **score_translations(predictions, references)}
+
+
 def score_translations(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float | str]:
     """sacreBLEU (Post, 2018), with its signature; also of lower-cased text, which older papers report, and chrF."""
     from sacrebleu.metrics.bleu import BLEU

@@ -1,24 +1,47 @@
-"""The tasks by their configs: what each one reads, and how its predictions are scored."""
+"""The tasks: what each one reads, how its predictions are scored, and what JSON it writes."""
 
-from collections.abc import Sequence
-from typing import Any, assert_never
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from flax_transformer.config import (
-    ClassificationData,
-    DataConfig,
-    ImdbData,
-    ManifestsData,
-    Multi30kData,
-    Seq2SeqData,
-    SnipsData,
-)
+from flax_transformer.config import ClassificationData, DataConfig
 from flax_transformer.data.examples import Examples, Splits
 from flax_transformer.data.imdb import load_imdb
 from flax_transformer.data.manifests.task import MANIFEST_SCHEMA, load_manifests, score_manifests
 from flax_transformer.data.multi30k import load_multi30k
 from flax_transformer.data.own import load_classification, load_seq2seq
-from flax_transformer.data.scoring import mean, score_translations
+from flax_transformer.data.scoring import score_classes, score_texts, score_translations
 from flax_transformer.data.snips import FRAME_SCHEMA, load_snips, score_frames
+
+Scores = dict[str, float | str]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task.
+
+    Args:
+        load: its config and a seed -> the dataset.
+        score: predictions and targets, one for each example -> scores. Rates lie in [0, 1], BLEU and chrF in [0, 100].
+        metric: the score by which the best checkpoint is kept; higher is better.
+        schema: JSON schema of the targets; None where they are not JSON, or not known to be.
+    """
+
+    load: Callable[[Any, int], Splits]
+    score: Callable[[Sequence[Any], Sequence[Any]], Scores]
+    metric: str
+    schema: dict[str, Any] | None = None
+
+
+# By the names of the configs.
+TASKS = {
+    "manifests": Task(load_manifests, score_manifests, "exact_match", MANIFEST_SCHEMA),
+    "imdb": Task(load_imdb, score_classes, "accuracy"),
+    "multi30k": Task(lambda config, seed: load_multi30k(config), score_translations, "bleu"),
+    "snips": Task(load_snips, score_frames, "exact_match", FRAME_SCHEMA),
+    "classification": Task(load_classification, score_classes, "accuracy"),
+    "seq2seq": Task(load_seq2seq, score_texts, "exact_match"),
+}
 
 
 def load_splits(config: DataConfig, seed: int, classes: Sequence[str] = ()) -> Splits:
@@ -30,54 +53,16 @@ def load_splits(config: DataConfig, seed: int, classes: Sequence[str] = ()) -> S
     Raises :class:`UserError` for files that are missing, malformed or empty, for labels that are not among the classes,
     and a hub that cannot be reached.
     """
-    match config:
-        case ManifestsData():
-            return load_manifests(config, seed)
-        case ImdbData():
-            return load_imdb(config, seed)
-        case Multi30kData():
-            return load_multi30k(config)
-        case SnipsData():
-            return load_snips(config, seed)
-        case ClassificationData():
-            return load_classification(config, seed, classes)
-        case Seq2SeqData():
-            return load_seq2seq(config, seed)
-    assert_never(config)
+    if classes and isinstance(config, ClassificationData):
+        return load_classification(config, seed, classes)
+    return TASKS[config.task].load(config, seed)
 
 
-def score(config: DataConfig, predictions: Sequence[Any], examples: Examples) -> dict[str, float | str]:
-    """Predictions in the order of ``examples``, texts or class ids. Rates lie in [0, 1], BLEU and chrF in [0, 100].
+def score(config: DataConfig, predictions: Sequence[Any], examples: Examples) -> Scores:
+    """Predictions in the order of ``examples``, texts or class ids.
 
     Raises ``ValueError`` where the two differ in number.
     """
     if len(predictions) != len(examples):
         raise ValueError(f"expected a prediction for each of {len(examples)} examples, got {len(predictions)}")
-    outcomes = [one == other for one, other in zip(predictions, examples.targets, strict=True)]
-    if config.architecture == "classifier":
-        return {"accuracy": mean(outcomes)}
-    match config:
-        case ManifestsData():
-            return score_manifests(predictions, examples.targets)
-        case SnipsData():
-            return score_frames(predictions, examples.targets)
-        case Multi30kData():
-            return score_translations(predictions, examples.targets)
-    return {"exact_match": mean(outcomes), **score_translations(predictions, examples.targets)}
-
-
-def primary_metric(config: DataConfig) -> str:
-    """The key of :func:`score` by which the best checkpoint is kept; higher is better."""
-    if config.architecture == "classifier":
-        return "accuracy"
-    return "bleu" if isinstance(config, Multi30kData) else "exact_match"
-
-
-def json_schema(config: DataConfig) -> dict[str, Any] | None:
-    """Of the targets; None for a task whose targets are not JSON, or not known to be."""
-    match config:
-        case ManifestsData():
-            return MANIFEST_SCHEMA
-        case SnipsData():
-            return FRAME_SCHEMA
-    return None
+    return TASKS[config.task].score(predictions, examples.targets)

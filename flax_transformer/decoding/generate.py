@@ -36,8 +36,8 @@ class Generation(NamedTuple):
 def generate(
     model: Seq2Seq,
     source: Int[np.ndarray | Array, "batch source"],
-    source_lengths: Int[np.ndarray | Array, " batch"],
-    config: GenerationConfig,
+    source_lengths: Int[np.ndarray | Array, " batch"] | None = None,
+    config: GenerationConfig | None = None,
     *,
     constraint: Constraint | None = None,
     row_seeds: Sequence[int] | None = None,
@@ -48,14 +48,25 @@ def generate(
     padded. Dispatched, not waited for: whoever reads the result waits.
 
     Args:
-        source_lengths: a row of length 0 is filler.
+        model: it generates without dropout.
+        source: token ids, (batch, source), right-padded.
+        source_lengths: real tokens of each source, (batch,); None where all are real. A row of length 0 is filler.
+        config: how to generate; greedily, up to the model's max_length, if not given.
         constraint: what outputs may look like.
         row_seeds: a row's draws follow from ``config.seed`` and its own seed, which is its index if not given.
 
     Raises:
         UserError: anything that :func:`flax_transformer.data.generation.check_request` finds wrong.
+
+    Example:
+        >>> from flax_transformer import ModelConfig, create_model
+        >>> model = create_model(ModelConfig(d_model=8, d_ff=16, num_encoder_layers=1, num_decoder_layers=1))
+        >>> generate(model, np.array([[5, 6, 7]]), config=GenerationConfig(max_new_tokens=4)).tokens.shape
+        (1, 4)
     """
-    ids, lengths = np.asarray(source), np.asarray(source_lengths)
+    ids = np.asarray(source)
+    lengths = np.full(len(ids), ids.shape[-1], np.int32) if source_lengths is None else np.asarray(source_lengths)
+    config = GenerationConfig(model.config.max_length) if config is None else config
     check_request(model.config, ids, lengths, config, constraint)
     width = padded_width(ids.shape[1], model.config.max_length)
     ids = np.pad(ids, ((0, 0), (0, width - ids.shape[1])), constant_values=model.config.pad_id)

@@ -63,7 +63,8 @@ class Predictable(ABC):
         """
 
     @cached_property
-    def _model(self) -> Classifier | Seq2Seq:
+    def model(self) -> Classifier | Seq2Seq:
+        """The model with its best weights, read once."""
         return self.best_model()
 
     def predict(
@@ -97,7 +98,7 @@ class Predictable(ABC):
         sources = self.encode(texts, limits.long)
         generation = generation or GenerationConfig(limits.max_new_tokens)
         batch = BatchConfig(batch_size or limits.batch_size)
-        predictor = Predictor(self._model, self.tokenizer, batch, generation, constraint, top)
+        predictor = Predictor(self.model, self.tokenizer, batch, generation, constraint, top)
         return list(self.predictions(predictor, sources))
 
     def encode(self, texts: Sequence[str | None], long: Long) -> Sources:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,10 @@ import safetensors.numpy
 from flax import nnx
 
 from flax_transformer.errors import UserError
+from flax_transformer.legacy import current_weight_name
+
+if TYPE_CHECKING:
+    import torch
 
 Weights = dict[str, np.ndarray]
 
@@ -57,6 +62,32 @@ def to_torch(weights: Mapping[str, np.ndarray]) -> Weights:
         module, rule = _match(key, "flax")
         converted[f"{module}.{rule.torch_name}"] = np.ascontiguousarray(array.T) if rule.transposed else array
     return converted
+
+
+def to_torch_state_dict(model: nnx.Module) -> "dict[str, torch.Tensor]":
+    """The parameters of a model as the state dict of its PyTorch twin, in PyTorch's names and layouts.
+
+    Args:
+        model: with its layers one by one, as every model has them outside of a training step.
+
+    Returns:
+        Tensors on the CPU, ready for ``torch_model.load_state_dict``.
+
+    Raises:
+        UserError: PyTorch is not installed.
+
+    Example:
+        >>> from flax_transformer import ModelConfig, create_model
+        >>> model = create_model(ModelConfig(d_model=8, num_encoder_layers=1, num_decoder_layers=1))
+        >>> state = to_torch_state_dict(model)
+        >>> tuple(state["source_table.weight"].shape)
+        (8000, 8)
+    """
+    try:
+        import torch  # an extra; only who asks for tensors needs it
+    except ImportError as error:
+        raise UserError("PyTorch tensors need the extra: pip install 'flax-transformer[torch]'") from error
+    return {name: torch.tensor(weight) for name, weight in to_torch(get_weights(model)).items()}
 
 
 def from_torch(weights: Mapping[str, np.ndarray]) -> Weights:
@@ -109,7 +140,7 @@ def read_weights(path: Path) -> Weights:
         UserError: it is missing, or not a whole safetensors file.
     """
     try:
-        return safetensors.numpy.load_file(path)
+        return {current_weight_name(name): weight for name, weight in safetensors.numpy.load_file(path).items()}
     except OSError as error:
         raise UserError(f"{path}: expected a safetensors file, but it cannot be read ({error.strerror})") from error
     except safetensors.SafetensorError as error:

@@ -13,18 +13,11 @@ from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE
 from flax_transformer.interop.state_dict import check_weights, get_weights, read_weights, to_torch
 from flax_transformer.parity.cases import Case, Sizes, make_case, random_weights
 from flax_transformer.parity.measure import Arrays
-from flax_transformer.presets import PRESETS
+from flax_transformer.presets import PRESETS, SIZES
 from torch_reference.nn import models
 
-SMALL = ModelConfig(d_model=64, num_heads=4, d_ff=128, num_encoder_layers=2, num_decoder_layers=2)
-# base is the size of Vaswani et al., 2017, table 3.
-SIZES: dict[str, tuple[ModelConfig, Sizes]] = {
-    "small": (dataclasses.replace(SMALL, source_vocab_size=500, target_vocab_size=500), Sizes(8, 24, 20)),
-    "base": (
-        ModelConfig(d_model=512, num_heads=8, d_ff=2048, num_encoder_layers=6, num_decoder_layers=6, norm_first=False),
-        Sizes(3, 128, 128),
-    ),
-}
+# Of the batches that a preset is verified with.
+_MINI_SIZES, _SIZES, _TASK_SIZES = Sizes(8, 24, 20), Sizes(3, 128, 128), Sizes(4, 32, 24)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +83,9 @@ def load_target(path: Path | None, preset: str | None, run: Path | None) -> Targ
 
 def _preset(name: str) -> Target:
     if name in SIZES:
-        model, sizes = SIZES[name]
+        model, sizes = SIZES[name], _MINI_SIZES if name == "mini" else _SIZES
     elif name in PRESETS:
-        model, sizes = PRESETS[name]["default"].model, Sizes(4, 32, 24)
+        model, sizes = PRESETS[name]["default"].model, _TASK_SIZES
     else:
         raise UserError(f"--preset: expected one of {', '.join(preset_names())}, got {name!r}")
     weights = random_weights(model, seed=0)

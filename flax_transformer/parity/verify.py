@@ -48,7 +48,8 @@ def verify(
 
     Args:
         path: a run folder or an export folder.
-        preset: instead of a folder, random weights for a size (small, base) or for the model of a task.
+        preset: instead of a folder, random weights for a size (mini, tiny, small, assignment, base, large) or for the
+            model of a task.
         run: the run that the export comes from; its weights must be in the export bit for bit.
         dtype: precisions to run_checks, each in a process of its own.
         steps: optimizer steps that both sides train on their own.

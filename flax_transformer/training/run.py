@@ -1,5 +1,6 @@
 """A run folder: config, tokenizer, classes and checkpoints, all that it takes to go on, evaluate and export."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from jax.sharding import Mesh
 
 from flax_transformer.config import ModelConfig, PredictionConfig, TrainConfig, load_config, save_config
 from flax_transformer.data.fingerprint import Record, save_record
-from flax_transformer.data.tasks import primary_metric
+from flax_transformer.data.tasks import TASKS
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.decoding.predictable import (
     Predictable,
@@ -86,8 +87,21 @@ class Run(Predictable):
             getattr(data, "numbers_as_text", False),
         )
 
+    @property
+    def scores(self) -> dict[str, float | str]:
+        """Of the best checkpoint on the test split, as training wrote them down at its end.
+
+        Raises:
+            UserError: the run has not ended.
+        """
+        path = self.folder / "results.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))["test"]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{path}: expected the scores of a run that has ended; resume it first") from error
+
     def checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.folder / "checkpoints", self.config, primary_metric(self.config.data))
+        return Checkpoints(self.folder / "checkpoints", self.config, TASKS[self.config.data.task].metric)
 
     def best_model(self, mesh: Mesh | None = None) -> Classifier | Seq2Seq:
         """The model with the weights of the best checkpoint, on the devices of ``mesh`` or on one.

@@ -35,8 +35,8 @@ class Generation(NamedTuple):
 def generate(
     model: Seq2Seq,
     source: Int[Tensor, "batch source"],
-    source_lengths: Int[Tensor, " batch"],
-    config: GenerationConfig,
+    source_lengths: Int[Tensor, " batch"] | None = None,
+    config: GenerationConfig | None = None,
     *,
     constraint: Constraint | None = None,
     row_seeds: Sequence[int] | None = None,
@@ -45,16 +45,28 @@ def generate(
 
     Args:
         model: in evaluation mode.
-        source_lengths: a row of length 0 is filler.
+        source: token ids, (batch, source), right-padded.
+        source_lengths: real tokens of each source, (batch,); None where all are real. A row of length 0 is filler.
+        config: how to generate; greedily, up to the model's max_length, if not given.
         constraint: what outputs may look like.
         row_seeds: a row's draws follow from ``config.seed`` and its own seed, which is its index if not given.
 
     Raises:
         UserError: anything that :func:`flax_transformer.data.generation.check_request` finds wrong, or the model is in
             training mode, where it would drop out at random.
+
+    Example:
+        >>> from torch_reference.nn.models import ModelConfig, create_model
+        >>> config = ModelConfig(d_model=8, d_ff=16, num_encoder_layers=1, num_decoder_layers=1)
+        >>> model = create_model(config).eval()
+        >>> generate(model, torch.tensor([[5, 6, 7]]), config=GenerationConfig(max_new_tokens=4)).tokens.shape
+        torch.Size([1, 4])
     """
     if model.training:
         raise UserError("expected a model in evaluation mode to generate with, got training mode; call model.eval()")
+    if source_lengths is None:
+        source_lengths = torch.full((len(source),), source.shape[-1], device=source.device)
+    config = GenerationConfig(model.config.max_length) if config is None else config
     check_request(model.config, source.numpy(force=True), source_lengths.numpy(force=True), config, constraint)
     draws = None
     if config.strategy == "sample":

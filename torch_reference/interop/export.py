@@ -7,28 +7,32 @@ import safetensors.torch
 
 from flax_transformer.config import ModelConfig, load_config, save_config
 from flax_transformer.errors import UserError
+from flax_transformer.legacy import current_weight_name
 from torch_reference.nn.models import Classifier, Seq2Seq, create_model
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 
-def save_export(directory: Path, model: Classifier | Seq2Seq) -> None:
+def save_export(directory: str | Path, model: Classifier | Seq2Seq) -> None:
     """Write ``config.json`` and ``model.safetensors``, which both twins load; makes the folder if need be."""
+    directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     save_config(model.config, directory / CONFIG_FILE)
     safetensors.torch.save_file(model.state_dict(), directory / WEIGHTS_FILE)
 
 
-def load_export(directory: Path) -> Classifier | Seq2Seq:
+def load_export(directory: str | Path) -> Classifier | Seq2Seq:
     """The model of an export, in evaluation mode, whichever twin wrote it.
 
     Raises:
         UserError: a file is missing or damaged, or config and weights do not belong together.
     """
+    directory = Path(directory)
     model = create_model(load_config(ModelConfig, directory / CONFIG_FILE), seed=0)
     path = directory / WEIGHTS_FILE
     try:
-        model.load_state_dict(safetensors.torch.load_file(path), strict=True)
+        weights = safetensors.torch.load_file(path)
+        model.load_state_dict({current_weight_name(name): weight for name, weight in weights.items()}, strict=True)
     except OSError as error:
         raise UserError(f"{path}: expected a safetensors file, but it cannot be read ({error.strerror})") from error
     except safetensors.SafetensorError as error:

@@ -1,0 +1,36 @@
+"""Flags of training: the shortest command of each task, and files as a shell hands them over."""
+
+from pathlib import Path
+
+import pytest
+
+from flax_transformer.cli.train import parse_train_flags
+from flax_transformer.config import ClassificationData, Seq2SeqData
+from flax_transformer.presets import PRESETS
+
+
+@pytest.mark.parametrize("task", PRESETS)
+def test_no_flag_at_all_is_the_default_preset(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    config, folder, resume, _ = parse_train_flags(task, [])
+    assert config == PRESETS[task]["default"]
+    assert folder == Path("runs", f"{task}-default")
+    assert not resume
+
+
+@pytest.mark.parametrize(("task", "kind"), [("classification", ClassificationData), ("seq2seq", Seq2SeqData)])
+def test_several_files_and_how_they_are_read(task: str, kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As a shell spells out ``--data.path train-*.csv``."""
+    monkeypatch.chdir(tmp_path)
+    flags = ["--data.path", "train-1.csv", "train-2.csv", "--data.test-path", "test.csv", "--data.delimiter", "tab"]
+    config, *_ = parse_train_flags(
+        task, [*flags, "--data.encoding", "cp1252", "--data.numbers-as-text", "--epochs", "2"]
+    )
+    assert config.data == kind(
+        path=("train-1.csv", "train-2.csv"),
+        test_path=("test.csv",),
+        delimiter="\t",
+        encoding="cp1252",
+        numbers_as_text=True,
+    )
+    assert config.epochs == 2
