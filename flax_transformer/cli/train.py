@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from flax_transformer.cli.common import PROGRAM, first_line, table
+from flax_transformer.cli.common import PROGRAM, first_line, parse, table
 from flax_transformer.cli.flags import CONFIG_FLAGS
 from flax_transformer.config import TrainConfig, load_config
 from flax_transformer.errors import UserError
@@ -125,7 +125,7 @@ def parse_train_flags(task: str, flags: Sequence[str]) -> tuple[TrainConfig, Pat
         processes: Processes
         config: Annotated[TrainConfig, tyro.conf.arg(name="")]
 
-    parsed: Any = tyro.cli(
+    parsed: Any = parse(
         TrainFlags,
         default=TrainFlags(known.preset, known.config, folder, "no", Processes(), base),
         prog=f"{PROGRAM} train {task}",
