@@ -26,6 +26,7 @@ Remat = Literal["none", "dots", "full"]
 FloatDtype = Literal["bfloat16", "float32", "float64"]
 Strategy = Literal["greedy", "sample", "beam"]
 LengthPenalty = Literal["gnmt", "mean"]
+Long = Literal["auto", "cut", "skip", "error"]
 Config = TypeVar("Config")
 
 _LARGEST = 2**31 - 1  # of int32, in which shapes and indices are counted on the devices
@@ -323,16 +324,20 @@ class BatchConfig:
 
     # rows of a batch
     size: int = 64
-    # longest source, in tokens; longer texts are cut for classification and refused for generation
+    # longest source, in tokens
     max_source_length: int = 256
     # longest target, in tokens, with its begin and end tokens
     max_target_length: int = 256
+    # what becomes of longer texts: cut to the longest, skip (left out and counted) or error; auto cuts them for
+    # classification and skips them for generation
+    long: Long = "auto"
     # groups of like length, each padded to its own longest: the number of shapes that are compiled
     buckets: int = 6
     # chance that a source token is replaced by the unknown token in training
     word_dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        _check_choices(self)
         _check_whole(self, "size", at_most=_LARGEST_BATCH)
         _check_whole(self, "max_source_length", "max_target_length", "buckets")
         _check_rate(self, "word_dropout")
@@ -353,15 +358,20 @@ class PredictionConfig:
     max_new_tokens: int
     # texts at a time, which moves the last digits of scores
     batch_size: int = 64
+    # what becomes of longer texts, see BatchConfig
+    long: Long = "auto"
     # what the model was trained on, which may know the JSON schema of its outputs; empty if unknown
     task: str = ""
     # column of a table to read texts from, where the command names none
     text_column: str = "text"
+    # take numbers in that column for texts, as they are written
+    numbers_as_text: bool = False
     # of the tokenizer.json and the classes.json that belong to the weights; empty if unknown
     tokenizer_sha256: str = ""
     classes_sha256: str = ""
 
     def __post_init__(self) -> None:
+        _check_choices(self)
         _check_whole(self, "max_source_length", "max_new_tokens", "batch_size")
 
 

@@ -69,6 +69,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file at once, in place of what it held before."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
 def _check_writable(folder: Path, path: Path) -> None:
     try:
         path.lstat()

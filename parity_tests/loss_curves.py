@@ -11,7 +11,8 @@ import tyro
 from rich.progress import track
 
 from flax_transformer.config import BatchConfig, ManifestsData, TrainConfig
-from flax_transformer.data.batches import Batch, TrainingBatches, encode_examples
+from flax_transformer.data.batches import Batch, TrainingBatches
+from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.tasks import load_splits
 from flax_transformer.data.tokenizer import train_tokenizer
 from flax_transformer.parity import flax_side, torch_side

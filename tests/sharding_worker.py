@@ -11,7 +11,8 @@ from dataclasses import replace
 import jax
 
 from flax_transformer.config import BatchConfig, ManifestsData, MeshConfig, ModelConfig, TokenizerConfig, TrainConfig
-from flax_transformer.data.batches import TrainingBatches, encode_examples
+from flax_transformer.data.batches import TrainingBatches
+from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.manifests.task import load_manifests
 from flax_transformer.data.tokenizer import train_tokenizer
 from flax_transformer.distributed.processes import join_processes

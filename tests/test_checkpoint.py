@@ -1,5 +1,6 @@
 """Checkpoints: which are kept, that they give back the very bits, and what they refuse."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,3 +106,88 @@ def test_a_damaged_checkpoint_is_named_in_one_line(tmp_path: Path, state: TrainS
         checkpoints.restore(3, state)
     assert str(tmp_path / "3") in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def overwritten(path: Path) -> None:
+    """One byte of the largest file below a folder becomes another, as a bad disk leaves it."""
+    largest = max((file for file in path.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    largest.write_bytes(content)
+
+
+@pytest.mark.parametrize("part", ["training", "params", "fingerprints"])
+def test_damage_to_each_part_alone_is_seen(tmp_path: Path, part: str):
+    """Also where it would read well: the moments of the optimizer are no part of any prediction."""
+    params = nnx.state(nnx.Linear(40, 50, rngs=nnx.Rngs(0)), nnx.Param)
+    opt_state = jax.tree.map(lambda array: jnp.asarray(np.random.default_rng(1).normal(size=array.shape)), params)
+    state = TrainState(params, opt_state, jnp.zeros((), jnp.int32))
+    for step in (1, 2):
+        with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+            checkpoints.save(step, state)
+    told: list[str] = []
+    overwritten(tmp_path / "2" / part)
+    with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+        assert checkpoints.restore_newest(state, told.append)[0] == 1
+    assert len(told) == 1
+    assert (tmp_path / "2.damaged").is_dir()
+
+
+def test_other_bits_of_the_optimizer_alone_are_seen(tmp_path: Path, state: TrainState):
+    """As where they are of another run of the same config: every file is well-formed."""
+    other = TrainState(state.params, jax.tree.map(lambda array: array + 1, state.opt_state), state.step)
+    for folder, saved in (("one", state), ("other", other)):
+        with Checkpoints(tmp_path / folder, CONFIG, "bleu") as checkpoints:
+            checkpoints.save(1, saved)
+    shutil.rmtree(tmp_path / "one" / "1" / "training")
+    shutil.copytree(tmp_path / "other" / "1" / "training", tmp_path / "one" / "1" / "training")
+    with (
+        Checkpoints(tmp_path / "one", CONFIG, "bleu") as checkpoints,
+        pytest.raises(UserError, match="expected the opt_state that were saved, but bits changed"),
+    ):
+        checkpoints.restore(1, state)
+    with Checkpoints(tmp_path / "one", CONFIG, "bleu") as checkpoints:
+        assert_same_bits(checkpoints.restore_params(1, state.params), state.params)
+
+
+def test_a_step_under_the_name_of_another_is_refused(tmp_path: Path, state: TrainState):
+    """An older one would train some steps again, or be taken for the best."""
+    with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+        checkpoints.save(3, state, {"bleu": 1.0})
+    for name in ("4", "2", "13"):
+        shutil.copytree(tmp_path / "3", tmp_path / name)
+        with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+            with pytest.raises(UserError, match="it is of step 3"):
+                checkpoints.restore(int(name), state)
+            with pytest.raises(UserError, match="it is of step 3"):
+                checkpoints.restore_params(int(name), state.params)
+        shutil.rmtree(tmp_path / name)
+    shutil.copytree(tmp_path / "3", tmp_path / "4")
+    with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+        assert checkpoints.restore_newest(state, lambda text: None)[0] == 3
+
+
+def test_a_checkpoint_whose_fingerprints_are_gone_is_refused(tmp_path: Path, state: TrainState):
+    with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+        checkpoints.save(3, state)
+    shutil.rmtree(tmp_path / "3" / "fingerprints")
+    with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints, pytest.raises(UserError, match="cannot be read"):
+        checkpoints.restore(3, state)
+
+
+def test_a_step_that_is_damaged_again_and_again_is_set_aside_each_time(tmp_path: Path, state: TrainState):
+    for _ in range(3):
+        for step in (1, 2):
+            with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+                checkpoints.save(step, state)
+        (tmp_path / "2" / "_CHECKPOINT_METADATA").write_bytes(b"not what it was")
+        with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+            assert checkpoints.restore_newest(state, lambda text: None)[0] == 1
+    aside = {"2.damaged", "2.damaged-2", "2.damaged-3"}
+    assert {path.name for path in tmp_path.iterdir()} == {"1"} | aside
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path):
+    (tmp_path / "checkpoints").write_text("no folder", encoding="utf-8")
+    with pytest.raises(UserError, match="checkpoints: expected a folder of checkpoints, got a file"):
+        Checkpoints(tmp_path / "checkpoints", CONFIG, "bleu")

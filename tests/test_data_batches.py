@@ -1,6 +1,7 @@
 """Batches: every example once, few shapes, an order that follows from the seed, filler, and lengths out of bounds."""
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ from flax_transformer.data.batches import (
     Seq2SeqBatch,
     Sequences,
     TrainingBatches,
-    encode_examples,
     evaluation_batches,
     make_buckets,
 )
+from flax_transformer.data.encoding import encode_examples, encode_sources
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.tokenizer import train_tokenizer
 from flax_transformer.errors import UserError
@@ -201,23 +202,64 @@ def test_long_texts_are_cut_for_classification_and_counted():
     assert encoded.sources.lengths.tolist() == [64, 64]
 
 
-def test_long_pairs_are_left_out_of_training_and_counted():
+def test_long_pairs_are_left_out_and_counted():
     pairs = Examples(["b" * 65, "b", "b" * 64], ["b", "b" * 63, "b" * 62])
     encoded = encode_examples(pairs, TOKENIZER, CONFIG, training=True)
     assert (len(encoded), encoded.dropped, encoded.truncated) == (1, 2, 0)
+    assert encoded.kept is not None
+    assert encoded.kept.tolist() == [2]
     assert isinstance(encoded.targets, Sequences)
     assert encoded.sources.lengths.tolist() == encoded.targets.lengths.tolist() == [64]
-    with pytest.raises(UserError, match="all 1 training pairs are longer"):
+    with pytest.raises(UserError, match="all 1 texts are longer"):
         encode_examples(Examples(["b" * 65], ["b"]), TOKENIZER, CONFIG, training=True)
 
 
-def test_a_long_source_is_refused_for_generation_and_a_long_target_is_cut_for_the_loss():
-    with pytest.raises(UserError, match=r"text 2 has 70 tokens, expected at most batch.max_source_length=64"):
-        encode_examples(Examples.unanswered(["b", "b" * 70], "seq2seq"), TOKENIZER, CONFIG, training=False)
-    encoded = encode_examples(Examples(["b"], ["b" * 70]), TOKENIZER, CONFIG, training=False)
-    assert encoded.truncated == 1
+def test_evaluation_leaves_long_sources_out_and_cuts_long_targets_for_the_loss():
+    """Never by the luck of the split: what training leaves out, evaluation does not refuse."""
+    pairs = Examples(["b", "b" * 70, "b"], ["b" * 70, "b", "b"])
+    encoded = encode_examples(pairs, TOKENIZER, CONFIG, training=False)
+    assert (encoded.dropped, encoded.truncated) == (1, 1)
+    assert encoded.kept is not None
+    assert encoded.kept.tolist() == [0, 2]
     assert isinstance(encoded.targets, Sequences)
-    assert encoded.targets.lengths.tolist() == [64]
+    assert encoded.targets.lengths.tolist() == [64, 3]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_long_texts_are_what_the_config_says(training: bool):
+    pairs = Examples(["b" * 65, "b", "b"], ["b", "b" * 63, "b"], ["f.csv, line 2", "f.csv, line 3", "f.csv, line 4"])
+    labelled = Examples(["b", "b" * 65], [0, 1], ["f.csv, line 2", "f.csv, line 3"])
+    cut = replace(CONFIG, long="cut")
+    encoded = encode_examples(pairs, TOKENIZER, cut, training=training)
+    assert (len(encoded), encoded.dropped, encoded.truncated) == (3, 0, 2)
+    skip = encode_examples(labelled, TOKENIZER, replace(CONFIG, long="skip"), training=training)
+    assert (len(skip), skip.dropped, skip.truncated) == (1, 1, 0)
+    assert not isinstance(skip.targets, Sequences)
+    assert skip.targets.tolist() == [0]
+    refuse = replace(CONFIG, long="error")
+    message = r"f\.csv, line 2 \('bbb.*'\.\.\.\): expected a source of at most 64 tokens, got 65, and 0 more"
+    with pytest.raises(UserError, match=message):
+        encode_examples(pairs, TOKENIZER, refuse, training=training)
+    with pytest.raises(UserError, match=r"f\.csv, line 3 .* raise --batch\.max-source-length, or choose --batch\.long"):
+        encode_examples(labelled, TOKENIZER, refuse, training=training)
+    if training:
+        with pytest.raises(UserError, match=r"f\.csv, line 3 .*: expected a target of at most 64 tokens, got 65"):
+            encode_examples(pairs.take([1, 2]), TOKENIZER, refuse, training=True)
+
+
+def test_each_text_to_predict_for_has_tokens_or_a_reason():
+    texts = ["ab", "", " \t", None, "b" * 65, "\ud800", "b" * 64]
+    for what in ("cut", "skip", "error"):
+        sources = encode_sources(texts, TOKENIZER, 64, what)
+        problems = ["", "is blank", "is blank", "no text", "" if what == "cut" else "65 tokens", "surrogate", ""]
+        for problem, expected in zip(sources.problems, problems, strict=True):
+            assert bool(problem) == bool(expected)
+            assert expected in problem
+        lengths = [2, 64, 64] if what == "cut" else [2, 64]
+        assert sources.sequences.lengths.tolist() == lengths
+        assert sources.cut == [what == "cut" and i == 4 for i in range(7)]
+    assert encode_sources([], TOKENIZER, 64, "cut").problems == []
+    assert encode_sources(["", None], TOKENIZER, 64, "cut").sequences.lengths.tolist() == []
 
 
 def test_no_examples_are_a_users_mistake_and_uneven_ones_a_programmers():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from flax_transformer.config import ImdbData, Multi30kData, SnipsData
-from flax_transformer.data.batches import Seq2SeqBatch, TrainingBatches, encode_examples
+from flax_transformer.data.batches import Seq2SeqBatch, TrainingBatches
+from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.tasks import load_splits
 from flax_transformer.data.tokenizer import train_tokenizer
 from flax_transformer.presets import PRESETS

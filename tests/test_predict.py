@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,61 +15,28 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from random_exports import CLASSES, TEXTS, save_model
 
 from flax_transformer.cli import main as cli
 from flax_transformer.cli.predict import plain_interrupts
-from flax_transformer.config import BatchConfig, GenerationConfig, ModelConfig, TokenizerConfig
+from flax_transformer.config import BatchConfig, GenerationConfig, TokenizerConfig
 from flax_transformer.data.batches import Sequences
 from flax_transformer.data.constraint import json_constraint
 from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
 from flax_transformer.decoding.predictor import Prediction, Predictor
-from flax_transformer.interop.export import save_export
-from flax_transformer.nn.models import create_model
+from flax_transformer.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("compilation_cache")
 
 ROOT = Path(__file__).parent.parent
-CLASSES = ("good", "poor", "mixed")
-WORDS = ["the", "film", "was", "very", "long", "and", "loud", "pöor"]
-# Enough of them that a signal arrives in between, and of many lengths.
-TEXTS = [" ".join(WORDS[(3 * number + place) % 8] for place in range(number % 23 + 1)) for number in range(700)]
 SCHEMA = {
     "type": "object",
     "properties": {"kind": {"enum": ["bags", "drums"]}, "note": {"type": "string"}},
     "required": ["kind", "note"],
 }
 SAMPLE = ("--strategy", "sample", "--max-new-tokens", "12", "--batch-size", "2")
-
-
-def save_model(folder: Path, architecture: Any) -> Path:
-    """An export with random weights, large enough that what comes out depends on what goes in."""
-    tokenizer = train_tokenizer(TokenizerConfig(vocab_size=300), TEXTS)
-    config = ModelConfig(
-        architecture=architecture,
-        d_model=16,
-        num_heads=2,
-        d_ff=16,
-        num_encoder_layers=1,
-        num_decoder_layers=1,
-        max_length=64,
-        tie_embeddings=False,
-        source_vocab_size=tokenizer.vocab_size,
-        target_vocab_size=tokenizer.vocab_size,
-        num_classes=len(CLASSES),
-    )
-    model = create_model(config, seed=0)
-    rng = np.random.default_rng(0)
-    draw = nnx.map_state(
-        lambda _, param: param.replace(jnp.asarray(rng.standard_normal(param.shape), jnp.float32)),
-        nnx.state(model, nnx.Param),
-    )
-    nnx.update(model, draw)
-    save_export(folder, model, tokenizer, CLASSES if architecture == "classifier" else ())
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -150,13 +118,80 @@ def test_an_output_of_other_texts_is_left_alone(
     generator: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     output = tmp_path / "out.jsonl"
-    line = json.dumps({"text": TEXTS[0], "prediction": "", "score": 0.0}) + "\n"
-    for content, wrong in ((line * 2, 2), ("nothing of ours\n", 1), ("[1]\n", 1)):
+    arguments = (generator, "--file", texts, *SAMPLE, "--output", output)
+    first_rows = tmp_path / "first.jsonl"
+    first_rows.write_text("".join(json.dumps({"source": text}) + "\n" for text in TEXTS[:3]), encoding="utf-8")
+    assert predict(generator, "--file", first_rows, *SAMPLE, "--output", output) == 0
+    lines = output.read_text(encoding="utf-8").splitlines(keepends=True)
+    for content, wrong in (
+        (lines[0] * 2, 2),
+        ("nothing of ours\n", 1),
+        ("[1]\n", 1),
+        ("nothing of ours, and no end of line", 1),
+        (lines[0] + "nothing of ours", 2),
+        (lines[0] + lines[2], 2),
+        (lines[0] + '{"row": 3', 2),
+        ("[" * 100_000, 1),
+    ):
         output.write_text(content, encoding="utf-8")
-        assert predict(generator, "--file", texts, "--output", output, "--resume") == 2
+        assert predict(*arguments, "--resume") == 2
         message = f"line {wrong}: expected the prediction for text {wrong} of the same input"
         assert message in capsys.readouterr().err
         assert output.read_text(encoding="utf-8") == content
+
+
+def test_an_output_that_something_else_made_is_left_alone(
+    generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Another model, or the same one with other settings: the file would hold the predictions of two."""
+    other = save_model(tmp_path / "other", "seq2seq", seed=1)
+    same = shutil.copytree(generator, tmp_path / "same")
+    output, texts = tmp_path / "out.jsonl", TEXTS[:3]
+    settings = ("--max-new-tokens", "3", "--batch-size", "2")
+    assert predict(generator, *texts, *settings, "--output", output) == 0
+    written = output.read_bytes()
+    whole = written.splitlines(keepends=True)
+    for model, changed, named in (
+        (other, settings, "another weights made it"),
+        (generator, ("--max-new-tokens", "4", "--batch-size", "2"), "another generation"),
+        (generator, (*settings, "--strategy", "sample"), "another generation"),
+        (generator, (*settings, "--strategy", "sample", "--seed", "3"), "another generation"),
+        (generator, ("--max-new-tokens", "3", "--batch-size", "3"), "another batch_size"),
+        (generator, (*settings, "--long", "cut"), "another long"),
+    ):
+        for content in (written, whole[0], whole[0] + whole[1][:9]):
+            output.write_bytes(content)
+            assert predict(model, *texts, *changed, "--output", output, "--resume") == 2
+            assert named in capsys.readouterr().err
+            assert output.read_bytes() == content
+    output.write_bytes(whole[0])
+    assert predict(same, *texts, *settings, "--output", output, "--resume") == 0, (
+        "a copy of the model is the same model"
+    )
+    assert output.read_bytes() == written
+
+
+@pytest.mark.parametrize("note", [None, "", "[]", "{}", "[" * 100_000, "\xff"])
+def test_an_output_without_a_note_of_what_made_it_is_left_alone(
+    generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], note: str | None
+):
+    output = tmp_path / "out.jsonl"
+    for content in ("precious", "precious\n", '{"row": 1, "text": "the film", "prediction": ""}\n'):
+        output.write_text(content, encoding="utf-8")
+        if note is not None:
+            (tmp_path / "out.jsonl.meta.json").write_text(note, encoding="latin-1")
+        assert predict(generator, "the film", "--output", output, "--resume") == 2
+        assert "expected out.jsonl.meta.json beside it" in capsys.readouterr().err
+        assert output.read_text(encoding="utf-8") == content
+
+
+def test_a_note_is_not_written_over_something_else(generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    taken = tmp_path / "out.jsonl.meta.json"
+    taken.write_text('{"precious": 1}', encoding="utf-8")
+    assert predict(generator, "the film", "--output", tmp_path / "out.jsonl") == 2
+    assert "but it is taken" in capsys.readouterr().err
+    assert taken.read_text(encoding="utf-8") == '{"precious": 1}'
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_resume_starts_where_nothing_was_written(generator: Path, tmp_path: Path):
@@ -245,6 +280,27 @@ def test_every_output_is_json_of_the_schema(generator: Path, tmp_path: Path, cap
     assert predict(generator, *TEXTS[:40]) == 0
     free = [json.loads(line)["prediction"] for line in capsys.readouterr().out.splitlines()]
     assert not any(text.startswith("{") for text in free), "the model writes JSON of its own accord"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"type": "string", "maxLength": 10**9},
+        {"type": "array", "items": {"type": "integer"}, "maxItems": 10**6},
+        {"type": "string", "pattern": "(a|b)*a(a|b){24}"},
+        {"type": "string", "pattern": "([a-z]{1,500}){1,500}"},
+        {"type": "array", "minItems": 10**12, "items": {"type": "null"}},
+    ],
+    ids=str,
+)
+def test_a_schema_that_is_too_large_is_refused_in_time(value: dict[str, Any]):
+    tokenizer = train_tokenizer(TokenizerConfig(vocab_size=300), TEXTS)
+    schema = {"type": "object", "properties": {"x": value}, "required": ["x"]}
+    start = time.monotonic()
+    with pytest.raises(UserError, match="JSON schema: expected"):
+        json_constraint(schema, tokenizer)
+    assert time.monotonic() - start < 60
 
 
 def test_the_automaton_accepts_json_of_the_schema_and_nothing_else():

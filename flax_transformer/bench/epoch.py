@@ -10,14 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flax_transformer.config import TrainConfig
-from flax_transformer.data.batches import (
-    Batch,
-    ClassifierBatch,
-    Encoded,
-    TrainingBatches,
-    encode_examples,
-    evaluation_batches,
-)
+from flax_transformer.data.batches import Batch, ClassifierBatch, Encoded, TrainingBatches, evaluation_batches
+from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.tasks import load_splits
 from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer

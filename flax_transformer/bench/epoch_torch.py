@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 from flax_transformer.bench.epoch import Work, bucketed, count_real, padded, read_epoch, share
 from flax_transformer.bench.torch_side import Torch, logits_of, place
 from flax_transformer.config import TrainConfig
-from flax_transformer.data.batches import Batch, Encoded, encode_examples
+from flax_transformer.data.batches import Batch, Encoded
+from flax_transformer.data.encoding import encode_examples
 
 Padding = Literal["longest", "buckets"]
 

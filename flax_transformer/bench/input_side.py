@@ -10,7 +10,8 @@ import jax
 from flax_transformer.bench.flax_side import set_up
 from flax_transformer.bench.worker import Candidate
 from flax_transformer.config import ManifestsData, TrainConfig
-from flax_transformer.data.batches import TrainingBatches, encode_examples
+from flax_transformer.data.batches import TrainingBatches
+from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.tasks import load_splits
 from flax_transformer.data.tokenizer import train_tokenizer
 from flax_transformer.training.input import prefetch

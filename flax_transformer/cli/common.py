@@ -79,11 +79,6 @@ def load_constraint(run: "Run | Exported", flags: RunFlags) -> "Constraint | Non
     return json_constraint(schema, run.tokenizer)
 
 
-def require_absent(path: Path | None, instead: str = "") -> None:
-    if path is not None and path.exists():
-        raise UserError(f"{path}: expected a name that is not taken, but it exists; {instead}name another")
-
-
 def first_line(documented: Any) -> str:
     return (documented.__doc__ or "").strip().splitlines()[0]
 

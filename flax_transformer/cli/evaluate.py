@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from flax_transformer.cli.common import RunFlags, load_constraint, load_run
-from flax_transformer.errors import UserError
+from flax_transformer.errors import UserError, warn
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,9 @@ def evaluate(arguments: Sequence[str]) -> int:
 
     from flax_transformer.data.fingerprint import check_evaluation_data
     from flax_transformer.data.tasks import load_splits
+    from flax_transformer.planning.memory import require_memory
     from flax_transformer.runtime import set_up_jax
-    from flax_transformer.training.evaluate import Evaluator
+    from flax_transformer.training.evaluate import Evaluator, format_counts
     from flax_transformer.training.report import format_score
     from flax_transformer.training.run import Run
 
@@ -30,9 +31,13 @@ def evaluate(arguments: Sequence[str]) -> int:
     constraint = load_constraint(run, flags)
     set_up_jax()
     config = replace(run.config, batch=replace(run.config.batch, size=flags.batch_size))
+    if flags.batch_size != run.config.batch.size:
+        require_memory(config.model, flags.batch_size)
     splits = load_splits(config.data, config.seed, run.classes)
     check_evaluation_data(run.folder, splits, flags.split)
     evaluator = Evaluator(getattr(splits, flags.split), run.tokenizer, config, flags.generation, constraint)
+    if evaluator.counts:
+        warn(f"{flags.split}: {format_counts(evaluator.counts, config.batch)}")
     _, scores = evaluator.evaluate(run.best_model())
     for name, value in scores.items():
         print(format_score(name, value))

@@ -42,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output, such as head, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):  # as jax tells that the memory of a device is full
+            raise
+        print(f"error: the memory of the device is full ({' '.join(str(error).split())[:200]})", file=sys.stderr)
+        return 2
     except OSError as error:  # a full disk, a file that went away
         print(f"error: {error}", file=sys.stderr)
         return 2

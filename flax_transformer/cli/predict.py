@@ -1,20 +1,27 @@
 """``flax-transformer predict``: a line of JSON for each text."""
 
+import hashlib
 import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from tyro.conf import Positional
 
-from flax_transformer.cli.common import PROGRAM, RunFlags, load_constraint, load_run, require_absent
-from flax_transformer.config import BatchConfig
+from flax_transformer.cli.common import PROGRAM, RunFlags, load_constraint, load_run
+from flax_transformer.config import BatchConfig, Long, PredictionConfig, to_dict
 from flax_transformer.errors import UserError
+from flax_transformer.outputs import check_new_file
+
+if TYPE_CHECKING:
+    from flax_transformer.cli.texts import Text
+    from flax_transformer.decoding.predictable import Predictable
 
 
 @dataclass(frozen=True)
@@ -22,9 +29,22 @@ class PredictFlags(RunFlags):
     texts: Positional[tuple[str, ...]] = ()
     """what to predict for; without any and without a file, the lines of standard input"""
     file: Path | None = None
-    """.csv, .tsv, .jsonl or .parquet, or plain text with one text a line (text formats also as .gz)"""
+    """.csv, .tsv, .json, .jsonl or .parquet, or plain text with one text a line (text formats also as .gz)"""
     column: str | None = None
-    """of the file; the run's own if not given"""
+    """of the file, with the texts; the run's own if not given"""
+    keep: tuple[str, ...] = ()
+    """columns of the file to carry over to the output"""
+    delimiter: str | None = None
+    """of a CSV, such as ; or tab; recognized if not given"""
+    encoding: str | None = None
+    """of a text file, such as cp1252; recognized if not given"""
+    long: Long | None = None
+    """what becomes of texts that are too long: cut, skip (the error is in their line) or error; the run's own if not
+    given, which by default cuts them for classification and skips them for generation"""
+    strict: tyro.conf.FlagCreatePairsOff[bool] = False
+    """end at once where any text can have no prediction"""
+    top: int = 1
+    """of classification: classes to name, with their probabilities"""
     output: Path | None = None
     """file to write instead of standard output, line by line"""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -34,35 +54,90 @@ class PredictFlags(RunFlags):
 def predict(arguments: Sequence[str]) -> int:
     """Predict with the best checkpoint of a run, or with an export: a line of JSON for each text."""
     run, flags = load_run(PredictFlags, "predict", predict.__doc__, arguments)
-    if flags.resume and flags.output is None:
-        raise UserError("--resume: expected --output FILE to go on with, got none")
-    if not flags.resume:
-        require_absent(flags.output, "go on with --resume, or ")
-    if flags.texts and flags.file:
-        raise UserError(f"expected texts or --file, got both: {flags.texts[0]!r} and {flags.file}")
+    _check(flags, run)
 
-    from flax_transformer.cli.predictions import read_standard_input, read_texts, write_predictions
+    from flax_transformer.cli.predictions import Output, progress_bar, summary, write_predictions
     from flax_transformer.decoding.predictor import Predictor
     from flax_transformer.runtime import set_up_jax
 
-    batch = BatchConfig(flags.batch_size, run.prediction_config.max_source_length)
-    if flags.file:
-        texts = read_texts(flags.file, flags.column or run.prediction_config.text_column)
-    else:
-        texts = list(flags.texts) or read_standard_input()
+    limits = run.prediction_config
+    texts = _read(flags, limits)
+    sources = run.encode([text.text for text in texts], flags.long or limits.long)
+    problems = [text.problem or problem for text, problem in zip(texts, sources.problems, strict=True)]
+    if (flags.strict or flags.long == "error") and any(problems):
+        _refuse(texts, problems)
+    sources = replace(sources, problems=problems)
     constraint = load_constraint(run, flags)
     set_up_jax()
-    predictor = Predictor(run.best_model(), run.tokenizer, batch, flags.generation, constraint)
+    model = run.best_model()
+    batch = BatchConfig(flags.batch_size)
+    predictor = Predictor(model, run.tokenizer, batch, flags.generation, constraint, flags.top)
+    output = Output(flags.output, run.fingerprint(model) | _settings(flags) if flags.output else {})
+    done = output.count_written(texts) if flags.resume else 0
+    if done == 0:
+        output.begin()
     try:
         with plain_interrupts():
-            write_predictions(predictor, texts, run, batch, flags.output, flags.resume)
+            progress = progress_bar(to_terminal=flags.output is None)
+            left = sum(not problem for problem in problems[done:])
+            total = len(sources.sequences.lengths)
+            bar = progress.add_task("", total=total, completed=total - left)
+            predictions = run.predictions(predictor, sources, done, lambda count: progress.advance(bar, count))
+            write_predictions(predictions, texts, output, done, progress)
     except KeyboardInterrupt:
         if flags.output is None:
             raise
         go_on = [*arguments, *([] if flags.resume else ["--resume"])]
         print(f"stopped; go on with: {PROGRAM} predict {shlex.join(go_on)}", file=sys.stderr)
         return 128 + signal.SIGINT
+    if told := summary(problems, sources.cut, limits.max_source_length):
+        print(told, file=sys.stderr)
     return 0
+
+
+def _check(flags: PredictFlags, run: "Predictable") -> None:
+    """Raises :class:`UserError` for flags that do not go together, and outputs that cannot be."""
+    if flags.resume and flags.output is None:
+        raise UserError("--resume: expected --output FILE to go on with, got none")
+    if flags.output is not None and not (flags.resume and flags.output.is_file()):
+        check_new_file(flags.output, "go on with --resume, or name another")
+    if flags.texts and flags.file:
+        raise UserError(f"expected texts or --file, got both: {flags.texts[0]!r} and {flags.file}")
+    for name in ("column", "keep", "delimiter"):
+        if getattr(flags, name) and not flags.file:
+            raise UserError(f"--{name}: expected --file, of which it is said, got none")
+    if flags.top < 1 or (flags.top > 1 and run.model_config.architecture != "classifier"):
+        raise UserError(f"--top: expected at least 1, and more than 1 of a classifier alone, got {flags.top}")
+    if flags.batch_size < 1:
+        raise UserError(f"--batch-size: expected a whole number of at least 1, got {flags.batch_size}")
+
+
+def _read(flags: PredictFlags, limits: PredictionConfig) -> list["Text"]:
+    from flax_transformer.cli.texts import read_arguments, read_file, read_standard_input
+    from flax_transformer.data.text_files import Reading
+
+    delimiter = "\t" if flags.delimiter in ("tab", "\\t") else flags.delimiter
+    reading = Reading(delimiter, flags.encoding, "--", "--column")
+    if flags.file:
+        return read_file(flags.file, flags.column or limits.text_column, flags.keep, reading, limits.numbers_as_text)
+    return read_arguments(flags.texts) if flags.texts else read_standard_input(reading)
+
+
+def _refuse(texts: Sequence["Text"], problems: Sequence[str]) -> None:
+    found = [(text, problem) for text, problem in zip(texts, problems, strict=True) if problem]
+    text, problem = found[0]
+    shown = f" ({text.text[:40]!r})" if text.text and text.text.strip() else ""
+    raise UserError(
+        f"{text.where}{shown}: expected a text to predict for, but {problem}; {len(found) - 1:,} more like it; "
+        "mend them, or leave out --strict and --long error"
+    )
+
+
+def _settings(flags: PredictFlags) -> dict[str, Any]:
+    """Of a call, all that decides what is written."""
+    names = ("batch_size", "column", "keep", "delimiter", "encoding", "long", "top", "json")
+    schema = flags.schema and hashlib.sha256(flags.schema.read_bytes()).hexdigest()
+    return {**{name: getattr(flags, name) for name in names}, "generation": to_dict(flags.generation), "schema": schema}
 
 
 @contextmanager

@@ -1,80 +1,126 @@
-"""What ``flax-transformer predict`` reads and writes: texts, and a line of JSON for each as soon as it is made."""
+"""What ``flax-transformer predict`` writes: a line of JSON for each text, as soon as its prediction is made."""
 
 import json
+import math
+import re
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from flax_transformer.config import BatchConfig
-from flax_transformer.data.batches import encode_examples
-from flax_transformer.data.examples import Examples
-from flax_transformer.data.files import file_kind, read_lines, read_table
-from flax_transformer.decoding.predictable import Predictable
-from flax_transformer.decoding.predictor import Prediction, Predictor
+from flax_transformer.cli.texts import Text
+from flax_transformer.decoding.predictor import Prediction
 from flax_transformer.errors import UserError
+from flax_transformer.outputs import write_whole
+
+_ESCAPED = re.compile("[\u0085\u2028\u2029\ud800-\udfff]")
 
 
-def read_texts(file: Path, column: str) -> list[str]:
-    """One column of a table, or the lines of a plain text file that are not blank.
+@dataclass
+class Output:
+    """A file of predictions, and beside it a note of what they follow from.
 
-    Raises:
-        UserError: it cannot be read, or holds no text, or a row without one.
+    Only where that is the same can a stopped command be gone on with: otherwise the file would hold the predictions of
+    two models, or of one model with two settings.
+
+    Args:
+        path: None for standard output.
+        made_by: plain JSON values of all that decides what is written.
     """
-    if file_kind(file) != "text":
-        return [row.text(0) for row in read_table(file, [column])]
-    return _require_texts(read_lines(file), str(file))
 
+    path: Path | None
+    made_by: Mapping[str, Any]
 
-def read_standard_input() -> list[str]:
-    """Its lines that are not blank.
+    @property
+    def note(self) -> Path:
+        assert self.path is not None
+        return self.path.with_name(f"{self.path.name}.meta.json")
 
-    Raises:
-        UserError: there are none, or it is not UTF-8.
-    """
-    try:
-        text = sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"standard input: expected UTF-8, got something else at byte {error.start}") from error
-    return _require_texts(text.splitlines(), "standard input")
+    def begin(self) -> None:
+        """Write down what the predictions follow from.
 
+        Raises:
+            UserError: a file of that name is there, and is something else.
+        """
+        if self.path is not None:
+            if self.note.exists() and "weights" not in self._read_note():
+                raise UserError(
+                    f"{self.note}: expected a name for a note on {self.path}, but it is taken; name another output"
+                )
+            write_whole(self.note, json.dumps(self.made_by, ensure_ascii=False, indent=1) + "\n")
 
-def _require_texts(lines: list[str], where: str) -> list[str]:
-    texts = [line for line in lines if line.strip()]
-    if not texts:
-        raise UserError(f"{where}: expected at least one line of text, got none")
-    return texts
+    def count_written(self, texts: Sequence[Text]) -> int:
+        """How many texts have their lines already; what a stopped command left of a line is cut off.
+
+        Raises:
+            UserError: the file is not the output of this command for these texts; nothing in it is changed.
+        """
+        if self.path is None or not self.path.exists():
+            return 0
+        content = self.path.read_bytes()
+        if content:
+            self._check_note()
+        end = content.rfind(b"\n") + 1
+        lines = content[:end].split(b"\n")[:-1]
+        for number, line in enumerate(lines):
+            if number >= len(texts) or not line.startswith(_beginning(number, texts[number])):
+                raise self._other_text(number)
+        rest = content[end:]
+        if rest:
+            expected = _beginning(len(lines), texts[len(lines)]) if len(lines) < len(texts) else b""
+            if not expected or not (expected.startswith(rest) or rest.startswith(expected)):
+                raise self._other_text(len(lines))
+            with self.path.open("r+b") as file:
+                file.truncate(end)
+        return len(lines)
+
+    def _read_note(self) -> dict[str, Any]:
+        """Empty where there is none that can be read."""
+        try:
+            return dict(json.loads(self.note.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, RecursionError):
+            return {}
+
+    def _check_note(self) -> None:
+        found = self._read_note()
+        if not found:
+            raise UserError(
+                f"{self.path}: expected {self.note.name} beside it, which says what made it, but there is none to be "
+                "read; name another output"
+            )
+        made_by = json.loads(json.dumps(self.made_by))
+        different = sorted(name for name in found.keys() | made_by.keys() if found.get(name) != made_by.get(name))
+        if different:
+            raise UserError(
+                f"{self.path}: expected the output of the same command, but another {', '.join(different)} made it; "
+                "name another output"
+            )
+
+    def _other_text(self, number: int) -> UserError:
+        return UserError(
+            f"{self.path}, line {number + 1}: expected the prediction for text {number + 1} of the same input; "
+            "name another output"
+        )
 
 
 def write_predictions(
-    predictor: Predictor, texts: Sequence[str], run: Predictable, batch: BatchConfig, output: Path | None, resume: bool
+    predictions: Iterator[Prediction], texts: Sequence[Text], output: Output, done: int, progress: Progress
 ) -> None:
-    """A line for each text, in order, to ``output`` or standard output; a progress bar on stderr where one can be seen.
-
-    Args:
-        resume: go on behind the lines that ``output`` holds.
-
-    Raises:
-        UserError: a text is longer than the model can generate from; or ``output`` does not hold predictions for these
-            texts. In both cases nothing is written.
-    """
-    examples = Examples.unanswered(texts, run.model_config.architecture)
-    sources = encode_examples(examples, run.tokenizer, batch, training=False).sources
-    done = _count_written(output, texts) if output is not None and resume and output.exists() else 0
-    with _progress(to_terminal=output is None) as progress:
-        bar = progress.add_task("", total=len(texts), completed=done)
-        opened = nullcontext(sys.stdout) if output is None else output.open("a", encoding="utf-8")
-        with opened as file:
-            predictions = predictor.predict(sources, done, lambda count: progress.advance(bar, count))
-            for text, prediction in zip(texts[done:], predictions, strict=True):
-                _write_line(file, {"text": text, **_to_dict(prediction, run.classes)})
+    """A line for each text from number ``done`` on, in order, to the output or standard output."""
+    path = output.path
+    with progress, nullcontext(sys.stdout) if path is None else path.open("a", encoding="utf-8") as file:
+        for number, prediction in enumerate(predictions, start=done):
+            _write_line(file, number, texts[number], prediction)
 
 
-def _progress(to_terminal: bool) -> Progress:
+def progress_bar(to_terminal: bool) -> Progress:
+    """On stderr, where it can be seen."""
     console = Console(stderr=True)
     # Lines that scroll through the same terminal would tear the bar to pieces.
     hidden = not console.is_terminal or (to_terminal and sys.stdout.isatty())
@@ -83,44 +129,55 @@ def _progress(to_terminal: bool) -> Progress:
     )
 
 
-def _write_line(file: TextIO, values: dict[str, Any]) -> None:
-    file.write(json.dumps(values, ensure_ascii=False) + "\n")
+def summary(problems: Sequence[str], cut: Sequence[bool], longest: int) -> str:
+    """How many texts have no prediction, and why, and how many were cut; empty if there is nothing to say."""
+    parts = []
+    reasons = Counter(_kind(problem) for problem in problems if problem)
+    if reasons:
+        listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+        parts.append(f"{reasons.total():,} of {len(problems):,} texts have no prediction ({listed})")
+    if any(cut):
+        parts.append(f"{sum(cut):,} of {len(problems):,} texts were cut to {longest} tokens")
+    return "; ".join(parts)
+
+
+def _kind(problem: str) -> str:
+    """A problem without the figures of its text."""
+    return "too long" if " tokens, " in problem else problem.removeprefix("the text ").removeprefix("is ")
+
+
+def _write_line(file: TextIO, number: int, text: Text, prediction: Prediction) -> None:
+    kept = {name: _plain(value) for name, value in text.kept.items()}
+    file.write(_to_json({"row": number + 1, "text": text.text, **kept, **_to_dict(prediction)}) + "\n")
     file.flush()
 
 
-def _to_dict(prediction: Prediction, classes: Sequence[str]) -> dict[str, Any]:
+def _beginning(number: int, text: Text) -> bytes:
+    """What the line of a text begins with."""
+    return _to_json({"row": number + 1, "text": text.text})[:-1].encode()
+
+
+def _to_json(values: Any) -> str:
+    line = json.dumps(values, ensure_ascii=False, default=str)
+    # Characters that some readers end a line at, and halves of surrogate pairs, which UTF-8 cannot spell.
+    return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
+
+
+def _plain(value: Any) -> Any:
+    """NaN is no JSON."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _to_dict(prediction: Prediction) -> dict[str, Any]:
     """Plain JSON values, without what goes without saying."""
-    value = prediction.value
-    values: dict[str, Any] = {
-        "prediction": classes[value] if isinstance(value, int) else value,
-        "score": round(prediction.score, 4),
-    }
+    if prediction.error:
+        return {"prediction": None, "error": prediction.error}
+    assert prediction.score is not None
+    values: dict[str, Any] = {"prediction": prediction.value, "score": round(prediction.score, 4)}
     if not prediction.complete:
         values["complete"] = False
+    if prediction.cut:
+        values["cut"] = True
     if prediction.alternatives:
-        values["alternatives"] = [_to_dict(other, classes) for other in prediction.alternatives]
+        values["alternatives"] = [_to_dict(other) for other in prediction.alternatives]
     return values
-
-
-def _count_written(path: Path, texts: Sequence[str]) -> int:
-    """How many of the texts a stopped run has written predictions for; what it left of a line is cut off.
-
-    Raises:
-        UserError: the file holds something else than predictions for these texts, in their order.
-    """
-    content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    lines = content[:end].split(b"\n")[:-1]
-    for number, line in enumerate(lines):
-        try:
-            is_next = number < len(texts) and json.loads(line)["text"] == texts[number]
-        except (ValueError, TypeError, KeyError):
-            is_next = False
-        if not is_next:
-            raise UserError(
-                f"{path}, line {number + 1}: expected the prediction for text {number + 1} of the same input; "
-                "name another output"
-            )
-    with path.open("r+b") as file:
-        file.truncate(end)
-    return len(lines)

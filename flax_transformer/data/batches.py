@@ -13,14 +13,10 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32
 
 from flax_transformer.config import BatchConfig
-from flax_transformer.data.examples import Examples
-from flax_transformer.data.tokenizer import Tokenizer
-from flax_transformer.errors import UserError
 
 Number = TypeVar("Number", int, np.ndarray)
 
 _LENGTH_MULTIPLE = 8  # accelerators like whole tiles
-_TOKENIZED_AT_ONCE = 4096
 _FILLER = -1  # in place of an example's index
 # Streams of random numbers that must not share draws.
 _ORDER, _WORD_DROPOUT = 0, 1
@@ -66,7 +62,7 @@ class Sequences:
         arrays = [np.array(row, np.int32) for row in rows]
         self.lengths = np.array([len(row) for row in arrays], np.int64)
         self._starts = np.cumsum(self.lengths) - self.lengths
-        self._tokens = np.concatenate(arrays)
+        self._tokens = np.concatenate([*arrays, np.zeros(0, np.int32)])
 
     def take(self, indices: Int[np.ndarray, " taken"]) -> "Sequences":
         """The sequences of these indices."""
@@ -97,7 +93,8 @@ class Sequences:
 class Encoded:
     """A split as token ids. ``targets`` are sequences (seq2seq) or class ids.
 
-    ``truncated`` counts the examples that were cut, ``dropped`` those that were left out.
+    ``truncated`` counts the examples that were cut, ``dropped`` those that were left out; where there are any, ``kept``
+    are the indices of the others.
     """
 
     sources: Sequences
@@ -106,6 +103,7 @@ class Encoded:
     unk_id: int
     truncated: int = 0
     dropped: int = 0
+    kept: Int[np.ndarray, " examples"] | None = None
 
     def __len__(self) -> int:
         return len(self.sources.lengths)
@@ -117,53 +115,6 @@ class Encoded:
             target, target_lengths = self.targets.padded(indices, shape.target, self.pad_id)
             return Seq2SeqBatch(source, source_lengths, target, target_lengths)
         return ClassifierBatch(source, source_lengths, np.where(indices == _FILLER, 0, self.targets[indices]))
-
-
-def encode_examples(examples: Examples, tokenizer: Tokenizer, config: BatchConfig, *, training: bool) -> Encoded:
-    """Tokenize a split and hold it to the longest lengths of ``config``. A text without tokens is one unknown token.
-
-    Classification cuts long texts. Of seq2seq, training leaves long pairs out; evaluation cuts long targets, which
-    only the loss sees, and refuses long sources.
-
-    Raises :class:`UserError` for a source that is too long to generate from, or where no example is left.
-    """
-    if len(examples) == 0:
-        raise UserError("expected at least one example, got none")
-    special = {"pad_id": tokenizer.pad_id, "unk_id": tokenizer.unk_id}
-    sources = Sequences(ids or [tokenizer.unk_id] for ids in _tokenize(examples.sources, tokenizer))
-    longest = config.max_source_length
-    if not isinstance(examples.targets[0], str):
-        labels = np.array(examples.targets, np.int32)
-        return Encoded(sources.cut(longest), labels, **special, truncated=_count(sources.lengths > longest))
-
-    targets = Sequences([tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in _tokenize(examples.targets, tokenizer))
-    long_sources, long_targets = sources.lengths > longest, targets.lengths > config.max_target_length
-    if training:
-        kept = np.flatnonzero(~long_sources & ~long_targets)
-        if kept.size == 0:
-            raise UserError(
-                f"all {len(examples)} training pairs are longer than batch.max_source_length={longest} or "
-                f"batch.max_target_length={config.max_target_length} tokens; raise these"
-            )
-        dropped = len(examples) - kept.size
-        return Encoded(sources.take(kept), targets.take(kept), **special, dropped=dropped)
-    if long_sources.any():
-        worst = int(sources.lengths.argmax())
-        raise UserError(
-            f"text {worst + 1} has {sources.lengths[worst]} tokens, expected at most "
-            f"batch.max_source_length={longest}; shorten it, or train with a larger maximum"
-        )
-    return Encoded(sources, targets.cut(config.max_target_length), **special, truncated=_count(long_targets))
-
-
-def _tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
-    """In parts, since the tokenizer's own output takes far more memory than the ids."""
-    for start in range(0, len(texts), _TOKENIZED_AT_ONCE):
-        yield from tokenizer.encode(texts[start : start + _TOKENIZED_AT_ONCE])
-
-
-def _count(outcomes: Bool[np.ndarray, " n"]) -> int:
-    return int(np.count_nonzero(outcomes))
 
 
 class Shape(NamedTuple):
@@ -270,7 +221,7 @@ class TrainingBatches(Sequence[Batch]):
     ):
         self.buckets = make_buckets(encoded, config)
         self.steps_per_epoch = sum(-(-len(bucket.indices) // config.size) for bucket in self.buckets)
-        self._encoded, self._config, self._epochs, self._seed = encoded, config, epochs, seed
+        self.encoded, self._config, self._epochs, self._seed = encoded, config, epochs, seed
         self._rows = np.arange(config.size) if rows is None else rows
         self._current: tuple[int, list[tuple[Shape, np.ndarray]]] = (-1, [])
 
@@ -279,7 +230,7 @@ class TrainingBatches(Sequence[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         shape, indices = self._plan(step)
-        return self._drop_words(self._encoded.batch(indices[self._rows], shape), step)
+        return self._drop_words(self.encoded.batch(indices[self._rows], shape), step)
 
     def indices(self, step: int) -> Int[np.ndarray, " batch"]:
         """Which examples the whole batch of a step is made of; -1 is filler."""
@@ -314,7 +265,7 @@ class TrainingBatches(Sequence[Batch]):
         # Drawn for the whole batch, so that a row's words do not depend on which other rows are made.
         draws = rng.random((self._config.size, batch.source.shape[1]))[self._rows]
         dropped = (draws < self._config.word_dropout) & batch.source_mask
-        return batch._replace(source=np.where(dropped, np.int32(self._encoded.unk_id), batch.source))
+        return batch._replace(source=np.where(dropped, np.int32(self.encoded.unk_id), batch.source))
 
 
 def evaluation_batches(encoded: Encoded, config: BatchConfig) -> Iterator[tuple[Int[np.ndarray, " batch"], Batch]]:

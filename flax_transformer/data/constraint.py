@@ -1,20 +1,23 @@
 """JSON schema -> the automaton over token ids whose outputs are all JSON of that schema, through ``outlines-core``."""
 
+import importlib.util
 import json
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32
 
+from flax_transformer.data.automaton import REFUSED
 from flax_transformer.data.generation import Constraint
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.errors import UserError
 
-# An escaped character: outlines-core knows the short escapes only, json.dumps writes others as \u....
-_SHORT_ESCAPES = r'\\["\\/bfnrt]'
-_ALL_ESCAPES = r'\\(["\\/bfnrt]|u[0-9a-f]{4})'
+_SECONDS = 25  # to build an automaton; those of the tasks take a few
+_SMALLER = "bound it closer: a smaller maxLength or maxItems, fewer values in enum, a simpler pattern"
 
 
 def json_constraint(schema: Mapping[str, Any], tokenizer: Tokenizer) -> Constraint:
@@ -24,23 +27,41 @@ def json_constraint(schema: Mapping[str, Any], tokenizer: Tokenizer) -> Constrai
     without bound, which is also when it is built within seconds.
 
     Raises:
-        UserError: outlines-core is not installed or does not know the schema; or the tokenizer is not byte-level BPE,
-            so that its tokens do not simply add up to the text.
+        UserError: outlines-core is not installed or does not know the schema; its automaton takes too long to build, or
+            is too large; or the tokenizer is not byte-level BPE, so that its tokens do not simply add up to the text.
     """
+    if importlib.util.find_spec("outlines_core") is None:
+        raise UserError('constrained output needs outlines-core: pip install "flax-transformer[json]"')
     try:
-        from outlines_core import Index, Vocabulary, json_schema
-    except ImportError as error:
-        raise UserError('constrained output needs outlines-core: pip install "flax-transformer[json]"') from error
-    ids: dict[bytes, list[int]] = {}
-    for token, text in tokenizer.token_bytes().items():
-        ids.setdefault(text, []).append(token)
+        request = {
+            "schema": json.dumps(schema),
+            "tokens": {token: text.hex() for token, text in tokenizer.token_bytes().items()},
+            "eos_id": tokenizer.eos_id,
+            "vocab_size": tokenizer.vocab_size,
+        }
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"JSON schema: expected plain JSON values ({error})") from error
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "automaton.npz")
+        _build(request, file)
+        with np.load(file, allow_pickle=False) as tables:
+            return Constraint(tables["transitions"], tables["distances"])
+
+
+def _build(request: Mapping[str, Any], file: Path) -> None:
+    """In a process of its own, which can be ended."""
+    command = [sys.executable, "-m", "flax_transformer.data.automaton", str(file)]
     try:
-        regex = json_schema.build_regex_from_schema(json.dumps(schema), "").replace(_SHORT_ESCAPES, _ALL_ESCAPES)
-        index = Index(regex, Vocabulary(tokenizer.eos_id, ids))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"JSON schema: expected one that outlines-core can follow ({error})") from error
-    transitions = _table(index, tokenizer)
-    return Constraint(transitions, _distances(transitions))
+        result = subprocess.run(
+            command, input=json.dumps(request), capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"JSON schema: expected an automaton within {_SECONDS} s, got none; {_SMALLER}") from error
+    if result.returncode == REFUSED:
+        reason = " ".join(result.stderr.split())[-300:]
+        raise UserError(f"JSON schema: expected one that outlines-core can follow ({reason})")
+    if result.returncode:
+        raise UserError(f"JSON schema: expected an automaton that fits into memory, but it does not; {_SMALLER}")
 
 
 def read_schema(path: Path) -> dict[str, Any]:
@@ -49,38 +70,8 @@ def read_schema(path: Path) -> dict[str, Any]:
         schema = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: expected a JSON schema, but it cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: expected a JSON schema, got something else ({error})") from error
     if not isinstance(schema, dict):
         raise UserError(f"{path}: expected a JSON schema, got {type(schema).__name__}")
     return schema
-
-
-def _table(index: Any, tokenizer: Tokenizer) -> Int32[np.ndarray, "states vocab"]:
-    """The states of an outlines-core index, numbered from its first, and a last one behind the end token."""
-    following: dict[int, dict[int, int]] = index.get_transitions()
-    # Sorted: the index comes in the order of a hash map, which is another in each process.
-    names = [index.get_initial_state(), *sorted(following.keys() - {index.get_initial_state()})]
-    numbers = {name: number for number, name in enumerate(names)}
-    table = np.full((len(names) + 1, tokenizer.vocab_size), -1, np.int32)
-    for name, targets in following.items():
-        table[numbers[name], list(targets)] = [numbers[target] for target in targets.values()]
-    # The index itself lets the end token lead back to the state it was in.
-    table[[numbers[name] for name in index.get_final_states()], tokenizer.eos_id] = len(names)
-    return table
-
-
-def _distances(transitions: Int32[np.ndarray, "states vocab"]) -> Int32[np.ndarray, " states"]:
-    """Fewest tokens from each state to the last one, which is the end; the largest integer where no way leads there."""
-    never = np.iinfo(np.int32).max
-    distances = np.full(len(transitions), never, np.int32)
-    distances[-1] = 0
-    origins, tokens = np.nonzero(transitions >= 0)
-    targets = transitions[origins, tokens]
-    while True:
-        arrives = distances[targets] < never
-        nearer = distances.copy()
-        np.minimum.at(nearer, origins[arrives], distances[targets[arrives]] + 1)
-        if (nearer == distances).all():
-            return distances
-        distances = nearer

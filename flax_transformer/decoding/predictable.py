@@ -3,21 +3,25 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from flax import nnx
+
 from flax_transformer.config import (
     BatchConfig,
     GenerationConfig,
+    Long,
     ModelConfig,
     PredictionConfig,
     load_config,
     save_config,
+    to_dict,
 )
-from flax_transformer.data.batches import encode_examples
-from flax_transformer.data.examples import Examples
+from flax_transformer.data.encoding import Sources, encode_sources, resolve_long
 from flax_transformer.data.generation import Constraint
 from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer
 from flax_transformer.decoding.predictor import Prediction, Predictor
@@ -68,7 +72,9 @@ class Predictable(ABC):
         texts: Sequence[str],
         generation: GenerationConfig | None = None,
         constraint: Constraint | None = None,
+        *,
         batch_size: int | None = None,
+        top: int = 1,
     ) -> list[Prediction]:
         """A prediction for each text, in order.
 
@@ -77,30 +83,66 @@ class Predictable(ABC):
                 given.
             constraint: what generated texts may look like.
             batch_size: texts at a time; as in training if not given.
+            top: of classification: classes to name, the best as the value and the others as alternatives.
 
         Returns:
-            Predictions whose ``value`` is the generated text, or the name of the class.
+            Predictions whose ``value`` is the generated text, or the name of the class. For a text that is blank or too
+            long it is None, and ``error`` says why.
 
         Raises:
-            UserError: a text is longer than the model can generate from, or it cannot generate as it is told to.
+            UserError: the model cannot generate as it is told to.
         """
         if isinstance(texts, str):
             raise UserError(f"texts: expected a list of texts, got the single text {texts[:40]!r}; write [text]")
-        if not texts:
-            return []
         limits = self.prediction_config
-        batch = BatchConfig(batch_size or limits.batch_size, limits.max_source_length)
-        examples = Examples.unanswered(texts, self.model_config.architecture)
-        sources = encode_examples(examples, self.tokenizer, batch, training=False).sources
+        sources = self.encode(texts, limits.long)
         generation = generation or GenerationConfig(limits.max_new_tokens)
-        predictor = Predictor(self.model, self.tokenizer, batch, generation, constraint)
-        return [self.with_name(prediction) for prediction in predictor.predict(sources)]
+        batch = BatchConfig(batch_size or limits.batch_size)
+        predictor = Predictor(self.model, self.tokenizer, batch, generation, constraint, top)
+        return list(self.predictions(predictor, sources))
 
-    def with_name(self, prediction: Prediction) -> Prediction:
+    def encode(self, texts: Sequence[str | None], long: Long) -> Sources:
+        """Texts as the model reads them; ``long`` says what becomes of those that are too long for it."""
+        what = resolve_long(long, self.model_config.architecture == "seq2seq")
+        return encode_sources(texts, self.tokenizer, self.prediction_config.max_source_length, what)
+
+    def predictions(
+        self,
+        predictor: Predictor,
+        sources: Sources,
+        first: int = 0,
+        on_progress: Callable[[int], None] = lambda count: None,
+    ) -> Iterator[Prediction]:
+        """A prediction for each text from number ``first`` on, also for those that there can be none for.
+
+        Args:
+            on_progress: told the number of texts of each batch that is done.
+        """
+        usable_before = sum(not problem for problem in sources.problems[:first])
+        answers = predictor.predict(sources.sequences, usable_before, on_progress)
+        for problem, cut in zip(sources.problems[first:], sources.cut[first:], strict=True):
+            if problem:
+                yield Prediction(None, None, error=problem)
+            else:
+                yield replace(self._with_name(next(answers)), cut=cut)
+
+    def _with_name(self, prediction: Prediction) -> Prediction:
         """The prediction with the name of its class in place of the id."""
         if not isinstance(prediction.value, int):
             return prediction
-        return replace(prediction, value=self.classes[prediction.value])
+        others = tuple(map(self._with_name, prediction.alternatives))
+        return replace(prediction, value=self.classes[prediction.value], alternatives=others)
+
+    def fingerprint(self, model: Classifier | Seq2Seq) -> dict[str, str]:
+        """What its predictions follow from, beside the settings of a call: equal for a run and its export."""
+        digest = hashlib.sha256()
+        for path, param in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+            array = np.asarray(param[...])
+            digest.update(f"{path} {array.dtype} {array.shape}".encode() + array.tobytes())
+        config = {**to_dict(self.model_config), **to_dict(self.prediction_config)}
+        config = {name: value for name, value in config.items() if not name.endswith("_sha256")}
+        files = {"tokenizer": _sha256(self.folder / TOKENIZER_FILE), "classes": _sha256(self.folder / CLASSES_FILE)}
+        return {"weights": digest.hexdigest(), **files, "config": json.dumps(config, sort_keys=True)}
 
 
 def save_prediction_files(folder: Path, tokenizer: Tokenizer, classes: Sequence[str], config: PredictionConfig) -> None:

@@ -29,14 +29,18 @@ Item = TypeVar("Item")
 class Prediction:
     """What is said of one text."""
 
-    # a generated text, or the id of a class
-    value: str | int
+    # a generated text, or a class; None where there can be no prediction
+    value: str | int | None
     # log-probability of the text, of beam search divided by the length penalty; or probability of the class
-    score: float
+    score: float | None
     # of generated texts: False where the limit cut it off
     complete: bool = True
-    # of beam search with n_best > 1: the next best
+    # the next best: of beam search with n_best > 1, of classification with top > 1
     alternatives: tuple["Prediction", ...] = ()
+    # whether the model read only the beginning of the text
+    cut: bool = False
+    # why there is no prediction
+    error: str = ""
 
 
 class Predictor:
@@ -46,6 +50,7 @@ class Predictor:
         config: gives the rows of a batch.
         generation: how to generate; ``config.max_new_tokens`` tokens greedily if not given.
         constraint: what generated texts may look like.
+        top: of classification: classes to name, the most probable first.
 
     Raises:
         UserError: the model cannot generate as it is told to.
@@ -58,7 +63,9 @@ class Predictor:
         config: BatchConfig,
         generation: GenerationConfig | None = None,
         constraint: Constraint | None = None,
+        top: int = 1,
     ) -> None:
+        self._top = top
         self.model, self._tokenizer, self._size, self._constraint = model, tokenizer, config.size, constraint
         self._generation = generation or GenerationConfig(config.max_new_tokens)
         if isinstance(model, Seq2Seq):
@@ -123,7 +130,7 @@ class Predictor:
         Raises:
             UserError: the model's logits are not finite.
         """
-        return self._read_texts(output) if isinstance(output, Generation) else _read_classes(output)
+        return self._read_texts(output) if isinstance(output, Generation) else _read_classes(output, self._top)
 
     def _read_texts(self, output: Generation) -> list[Prediction]:
         texts = self._tokenizer.decode(read_tokens(output))
@@ -146,12 +153,16 @@ def _classify(
     return jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
 
 
-def _read_classes(log_probabilities: Float[Array, "batch classes"]) -> list[Prediction]:
+def _read_classes(log_probabilities: Float[Array, "batch classes"], top: int) -> list[Prediction]:
     probabilities = np.exp(np.asarray(log_probabilities))
     if np.isnan(probabilities).any():
         raise UserError("the model's logits are not finite; are its weights?")
-    best = probabilities.argmax(axis=1).tolist()
-    return [Prediction(*fields) for fields in zip(best, probabilities.max(axis=1).tolist(), strict=True)]
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]  # of equal ones the first, as argmax has it
+    predictions = []
+    for row, classes in zip(probabilities, order, strict=True):
+        best, *others = (Prediction(int(number), float(row[number])) for number in classes)
+        predictions.append(replace(best, alternatives=tuple(others)))
+    return predictions
 
 
 def one_behind(items: Iterable[Item]) -> Iterator[Item]:

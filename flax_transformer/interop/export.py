@@ -19,6 +19,7 @@ from flax_transformer.decoding.predictable import (
 from flax_transformer.interop.state_dict import from_torch, get_weights, read_weights, to_params, to_torch
 from flax_transformer.nn.models import Classifier, Seq2Seq, create_model
 from flax_transformer.outputs import whole_folder
+from flax_transformer.planning.memory import require_memory
 from flax_transformer.runtime import require_precision
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -61,6 +62,7 @@ def load_export(directory: str | Path) -> Classifier | Seq2Seq:
     directory = Path(directory)
     config = load_config(ModelConfig, directory / CONFIG_FILE)
     require_precision(config)
+    require_memory(config)
     # Drawing weights, only to replace them, would take longer than reading them.
     graph, abstract = nnx.split(nnx.eval_shape(lambda: create_model(config, seed=0)))
     return nnx.merge(graph, to_params(abstract, from_torch(read_weights(directory / WEIGHTS_FILE))))

@@ -1,14 +1,15 @@
 """Predictions for a split and their score: classification by the most probable class, seq2seq by real generation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from flax_transformer.config import GenerationConfig, TrainConfig
-from flax_transformer.data.batches import Batch, ClassifierBatch, encode_examples, evaluation_batches
+from flax_transformer.config import BatchConfig, GenerationConfig, TrainConfig
+from flax_transformer.data.batches import Batch, ClassifierBatch, Encoded, evaluation_batches
+from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.generation import Constraint
 from flax_transformer.data.tasks import score
@@ -32,8 +33,12 @@ class Evaluator:
         generation: how to generate, and
         constraint: what generated texts may look like; see :class:`flax_transformer.decoding.predictor.Predictor`.
 
+    Attributes:
+        examples: those that are scored; sources that are too long may be left out.
+        counts: of texts that are not scored as they are, see :func:`counts_of`.
+
     Raises:
-        UserError: a source is longer than the model can generate from.
+        UserError: a source is too long and ``config.batch.long`` is ``error``.
     """
 
     def __init__(
@@ -44,8 +49,10 @@ class Evaluator:
         generation: GenerationConfig | None = None,
         constraint: Constraint | None = None,
     ) -> None:
-        self.examples, self._config = examples, config
+        self._config = config
         self._encoded = encode_examples(examples, tokenizer, config.batch, training=False)
+        self.counts, kept = counts_of(self._encoded), self._encoded.kept
+        self.examples = examples if kept is None else examples.take(kept.tolist())
         self._predict_with = tokenizer, config.batch, generation, constraint
 
     def evaluate(
@@ -86,3 +93,17 @@ def _loss(model: Classifier | Seq2Seq, batch: Batch, output: Any) -> Loss:
     if isinstance(batch, ClassifierBatch):  # log-probabilities are logits too, and are there already
         return _classification_loss(output, batch.labels, batch.source_lengths)
     return evaluate_loss(model, batch)
+
+
+def counts_of(encoded: Encoded) -> dict[str, int]:
+    """How many examples of a split are ``cut`` and ``left_out`` for their length; empty if none are."""
+    return {name: n for name, n in (("cut", encoded.truncated), ("left_out", encoded.dropped)) if n}
+
+
+def format_counts(counts: Mapping[str, int], config: BatchConfig) -> str:
+    """:func:`counts_of` for people, with the flags that change them."""
+    limits = f"--batch.max-source-length {config.max_source_length}"
+    if "left_out" in counts or config.max_target_length != config.max_source_length:
+        limits += f" or --batch.max-target-length {config.max_target_length}"
+    said = {"cut": "are cut", "left_out": "are left out"}
+    return f"{' and '.join(f'{n:,} texts {said[name]}' for name, n in counts.items())}, being longer than {limits}"

@@ -11,12 +11,14 @@ from types import FrameType
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from flax_transformer.config import TrainConfig, to_dict
-from flax_transformer.data.batches import Encoded, TrainingBatches, encode_examples
+from flax_transformer.data.batches import TrainingBatches
+from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.fingerprint import fingerprint, require_same_data
 from flax_transformer.data.tasks import load_splits
@@ -33,8 +35,10 @@ from flax_transformer.distributed.sharding import (
 from flax_transformer.errors import UserError
 from flax_transformer.nn.models import Classifier, Seq2Seq
 from flax_transformer.outputs import check_new_folder
+from flax_transformer.planning.memory import require_memory_to_train
+from flax_transformer.runtime import require_precision
 from flax_transformer.training.checkpoint import check_same_config
-from flax_transformer.training.evaluate import Evaluator, Predictions, Scores
+from flax_transformer.training.evaluate import Evaluator, Predictions, Scores, counts_of, format_counts
 from flax_transformer.training.input import prefetch
 from flax_transformer.training.report import Diverged, Report
 from flax_transformer.training.run import Run
@@ -75,6 +79,7 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
         UserError: bad input; or ``folder`` exists without ``resume``, or holds a run of another config or other data.
         Stopped: a signal came.
     """
+    require_precision(config.model)
     folder = Path(folder)
     saved = Run.load(folder) if resume else None
     if saved is None:
@@ -93,13 +98,29 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
     # What cannot run is refused, and every process has looked at the folder, before anything is written.
     mesh = create_mesh(run.config.mesh)
     check_batch(run.config, mesh)
+    rows = local_rows(mesh, run.config.batch.size)
+    batches = TrainingBatches(encoded, run.config.batch, epochs=run.config.epochs, seed=run.config.seed, rows=rows)
+    require_memory_to_train(run.config, len(batches))
+    train_step = TrainStep(run.config, len(batches), mesh)
+    _require_attention(train_step, batches)
     wait_for_all("ready")
     if saved is None and is_first_process():
         run.save(record)
     wait_for_all("saved")
 
-    _fit(run, encoded, validation, mesh)
+    counts = {"training": counts_of(encoded), "validation": validation.counts, "test": test.counts}
+    _fit(run, train_step, batches, validation, counts)
     return _score_best(run, test, mesh)
+
+
+def _require_attention(train_step: TrainStep, batches: TrainingBatches) -> None:
+    """Raises :class:`UserError` where the attention that was asked for cannot serve some shape of the batches."""
+    if train_step.config.model.attention_backend in ("auto", "xla"):  # which serve any
+        return
+    size = train_step.config.batch.size
+    for bucket in batches.buckets:
+        batch = batches.encoded.batch(np.full(size, -1), bucket.shape)
+        jax.eval_shape(train_step, train_step.abstract_state, batch)
 
 
 def with_vocabulary(config: TrainConfig, tokenizer: Tokenizer, classes: tuple[str, ...]) -> TrainConfig:
@@ -121,12 +142,11 @@ def _texts(examples: Examples) -> list[str]:
     return [*examples.sources, *(target for target in examples.targets if isinstance(target, str))]
 
 
-def _fit(run: Run, encoded: Encoded, validation: Evaluator, mesh: Mesh) -> None:
+def _fit(
+    run: Run, train_step: TrainStep, batches: TrainingBatches, validation: Evaluator, counts: dict[str, dict[str, int]]
+) -> None:
     """Take the steps that are left. Between evaluations only the reading of older metrics waits for the device."""
-    config = run.config
-    rows = local_rows(mesh, config.batch.size)
-    batches = TrainingBatches(encoded, config.batch, epochs=config.epochs, seed=config.seed, rows=rows)
-    train_step = TrainStep(config, len(batches), mesh)
+    config, mesh = run.config, train_step.mesh
     with run.checkpoints() as checkpoints:
         step, state = checkpoints.restore_newest(train_step.abstract_state, _warn)
         state = train_step.init() if state is None else state
@@ -141,7 +161,7 @@ def _fit(run: Run, encoded: Encoded, validation: Evaluator, mesh: Mesh) -> None:
             silent=not is_first_process(),
         )
         with report, _Signals() as signals:
-            report.say(_description(run, encoded, state, mesh, len(batches), step))
+            report.say(_description(run, batches, state, mesh, counts, step))
             try:
                 while True:
                     due = _is_evaluation_step(step, batches.steps_per_epoch, config.evaluations_per_epoch)
@@ -202,10 +222,12 @@ def _is_evaluation_step(step: int, steps_per_epoch: int, per_epoch: int) -> bool
     return step > 0 and step * per_epoch // steps_per_epoch > (step - 1) * per_epoch // steps_per_epoch
 
 
-def _description(run: Run, encoded: Encoded, state: TrainState, mesh: Mesh, total_steps: int, step: int) -> str:
+def _description(
+    run: Run, batches: TrainingBatches, state: TrainState, mesh: Mesh, counts: dict[str, dict[str, int]], step: int
+) -> str:
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     device = mesh.devices.flat[0]
-    sizes = f"{len(encoded):,} training examples, {count:,} parameters, {total_steps:,} steps"
+    sizes = f"{len(batches.encoded):,} training examples, {count:,} parameters, {len(batches):,} steps"
     lines = [f"{run.config.data.task}: {sizes} on {mesh.size} x {device.device_kind} ({device.platform})"]
     if mesh.size > 1:
         whole = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -214,10 +236,7 @@ def _description(run: Run, encoded: Encoded, state: TrainState, mesh: Mesh, tota
         lines.append(f"mesh: {sizes}; each device holds {held / 2**20:,.1f} of the state's {whole / 2**20:,.1f} MiB")
     if whole_weights := undivided(state.params, mesh):
         lines.append(f"not cut, since their sizes do not divide: {', '.join(whole_weights)}")
-    if encoded.truncated:
-        lines.append(f"{encoded.truncated:,} texts are cut to {run.config.batch.max_source_length} tokens")
-    if encoded.dropped:
-        lines.append(f"{encoded.dropped:,} pairs are left out, being longer than the longest of the batch")
+    lines += [f"{split}: {format_counts(found, run.config.batch)}" for split, found in counts.items() if found]
     if step:
         lines.append(f"going on after step {step:,}")
     return "\n".join(lines)
@@ -232,6 +251,7 @@ def _score_best(run: Run, test: Evaluator, mesh: Mesh) -> Result:
         "step": step,
         "validation": validation,
         "test": scores,
+        **({"test_counts": test.counts} if test.counts else {}),
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
     }

@@ -24,6 +24,7 @@ from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE, Exported,
 from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
 from flax_transformer.nn.models import Classifier, Seq2Seq, create_model
 from flax_transformer.outputs import check_new_folder, whole_folder
+from flax_transformer.planning.memory import require_memory
 from flax_transformer.runtime import require_precision
 from flax_transformer.training.checkpoint import Checkpoints
 
@@ -76,7 +77,15 @@ class Run(Predictable):
         batch, data = self.config.batch, self.config.data
         # Where the task has no column of its own, its texts are called "text".
         column = getattr(data, "text_column", None) or getattr(data, "source_column", "text")
-        return PredictionConfig(batch.max_source_length, batch.max_new_tokens, batch.size, data.task, column)
+        return PredictionConfig(
+            batch.max_source_length,
+            batch.max_new_tokens,
+            batch.size,
+            batch.long,
+            data.task,
+            column,
+            getattr(data, "numbers_as_text", False),
+        )
 
     @property
     def scores(self) -> dict[str, float | str]:
@@ -101,6 +110,9 @@ class Run(Predictable):
             UserError: there is no checkpoint, or it is of another config or damaged.
         """
         require_precision(self.config.model)
+        require_memory(self.config.model)
+        if not (self.folder / "checkpoints").exists():
+            raise UserError(f"{self.folder}: expected a checkpoint, but there is none; go on with --resume first")
         with self.checkpoints() as checkpoints:
             step = checkpoints.best_step
             if step is None:

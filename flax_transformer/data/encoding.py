@@ -1,0 +1,138 @@
+"""Texts -> token ids, held to the longest lengths: longer ones are cut, left out or refused, and counted."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from flax_transformer.config import BatchConfig, Long
+from flax_transformer.data.batches import Encoded, Sequences
+from flax_transformer.data.examples import Examples
+from flax_transformer.data.tokenizer import Tokenizer
+from flax_transformer.errors import UserError
+
+_TOKENIZED_AT_ONCE = 4096
+_SHOWN = 40  # characters of a text in a message
+
+
+def encode_examples(examples: Examples, tokenizer: Tokenizer, config: BatchConfig, *, training: bool) -> Encoded:
+    """Tokenize a split and hold it to the longest lengths of ``config``. A text without tokens is one unknown token.
+
+    ``config.long`` says what becomes of longer texts. The long targets of an evaluation are cut in any case, since only
+    the loss sees them: a model is scored by what it generates for them.
+
+    Raises:
+        UserError: a text is too long and ``config.long`` is ``error``; or no example is left.
+    """
+    if len(examples) == 0:
+        raise UserError("expected at least one example, got none")
+    is_generation = isinstance(examples.targets[0], str)
+    what = resolve_long(config.long, is_generation)
+    sources = _sequences(examples.sources, tokenizer)
+    is_long = sources.lengths > config.max_source_length
+    if what == "error":
+        _refuse(is_long, sources, examples, "source", config)
+    if is_generation:
+        ids = _tokenize(examples.targets, tokenizer)
+        targets = Sequences([tokenizer.bos_id, *target, tokenizer.eos_id] for target in ids)
+        is_long_target = targets.lengths > config.max_target_length
+        if what == "error" and training:
+            _refuse(is_long_target, targets, examples, "target", config)
+        targets = targets.cut(config.max_target_length)
+    else:
+        targets, is_long_target = np.array(examples.targets, np.int32), np.zeros_like(is_long)
+    is_dropped = (is_long | (is_long_target & training)) & (what == "skip")
+    truncated = int(np.count_nonzero((is_long | is_long_target) & ~is_dropped))
+    encoded = Encoded(
+        sources.cut(config.max_source_length), targets, tokenizer.pad_id, tokenizer.unk_id, truncated=truncated
+    )
+    return _take(encoded, np.flatnonzero(~is_dropped), config) if is_dropped.any() else encoded
+
+
+def _take(encoded: Encoded, kept: Int[np.ndarray, " kept"], config: BatchConfig) -> Encoded:
+    if kept.size == 0:
+        raise UserError(
+            f"all {len(encoded)} texts are longer than batch.max_source_length={config.max_source_length} or "
+            f"batch.max_target_length={config.max_target_length} tokens; raise these, or cut them with --batch.long cut"
+        )
+    targets = encoded.targets.take(kept) if isinstance(encoded.targets, Sequences) else encoded.targets[kept]
+    dropped = len(encoded) - len(kept)
+    return replace(encoded, sources=encoded.sources.take(kept), targets=targets, dropped=dropped, kept=kept)
+
+
+def resolve_long(long: Long, is_generation: bool) -> Literal["cut", "skip", "error"]:
+    """What ``auto`` means: the class of a text shows in its beginning, but what is to be written may need all of it."""
+    if long != "auto":
+        return long
+    return "skip" if is_generation else "cut"
+
+
+def _refuse(
+    is_long: Bool[np.ndarray, " n"], ids: Sequences, examples: Examples, side: str, config: BatchConfig
+) -> None:
+    """Raises :class:`UserError`, which names the first, where any text is too long."""
+    if not is_long.any():
+        return
+    first, others = int(is_long.argmax()), np.count_nonzero(is_long) - 1
+    place = examples.places[first] if examples.places else f"example {first + 1}"
+    text = (examples.sources if side == "source" else examples.targets)[first]
+    raise UserError(
+        f"{place} ({text[:_SHOWN]!r}...): expected a {side} of at most {getattr(config, f'max_{side}_length')} tokens, "
+        f"got {ids.lengths[first]}, and {others:,} more that are too long; raise --batch.max-{side}-length, or choose "
+        "--batch.long cut or skip"
+    )
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Texts to predict for.
+
+    ``sequences`` are those that can be predicted for; ``problems`` says of each text why it cannot, and is empty where
+    it can; ``cut`` is true where its end was left out.
+    """
+
+    sequences: Sequences
+    problems: list[str]
+    cut: list[bool]
+
+
+def encode_sources(
+    texts: Sequence[str | None], tokenizer: Tokenizer, longest: int, what: Literal["cut", "skip", "error"]
+) -> Sources:
+    """Tokenize texts to predict for. One that is too long, blank or None becomes a problem of its own.
+
+    Args:
+        longest: in tokens.
+        what: becomes of longer texts.
+    """
+    problems = [_problem(text) for text in texts]
+    pairs = zip(texts, problems, strict=True)
+    ids = _sequences([text if text and not problem else " " for text, problem in pairs], tokenizer)
+    too_long = (ids.lengths > longest) & np.array([not problem for problem in problems], bool)
+    if what != "cut":
+        for i in np.flatnonzero(too_long).tolist():
+            problems[i] = f"the text has {ids.lengths[i]} tokens, and the model reads at most {longest}"
+    usable = np.flatnonzero([not problem for problem in problems])
+    return Sources(ids.cut(longest).take(usable), problems, (too_long & (what == "cut")).tolist())
+
+
+def _problem(text: str | None) -> str:
+    if text is None:
+        return "there is no text"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "the text holds half of a surrogate pair"
+    return "" if text.strip() else "the text is blank"
+
+
+def _sequences(texts: Sequence[str], tokenizer: Tokenizer) -> Sequences:
+    return Sequences(ids or [tokenizer.unk_id] for ids in _tokenize(texts, tokenizer))
+
+
+def _tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
+    """In parts, since the tokenizer's own output takes far more memory than the ids."""
+    for start in range(0, len(texts), _TOKENIZED_AT_ONCE):
+        yield from tokenizer.encode(texts[start : start + _TOKENIZED_AT_ONCE])

@@ -1,0 +1,53 @@
+"""Long texts: the last position that is promised, the first one that is not, and what attention keeps of them."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from flax_transformer.doctor.examination import Examination
+from flax_transformer.doctor.graph import find_attentions
+from flax_transformer.doctor.result import Result, healthy, not_applicable
+from flax_transformer.doctor.subject import Batch
+
+_LONGEST = 2048  # tokens; a longer pass takes too long to be worth the answer
+
+
+def probe_length(exam: Examination) -> list[Result]:
+    """All of ``max_length`` runs; beyond it the model says so, rather than reading positions that are not there."""
+    longest = exam.facts.max_length
+    if longest is None:
+        return [not_applicable("length", "max_length was not given")]
+    if longest > _LONGEST:
+        return [not_applicable("length", f"max_length is above {_LONGEST}")]
+    error = _error_at(exam, longest)
+    if error is not None:
+        return [Result("length", "ill", float(longest), float(longest), "overrun", detail=error)]
+    return [healthy("length", float(longest), float(longest))]
+
+
+def _error_at(exam: Examination, length: int) -> str | None:
+    random = np.random.default_rng(50)
+    base = exam.base
+
+    def long(ids: np.ndarray | None, vocab: int) -> np.ndarray | None:
+        return None if ids is None else random.choice(exam.ordinary_ids(vocab), (1, length))
+
+    batch = Batch(long(base.source, exam.facts.source_vocab), None, long(base.target, exam.facts.target_vocab), None)
+    try:
+        logits = exam.subject.logits(batch)
+    except Exception as error:
+        return f"{length} tokens: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    if not np.isfinite(logits).all():
+        return f"{length} tokens: logits are NaN"
+    return None
+
+
+def probe_memory(exam: Examination) -> list[Result]:
+    """Whether scores are kept whole. Only advice: for short texts it does not matter."""
+    trace = exam.subject.plain_trace(replace(exam.base))
+    if trace is None:
+        return [not_applicable("memory", "only PyTorch chooses a kernel while it runs")]
+    kept = len(find_attentions(trace.nodes))
+    if kept:
+        return [Result("memory", "advice", float(kept), 0.0, "quadratic-memory")]
+    return [healthy("memory", 0.0, 0.0)]

@@ -1,0 +1,129 @@
+"""What the probes know of a model: one small interface, implemented once for PyTorch and once for JAX."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from flax_transformer.doctor.graph import Node
+
+Kind = Literal["seq2seq", "decoder", "encoder"]
+Lengths = Int[np.ndarray, " rows"]
+
+
+class ExaminationError(Exception):
+    """The model cannot be run as it must be to be examined. The message is one line for its author."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of one forward pass. A decoder-only model has no ``source``, an encoder no ``target``.
+
+    Args:
+        source_lengths: how many tokens of each row are real; the rest are padding.
+    """
+
+    source: Int[np.ndarray, "rows source"] | None
+    source_lengths: Lengths | None
+    target: Int[np.ndarray, "rows target"] | None
+    target_lengths: Lengths | None
+
+    @property
+    def rows(self) -> int:
+        return len(self.source if self.source is not None else self.require_target())
+
+    def require_target(self) -> Int[np.ndarray, "rows target"]:
+        assert self.target is not None, "only an encoder has no target"
+        return self.target
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Of the training loss with respect to one parameter. ``norm`` is None where the loss does not depend on it."""
+
+    name: str
+    shape: tuple[int, ...]
+    norm: float | None
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What the object tree of a model tells without running it. Each string is a path or names several."""
+
+    unregistered: Sequence[str] = ()
+    shared: Sequence[str] = ()
+    identical: Sequence[str] = ()
+    frozen: Sequence[str] = ()
+    norm_first: bool | None = None
+    depth: int = 0
+
+
+@dataclass
+class Trace:
+    """The operations of one forward pass, in order.
+
+    Args:
+        parameters: names of those that an operation took.
+        epsilon: machine epsilon of the lowest precision between ids and logits.
+    """
+
+    nodes: list[Node] = field(default_factory=list)
+    parameters: set[str] = field(default_factory=set)
+    epsilon: float = 0.0
+
+
+class Subject(Protocol):
+    """A model under examination. All arrays are numpy; logits come back as float64."""
+
+    framework: str
+    epsilon: float  # machine epsilon of the lowest precision in use
+
+    @property
+    def takes_masks(self) -> bool:
+        """Whether it is told which tokens are padding, other than by the pad id."""
+        ...
+
+    def numpy(self, value: Any) -> np.ndarray:
+        """A value of a trace."""
+        ...
+
+    def logits(self, batch: Batch) -> Float[np.ndarray, "rows *rest"]:
+        """Of the model in evaluation mode: (rows, length, vocab), or (rows, classes)."""
+        ...
+
+    def trace(self, batch: Batch) -> Trace:
+        """Every operation of a forward pass, with the values that :func:`flax_transformer.doctor.graph` needs."""
+        ...
+
+    def plain_trace(self, batch: Batch) -> Trace | None:
+        """With the kernels that the model would use, fused ones too. None where they are not chosen at run time."""
+        ...
+
+    def gradients(self, batch: Batch, labels: Int[np.ndarray, "rows *length"]) -> list[Gradient]:
+        """Of the mean cross entropy of the logits."""
+        ...
+
+    def structure(self) -> Structure: ...
+
+    def is_random_in_training(self, batch: Batch) -> bool | None:
+        """Whether training mode computes something else each time (dropout). None where that cannot be tried."""
+        ...
+
+    def changed_state(self) -> Sequence[str]:
+        """Names of parameters and buffers that forward passes in evaluation mode have changed so far."""
+        ...
+
+    def call_loss(
+        self, loss: Callable[..., Any], fake: Callable[[Batch], np.ndarray] | None, inputs: Sequence[np.ndarray]
+    ) -> float:
+        """``loss(model, *inputs)``, where ``fake`` takes the place of the model if given."""
+        ...
+
+    def generate(
+        self, generate: Callable[..., Any], inputs: np.ndarray, steps: int
+    ) -> tuple[Int[np.ndarray, "rows length"], list[np.ndarray]]:
+        """The ids that ``generate(model, inputs, steps)`` returns, and the logits (rows, vocab) that each of its
+        forward passes ended with, where they can be observed."""
+        ...
