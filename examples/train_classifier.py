@@ -54,7 +54,7 @@ def main() -> None:
         # A tenth of the file is held out for validation, and a tenth for the test score.
         run = train(config, Path(folder, "run"))
 
-        unseen = ["my refund is the wrong amount", "the parcel arrived damaged", "I cannot change my password"]
+        unseen = ["I was charged the wrong amount", "the parcel arrived damaged", "I cannot change my password"]
         for text, prediction in zip(unseen, run.predict(unseen), strict=True):
             print(f"{prediction.value:<10}{prediction.score:.2f}  {text}")
 

@@ -42,6 +42,17 @@ def check_new_folder(path: Path, instead: str = "name another") -> None:
     _check_writable(parent, path)
 
 
+def check_report(path: Path) -> None:
+    """As :func:`check_new_file`, of a report in JSON or HTML, which may take the place of an older one.
+
+    Raises:
+        UserError: something else is there, or it cannot be written.
+    """
+    if path.is_file() and path.read_bytes()[:1] in (b"{", b"<"):
+        return
+    check_new_file(path)
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which takes the place of ``path`` once it is complete: nobody ever sees a part of it.

@@ -24,7 +24,7 @@ from flax_transformer.config import (
 from flax_transformer.training.run import Run
 
 ROOT = Path(__file__).parent.parent
-TINY = {"d_model": 16, "num_heads": 2, "d_ff": 16, "num_encoder_layers": 1, "num_decoder_layers": 1}
+TINY: dict[str, Any] = {"d_model": 16, "num_heads": 2, "d_ff": 16, "num_encoder_layers": 1, "num_decoder_layers": 1}
 SEQ2SEQ = ModelConfig(**TINY, source_vocab_size=30, target_vocab_size=30, max_length=12)
 CLASSIFIER = ModelConfig(**TINY, architecture="classifier", source_vocab_size=30, max_length=12)
 

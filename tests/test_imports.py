@@ -1,10 +1,12 @@
 """The import rules of the house, held by importing every module in a fresh interpreter."""
 
 import ast
+import fnmatch
 import graphlib
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -76,15 +78,83 @@ def module_imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("package", ["flax_transformer", "torch_reference"])
-def test_no_import_circle(package: str):
+def graph_of(package: str) -> dict[str, set[str]]:
+    """Module of a package -> the modules of the package that it imports when it is itself imported."""
     modules = {}
     for path in (ROOT / package).rglob("*.py"):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         modules[name] = module_imports(path)
-    graph = {name: (imports & modules.keys()) - {name} for name, imports in modules.items()}
-    order = list(graphlib.TopologicalSorter(graph).static_order())
-    assert set(order) == set(modules)
+    return {name: (imports & modules.keys()) - {name} for name, imports in modules.items()}
+
+
+@pytest.mark.parametrize("package", ["flax_transformer", "torch_reference"])
+def test_no_import_circle(package: str):
+    graph = graph_of(package)
+    assert set(graphlib.TopologicalSorter(graph).static_order()) == set(graph)
+
+
+# Bottom to top. A room imports from itself and from those below it.
+ROOMS = [
+    "errors",
+    "legacy",
+    "intermediates",
+    "config",
+    "presets",
+    "outputs",
+    "runtime",
+    "data",
+    "distributed",
+    "nn",
+    "decoding",
+    "interop",
+    "training",
+    "planning",
+    "api",
+    "parity",
+    "bench",
+    "doctor",
+    "cli",
+    "__main__",
+]
+
+
+def upward_imports(graph: dict[str, set[str]]) -> list[str]:
+    def room(module: str) -> int:
+        return ROOMS.index(module.split(".")[1])
+
+    return [
+        f"{module} imports {other}"
+        for module, imports in graph.items()
+        for other in imports
+        if "." in module and "." in other and room(other) > room(module)
+    ]
+
+
+def test_no_room_imports_from_one_above_it():
+    graph = graph_of("flax_transformer")
+    assert {module.split(".")[1] for module in graph if "." in module} == set(ROOMS)
+    assert upward_imports(graph) == []
+    assert upward_imports({"flax_transformer.nn.x": {"flax_transformer.cli.y"}})
+
+
+def test_only_the_commands_import_what_knows_both_frameworks():
+    users = {
+        (module.split(".")[1], other.split(".")[1])
+        for module, imports in graph_of("flax_transformer").items()
+        for other in imports
+        if "." in module and other.startswith(("flax_transformer.parity", "flax_transformer.bench."))
+    }
+    assert {user for user, used in users if user != used} <= {"cli", "bench"}
+
+
+def test_installed_top_level_names():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        found = tomllib.load(file)["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert found == ["flax_transformer*", "torch_reference*"]
+    tops = [path.parent.name for path in ROOT.glob("*/__init__.py")]
+    assert [top for top in tops if any(fnmatch.fnmatch(top, pattern) for pattern in found)] == sorted(
+        ["flax_transformer", "torch_reference"], key=tops.index
+    )
 
 
 def test_no_private_api_of_a_dependency():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-BOS, VOCAB, WIDTH, LONGEST = 1, 16, 64, 32
+BOS, VOCAB, WIDTH, LONGEST = 1, 16, 48, 32
 
 
 class Layer(nnx.Module):
@@ -30,8 +30,8 @@ class Repeater(nnx.Module):
         self.source_table = nnx.Embed(VOCAB, WIDTH, rngs=rngs)
         self.target_table = nnx.Embed(VOCAB, WIDTH, rngs=rngs)
         self.positions = nnx.Embed(LONGEST, WIDTH, rngs=rngs)
-        self.encoder = nnx.List(Layer(False, rngs) for _ in range(2))
-        self.decoder = nnx.List(Layer(True, rngs) for _ in range(2))
+        self.encoder = nnx.List(Layer(False, rngs) for _ in range(1))
+        self.decoder = nnx.List(Layer(True, rngs) for _ in range(1))
         self.projection = nnx.Linear(WIDTH, VOCAB, rngs=rngs)
 
     def __call__(self, source: jax.Array, target: jax.Array) -> jax.Array:

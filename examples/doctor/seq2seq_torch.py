@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-BOS, VOCAB, WIDTH, LONGEST = 1, 16, 64, 32
+BOS, VOCAB, WIDTH, LONGEST = 1, 16, 48, 32
 
 
 class Repeater(nn.Module):
@@ -15,7 +15,7 @@ class Repeater(nn.Module):
         self.source_table = nn.Embedding(VOCAB, WIDTH)
         self.target_table = nn.Embedding(VOCAB, WIDTH)
         self.positions = nn.Embedding(LONGEST, WIDTH)
-        self.transformer = nn.Transformer(WIDTH, 4, 2, 2, 2 * WIDTH, dropout=0.0, batch_first=True)
+        self.transformer = nn.Transformer(WIDTH, 4, 1, 1, 2 * WIDTH, dropout=0.0, batch_first=True)
         self.projection = nn.Linear(WIDTH, VOCAB)
 
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

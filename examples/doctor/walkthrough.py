@@ -3,7 +3,7 @@
     python examples/doctor/walkthrough.py torch --steps 400 --json torch.json
     python examples/doctor/walkthrough.py flax --steps 400 --json flax.json
 
-The task is to write a text of 10 words again, forwards or backwards, whichever the model likes. At each step the doctor
+The task is to write a text of 8 words again, forwards or backwards, whichever the model likes. At each step the doctor
 examines the model, the model is trained from scratch, and then it generates: the loss alone does not tell an ill model
 from a healthy one.
 """
@@ -25,7 +25,7 @@ FIXES = {
     "no-causal-mask": "causal mask",
     "no-target-positions": "positions",
 }
-LENGTH = 10
+LENGTH = 8
 
 
 def draw(random: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +51,7 @@ def walk(framework: str, steps: int) -> list[dict[str, Any]]:
         ill = [d for d in report.diagnoses if d.result.verdict == "ill"]
         random = np.random.default_rng(0)
         model = models.make(fixed)
-        losses = models.train(model, [draw(random, 64) for _ in range(steps)])
+        losses = models.train(model, [draw(random, 32) for _ in range(steps)])
         source, _ = draw(np.random.default_rng(1), 200)
         right = texts_right(np.asarray(models.predict(model, source)), source)
         said = ill[0].cause.title if ill else "healthy"

@@ -7,6 +7,7 @@ from typing import Any
 
 import tyro
 
+from flax_transformer.cli.common import deferred, parse
 from flax_transformer.errors import UserError
 
 # Benchmark -> its module, the function or functions of it that are commands, and what it shows. A module is loaded when
@@ -38,11 +39,12 @@ def main(arguments: Sequence[str], program: str = "python -m benchmarks") -> int
         raise UserError(f"expected a benchmark, one of {', '.join(BENCHMARKS)}, got {name!r}")
     module, functions, _ = BENCHMARKS[name]
     commands: dict[str, Any] = {
-        function: getattr(importlib.import_module(f"benchmarks.{module}"), function) for function in functions
+        function: getattr(importlib.import_module(f"flax_transformer.bench.{module}"), function)
+        for function in functions
     }
     prog = f"{program} {name}"
     if len(commands) == 1:
-        return tyro.cli(*commands.values(), prog=prog, args=rest) or 0
+        return parse(deferred(*commands.values()), prog=prog, args=rest)() or 0
     return tyro.extras.subcommand_cli_from_dict(commands, prog=prog, args=rest) or 0
 
 

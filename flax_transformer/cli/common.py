@@ -1,6 +1,10 @@
 """What several commands share."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import functools
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "flax-transformer"
 Flags = TypeVar("Flags", bound="RunFlags")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ def load_run(
         run = load_trained(Path(folder))
         limits = run.prediction_config
         defaults |= {"batch_size": limits.batch_size, "generation": GenerationConfig(limits.max_new_tokens)}
-    parsed: Any = tyro.cli(
+    parsed: Any = parse(
         kind,
         default=kind(**defaults),
         prog=f"{PROGRAM} {name}",
@@ -77,6 +82,35 @@ def load_constraint(run: "Run | Exported", flags: RunFlags) -> "Constraint | Non
     if not schema:
         raise UserError(f"--json: {flags.run} does not know the JSON of its outputs; give it with --schema FILE")
     return json_constraint(schema, run.tokenizer)
+
+
+def parse(kind: Callable[..., Result], **settings: Any) -> Result:
+    """As ``tyro.cli``, but a mistake is one line as any other.
+
+    Raises:
+        UserError: the arguments are not those of ``kind``.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, **settings)
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+        # Without the frame and its title, the help text of the flag, and the way to --help.
+        text = re.sub(r"[\u2500-\u257f]|-{3,}", " ", said.getvalue().strip().partition("\n")[2])
+        text = " ".join(re.split(r"Argument helptext:|For full helptext|Similar", text)[0].split())
+        raise UserError(f"{text.rstrip('.')}; {settings['prog']} --help explains all flags") from end
+
+
+def deferred(function: Callable[..., Result]) -> Callable[..., Callable[[], Result]]:
+    """The function with its arguments, to be called once they are all read: what it says itself is not to be caught."""
+
+    @functools.wraps(function)
+    def bound(*arguments: Any, **named: Any) -> Callable[[], Result]:
+        return functools.partial(function, *arguments, **named)
+
+    return bound
 
 
 def first_line(documented: Any) -> str:

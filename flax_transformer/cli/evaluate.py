@@ -2,24 +2,34 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from flax_transformer.cli.common import RunFlags, load_constraint, load_run
+from flax_transformer.config import ClassificationData, Seq2SeqData
 from flax_transformer.errors import UserError, warn
+
+if TYPE_CHECKING:
+    from flax_transformer.data.examples import Examples
+    from flax_transformer.training.run import Run
 
 
 @dataclass(frozen=True)
 class EvaluateFlags(RunFlags):
     split: Literal["validation", "test"] = "test"
     """examples to score the run on"""
+    file: tuple[str, ...] = ()
+    """any labelled files to score it on instead, with the columns of the run"""
+    delimiter: str | None = None
+    """of a CSV, such as ; or tab; recognized if not given"""
+    encoding: str | None = None
+    """of a text file, such as cp1252; recognized if not given"""
 
 
 def evaluate(arguments: Sequence[str]) -> int:
     """Score the best checkpoint of a run."""
     run, flags = load_run(EvaluateFlags, "evaluate", evaluate.__doc__, arguments)
 
-    from flax_transformer.data.fingerprint import check_evaluation_data
-    from flax_transformer.data.tasks import load_splits
+    from flax_transformer.data import confusion
     from flax_transformer.planning.memory import require_memory
     from flax_transformer.runtime import set_up_jax
     from flax_transformer.training.evaluate import Evaluator, format_counts
@@ -33,12 +43,38 @@ def evaluate(arguments: Sequence[str]) -> int:
     config = replace(run.config, batch=replace(run.config.batch, size=flags.batch_size))
     if flags.batch_size != run.config.batch.size:
         require_memory(config.model, flags.batch_size)
-    splits = load_splits(config.data, config.seed, run.classes)
-    check_evaluation_data(run.folder, splits, flags.split)
-    evaluator = Evaluator(getattr(splits, flags.split), run.tokenizer, config, flags.generation, constraint)
+    examples = _examples(run, flags)
+    evaluator = Evaluator(examples, run.tokenizer, config, flags.generation, constraint)
     if evaluator.counts:
-        warn(f"{flags.split}: {format_counts(evaluator.counts, config.batch)}")
-    _, scores = evaluator.evaluate(run.best_model())
+        warn(f"{', '.join(flags.file) or flags.split}: {format_counts(evaluator.counts, config.batch)}")
+    predictions, scores = evaluator.evaluate(run.best_model())
     for name, value in scores.items():
         print(format_score(name, value))
+    if run.classes:
+        matrix = confusion.confusion_matrix(predictions, evaluator.examples.targets, len(run.classes))
+        print("\n".join(confusion.lines(matrix, run.classes)))
     return 0
+
+
+def _examples(run: "Run", flags: EvaluateFlags) -> "Examples":
+    """Of a split of the run, or of files."""
+    from flax_transformer.data.fingerprint import check_evaluation_data, load_record, trained_on
+    from flax_transformer.data.own import load_examples
+    from flax_transformer.data.tasks import load_splits
+
+    data = run.config.data
+    if not flags.file:
+        splits = load_splits(data, run.config.seed, run.classes)
+        check_evaluation_data(run.folder, splits, flags.split)
+        return getattr(splits, flags.split)
+    if not isinstance(data, ClassificationData | Seq2SeqData):  # a task of its own files, whose columns are not named
+        data = ClassificationData() if run.classes else Seq2SeqData()
+    data = replace(data, delimiter=flags.delimiter, encoding=flags.encoding)
+    examples = load_examples(data, flags.file, run.classes)
+    record = load_record(run.folder)
+    seen = len(trained_on(record, examples)) if record else 0
+    if seen:
+        warn(
+            f"{seen:,} of {len(examples):,} texts are among those that the run was trained on, which flatters the score"
+        )
+    return examples

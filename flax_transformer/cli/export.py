@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
 from tyro.conf import Positional
 
-from flax_transformer.cli.common import PROGRAM
+from flax_transformer.cli.common import PROGRAM, deferred, parse
 
 
 def export(arguments: Sequence[str]) -> int:
     """Write a run's best checkpoint as PyTorch reads it."""
-    return tyro.cli(_export, prog=f"{PROGRAM} export", args=list(arguments) or ["--help"])
+    return parse(deferred(_export), prog=f"{PROGRAM} export", args=list(arguments) or ["--help"])()
 
 
 def _export(run: Positional[Path], directory: Positional[Path]) -> int:
@@ -21,9 +20,11 @@ def _export(run: Positional[Path], directory: Positional[Path]) -> int:
         run: folder of the run.
         directory: where to; must not exist, or be empty.
     """
+    from flax_transformer.outputs import check_new_folder
     from flax_transformer.runtime import set_up_jax
     from flax_transformer.training.run import Run
 
+    check_new_folder(directory)
     loaded = Run.load(run)
     set_up_jax()
     loaded.export(directory)

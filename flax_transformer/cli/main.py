@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from flax_transformer.cli.common import PROGRAM, table
 from flax_transformer.errors import UserError
@@ -19,8 +20,14 @@ COMMANDS = {
     "export": "Write a run's best checkpoint as PyTorch reads it, with all that it takes to predict.",
     "verify": "Prove the PyTorch model of a run, an export or a preset equal to its JAX twin.",
     "bench": "Time training, generation, attention and input, against PyTorch where it is installed.",
+    "doctor": "Examine a Transformer of anybody's, in PyTorch or JAX: masks, positions, padding, generation.",
     "plan": "Compile a training step for a TPU slice, without a TPU: the memory it takes, and how fast it can be.",
 }
+
+# What only some commands need -> the extra that brings it.
+_EXTRA_OF = dict.fromkeys(
+    ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "datasets", "pyarrow", "sacrebleu", "tensorboard"), "train"
+) | {"torch": "torch"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA_OF:
+            raise
+        extra = _EXTRA_OF[str(error.name).partition(".")[0]]
+        print(f"error: {name} needs {error.name}: pip install 'flax-transformer[{extra}]'", file=sys.stderr)
         return 2
     except MemoryError:
         print("error: expected more memory than there is; take a smaller model or batch", file=sys.stderr)
@@ -63,6 +76,9 @@ def _write_utf8() -> None:
 def _run(name: str, rest: Sequence[str]) -> int:
     if name in ("-h", "--help"):
         print(_overview())
+        return 0
+    if name == "--version":
+        print(f"{PROGRAM} {version(PROGRAM)}")
         return 0
     if name not in COMMANDS:
         raise UserError(f"expected a command, one of {', '.join(COMMANDS)}, got {name!r}")

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from flax_transformer.cli.common import PROGRAM
+from flax_transformer.cli.common import PROGRAM, parse
 from flax_transformer.cli.flags import CONFIG_FLAGS
 from flax_transformer.config import AttentionBackend, FloatDtype, MeshConfig, Remat, TrainConfig
 from flax_transformer.errors import UserError
+from flax_transformer.outputs import check_report
 from flax_transformer.presets import PRESETS, SIZES, full_rows
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def plan(arguments: Sequence[str]) -> int:
     Raises:
         UserError: libtpu is not installed, or a flag is wrong.
     """
-    parsed: Any = tyro.cli(
+    parsed: Any = parse(
         PlanFlags,
         default=PlanFlags(topology=tyro.MISSING),
         prog=f"{PROGRAM} plan",
@@ -64,6 +65,8 @@ def plan(arguments: Sequence[str]) -> int:
         registry=CONFIG_FLAGS,
     )
     flags: PlanFlags = replace(parsed, mesh=parsed.mesh.build())
+    if flags.json:
+        check_report(flags.json)
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("plan needs the TPU compiler, which is an extra: pip install 'flax-transformer[tpu]'")
     # Before jax is loaded: compile on this machine's CPU, beside others who do, and look for no TPU around it.

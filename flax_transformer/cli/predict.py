@@ -15,7 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 from flax_transformer.cli.common import PROGRAM, RunFlags, load_constraint, load_run
-from flax_transformer.config import BatchConfig, Long, PredictionConfig, to_dict
+from flax_transformer.config import BatchConfig, ClassificationData, Long, PredictionConfig, to_dict
 from flax_transformer.errors import UserError
 from flax_transformer.outputs import check_new_file
 
@@ -87,12 +87,19 @@ def predict(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         if flags.output is None:
             raise
-        go_on = [*arguments, *([] if flags.resume else ["--resume"])]
-        print(f"stopped; go on with: {PROGRAM} predict {shlex.join(go_on)}", file=sys.stderr)
+        print(f"stopped; go on with: {PROGRAM} predict {shlex.join(_with_resume(arguments))}", file=sys.stderr)
         return 128 + signal.SIGINT
     if told := summary(problems, sources.cut, limits.max_source_length):
         print(told, file=sys.stderr)
     return 0
+
+
+def _with_resume(arguments: Sequence[str]) -> list[str]:
+    """The same command, going on; behind ``--`` there are only texts."""
+    if "--resume" in arguments:
+        return list(arguments)
+    end = list(arguments).index("--") if "--" in arguments else len(arguments)
+    return [*arguments[:end], "--resume", *arguments[end:]]
 
 
 def _check(flags: PredictFlags, run: "Predictable") -> None:
@@ -116,8 +123,8 @@ def _read(flags: PredictFlags, limits: PredictionConfig) -> list["Text"]:
     from flax_transformer.cli.texts import read_arguments, read_file, read_standard_input
     from flax_transformer.data.text_files import Reading
 
-    delimiter = "\t" if flags.delimiter in ("tab", "\\t") else flags.delimiter
-    reading = Reading(delimiter, flags.encoding, "--", "--column")
+    checked = ClassificationData(delimiter=flags.delimiter, encoding=flags.encoding)
+    reading = Reading(checked.delimiter, checked.encoding, "--", "--column")
     if flags.file:
         return read_file(flags.file, flags.column or limits.text_column, flags.keep, reading, limits.numbers_as_text)
     return read_arguments(flags.texts) if flags.texts else read_standard_input(reading)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from flax_transformer.cli.common import PROGRAM, first_line, table
+from flax_transformer.cli.common import PROGRAM, first_line, parse, table
 from flax_transformer.cli.flags import CONFIG_FLAGS
 from flax_transformer.config import TrainConfig, load_config
 from flax_transformer.errors import UserError
@@ -91,6 +91,7 @@ def parse_train_flags(task: str, flags: Sequence[str]) -> tuple[TrainConfig, Pat
     # The preset, or the run to go on with, gives the defaults of all other flags, so it is looked up first.
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="default")
+    first.add_argument("--config", type=Path)
     first.add_argument("--run", type=Path)
     first.add_argument("--resume", nargs="?", const="yes", default="no", choices=["no", "yes", "auto"])
     known, _ = first.parse_known_args(_with_resume_spelled_out(flags))
@@ -102,13 +103,20 @@ def parse_train_flags(task: str, flags: Sequence[str]) -> tuple[TrainConfig, Pat
     if known.resume == "yes" and not is_run:
         raise UserError(f"{folder}: expected a run to go on with, but there is none; start it without --resume")
     resume = is_run and known.resume != "no"
-    base = load_config(TrainConfig, folder / "config.json") if resume else presets[known.preset]
+    if resume and known.config:
+        raise UserError(f"--config: {folder} is resumed with its own config; expected --config or --resume, got both")
+    file = folder / "config.json" if resume else known.config
+    base = presets[known.preset] if file is None else load_config(TrainConfig, file)
     if base.data.task != task:
-        raise UserError(f"{folder}: expected a run of the task {task!r}, got one of {base.data.task!r}")
+        raise UserError(f"{file}: expected a config of the task {task!r}, got one of {base.data.task!r}")
 
     @dataclass(frozen=True)
     class TrainFlags:
         preset: Annotated[str, tyro.conf.arg(help=f"one of {', '.join(presets)}; the other flags change it")]
+        config_file: Annotated[
+            Path | None,
+            tyro.conf.arg(name="config", help="config.json of a run, to start a new one with it"),
+        ]
         run: Annotated[Path, tyro.conf.arg(help="folder of the run")]
         resume: Annotated[
             Literal["no", "yes", "auto"],
@@ -117,9 +125,9 @@ def parse_train_flags(task: str, flags: Sequence[str]) -> tuple[TrainConfig, Pat
         processes: Processes
         config: Annotated[TrainConfig, tyro.conf.arg(name="")]
 
-    parsed: Any = tyro.cli(
+    parsed: Any = parse(
         TrainFlags,
-        default=TrainFlags(known.preset, folder, "no", Processes(), base),
+        default=TrainFlags(known.preset, known.config, folder, "no", Processes(), base),
         prog=f"{PROGRAM} train {task}",
         description=type(base.data).__doc__,
         args=_with_resume_spelled_out(flags),
@@ -138,7 +146,12 @@ def _with_resume_spelled_out(flags: Sequence[str]) -> list[str]:
 
 
 def _task_overview() -> str:
-    lines = [f"usage: {PROGRAM} train TASK [--preset NAME] [--run DIR] [--resume] [FLAGS]", "", train.__doc__ or "", ""]
+    lines = [
+        f"usage: {PROGRAM} train TASK [--preset NAME | --config FILE] [--run DIR] [--resume] [FLAGS]",
+        "",
+        train.__doc__ or "",
+        "",
+    ]
     tasks = table(
         (task, f"{first_line(type(presets['default'].data))} Presets: {', '.join(presets)}.")
         for task, presets in PRESETS.items()

@@ -3,9 +3,7 @@
 import importlib.util
 from collections.abc import Sequence
 
-import tyro
-
-from flax_transformer.cli.common import PROGRAM
+from flax_transformer.cli.common import PROGRAM, deferred, parse
 from flax_transformer.errors import UserError
 
 
@@ -16,5 +14,6 @@ def verify(arguments: Sequence[str]) -> int:
     from flax_transformer.parity.verify import verify as command
     from flax_transformer.runtime import set_up_jax
 
+    run = parse(deferred(command), prog=f"{PROGRAM} verify", args=list(arguments))
     set_up_jax()
-    return tyro.cli(command, prog=f"{PROGRAM} verify", args=list(arguments))
+    return run()

@@ -43,6 +43,22 @@ def load_seq2seq(config: Seq2SeqData, seed: int) -> Splits:
     return _split(config, parts, seed, (), files)
 
 
+def load_examples(config: OwnData, names: Sequence[str], classes: Sequence[str]) -> Examples:
+    """All rows of some files, to score a run on; ``classes`` are those of the run, empty for seq2seq.
+
+    Raises :class:`UserError` as :func:`load_classification` does.
+    """
+    if isinstance(config, ClassificationData):
+        columns = (Column(config.text_column, partial(to_text, numbers=config.numbers_as_text)),)
+        columns += (Column(config.label_column, to_label),)
+    else:
+        source, target = (partial(kind, numbers=config.numbers_as_text) for kind in (to_text, to_target))
+        columns = (Column(config.source_column, source), Column(config.target_column, target))
+    reading = Reading(config.delimiter, config.encoding, "--")
+    examples = read_pairs(find_files(names), columns, reading)
+    return _with_ids(examples, classes) if classes else examples
+
+
 def reading_of(config: OwnData) -> Reading:
     """How the files of a config are read, and the flags that change it."""
     flags = "--data.text-column and --data.label-column"

@@ -126,7 +126,7 @@ def _check_arguments(kind: str | None, vocab_size: int | tuple[int, int] | None,
 
 def _subjects(model: Any, forward: Any, variables: Any) -> Sequence[Preparable]:
     """Ways to run the model, the most precise first. Only the framework that the model is of gets loaded."""
-    if "torch" in sys.modules:
+    if sys.modules.get("torch") is not None:
         import torch
 
         if isinstance(model, torch.nn.Module):

@@ -20,6 +20,7 @@ from tyro.conf import Positional
 
 from flax_transformer.config import to_dict
 from flax_transformer.errors import UserError
+from flax_transformer.outputs import check_report
 from flax_transformer.parity.checks import ENTRIES, Result
 from flax_transformer.parity.measure import Arrays
 from flax_transformer.parity.precision import USER_ERROR
@@ -57,6 +58,9 @@ def verify(
     """
     if steps < 1:
         raise UserError(f"--steps: expected a whole number of at least 1, got {steps}")
+    for file in (json, html):
+        if file is not None:
+            check_report(file)
     target = load_target(path, preset, run)
     console = Console()
     if not console.is_terminal:

@@ -24,22 +24,22 @@ ATTENTION = (
         "nondeterministic no-gradient unused-parameter batch-leak",
     ),
     cause(
-        "nondeterministic",
-        "the same input gives different logits in evaluation mode",
-        "predictions change from call to call",
-        "dropout is on at inference: F.dropout without training=self.training, or a layer that eval() misses",
-        "pass training=self.training (deterministic=True in Flax), and call model.eval() before predicting",
-        "mutates batch-leak padding-encoder padding-memory padding-target padding-pooling padding sees-future "
-        "cache generate-mismatch begin-token weights-not-normalized softmax-axis mask-after-softmax "
-        "no-target-positions no-source-positions weak-positions",
-    ),
-    cause(
         "mutates",
         "a forward pass changes the model",
         "predictions depend on what was predicted before",
         "a buffer or parameter is written in forward(), in evaluation mode too",
         "keep state out of forward(), or hand it in and out as a cache",
-        "nondeterministic batch-leak cache generate-mismatch",
+        "everything",
+    ),
+    cause(
+        "nondeterministic",
+        "the same input gives different logits in evaluation mode",
+        "predictions change from call to call",
+        "dropout is on at inference: F.dropout without training=self.training, or a layer that eval() misses",
+        "pass training=self.training (deterministic=True in Flax), and call model.eval() before predicting",
+        "batch-leak padding-encoder padding-memory padding-target padding-pooling padding sees-future "
+        "cache generate-mismatch begin-token weights-not-normalized softmax-axis mask-after-softmax "
+        "no-target-positions no-source-positions weak-positions",
     ),
     cause(
         "constant-logits",
