@@ -243,6 +243,12 @@ def test_labels_that_look_like_mistakes_are_told(tmp_path, capsys, kind):
         assert splits.classes == classes
 
 
+def test_swapped_columns_are_refused(tmp_path):
+    path = write_json(tmp_path / "rows.jsonl", [{"text": "ab"[i % 2], "label": f"a text {i}"} for i in range(60)])
+    with pytest.raises(UserError, match=r"got 60 labels in 60 rows, such as .*; is it the column of the labels"):
+        load_splits(ClassificationData(path=path), seed=0)
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
