@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flax_transformer.config import TrainConfig
 from flax_transformer.errors import UserError
-from flax_transformer.interop.export import Exported
+from flax_transformer.interop.exported import Exported
 from flax_transformer.training import loop
 from flax_transformer.training.run import Run, load_trained
 

@@ -14,7 +14,6 @@ import pytest
 
 from benchmarks import docs
 from flax_transformer.bench import measure, throughput
-from flax_transformer.bench.__main__ import BENCHMARKS, main
 from flax_transformer.bench.agreement import compare
 from flax_transformer.bench.attention import fit_exponent
 from flax_transformer.bench.e2e import parts_of
@@ -24,6 +23,7 @@ from flax_transformer.bench.torch_side import Torch
 from flax_transformer.bench.worker import Candidate, Refused, Turn, Worker
 from flax_transformer.bench.workload import make_batches, make_config
 from flax_transformer.cli import main as cli
+from flax_transformer.cli.bench import BENCHMARKS, bench
 from flax_transformer.errors import UserError
 from flax_transformer.planning.flops import forward_flops, tokens_per_step, train_flops
 from flax_transformer.training.step import TrainStep
@@ -251,7 +251,7 @@ def test_candidates_that_differ_are_not_timed(
 ) -> None:
     monkeypatch.setitem(throughput.MAKERS, "torch", "test_benchmarks:Mistaken")
     file = tmp_path / "record.json"
-    assert main(["forward", *SMALL, "--against", "torch", "--json", str(file)]) == 1
+    assert bench(["forward", *SMALL, "--against", "torch", "--json", str(file)]) == 1
     shown = " ".join(capsys.readouterr().out.split())
     assert re.search(r"torch does not compute what flax computes: logits [\d.e+]+ scaled ULP apart", shown)
     assert "faster" not in shown
@@ -263,7 +263,7 @@ def test_an_absent_candidate_is_a_line_and_the_others_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(throughput.MAKERS, "hf", "a_package_that_is_not_there:Anything")
-    assert main(["forward", *SMALL, "--against", "hf", "torch-nn"]) == 0
+    assert bench(["forward", *SMALL, "--against", "hf", "torch-nn"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "hf took no part: needs a_package_that_is_not_there, which is not installed" in shown
     assert "the best of PyTorch" in shown
@@ -300,7 +300,7 @@ def test_an_epoch_from_the_file_to_its_metrics(tmp_path: Path) -> None:
     reviews, file = tmp_path / "reviews.csv", tmp_path / "record.json"
     reviews.write_text("\n".join(lines) + "\n")
     flags = ["--data.path", str(reviews), "--data.split", "official", "--fraction", "1", "--rounds", "1"]
-    assert main(["e2e", *flags, "--json", str(file)]) == 0
+    assert bench(["e2e", *flags, "--json", str(file)]) == 0
     results = load_record(file).results
     candidates = results["candidates"]
     assert candidates.keys() == {"flax", "torch-longest", "torch-buckets"}
@@ -329,13 +329,13 @@ def test_an_epoch_from_the_file_to_its_metrics(tmp_path: Path) -> None:
 )
 def test_wrong_input_is_one_line(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        main(arguments)
+        bench(arguments)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="a GPU can serve it")
 def test_the_large_preset_is_for_a_gpu() -> None:
     with pytest.raises(UserError, match=r"--preset large: needs a GPU"):
-        main(["train", "--preset", "large"])
+        bench(["train", "--preset", "large"])
 
 
 def test_a_file_that_is_no_record(tmp_path: Path) -> None:
@@ -382,7 +382,7 @@ def test_attention_memory_is_linear_on_a_gpu(tmp_path: Path) -> None:
     file = tmp_path / "record.json"
     lengths = ["1024", "2048", "4096", "8192"]
     assert (
-        main(["attention", "--dtype", "bfloat16", "--backends", "cudnn", "--lengths", *lengths, "--json", str(file)])
+        bench(["attention", "--dtype", "bfloat16", "--backends", "cudnn", "--lengths", *lengths, "--json", str(file)])
         == 0
     )
     assert load_record(file).results["backends"]["cudnn"]["exponents"]["memory"] < 1.2

@@ -26,9 +26,9 @@ from flax_transformer.config import (
     TrainConfig,
     load_config,
 )
+from flax_transformer.distributed.memory import count_matrix_parameters, require_memory, require_memory_to_train
 from flax_transformer.errors import UserError
 from flax_transformer.nn.models import create_model
-from flax_transformer.planning.memory import count_matrix_parameters, require_memory, require_memory_to_train
 from flax_transformer.runtime import require_precision
 from flax_transformer.training.adam import scale_by_adam
 from flax_transformer.training.report import Report

@@ -22,7 +22,8 @@ from flax_transformer.config import (
 )
 from flax_transformer.data.fingerprint import load_record
 from flax_transformer.errors import UserError
-from flax_transformer.interop.export import Exported, load_export, save_export
+from flax_transformer.interop.export import load_export, save_export
+from flax_transformer.interop.exported import Exported
 from flax_transformer.outputs import check_new_file, check_new_folder, whole_folder
 from flax_transformer.training.loop import train
 from flax_transformer.training.run import Run, load_trained

@@ -35,7 +35,8 @@ from flax_transformer.data.examples import Examples
 from flax_transformer.data.tasks import score
 from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
 from flax_transformer.decoding.step import draw_tokens
-from flax_transformer.interop.export import Exported, save_export
+from flax_transformer.interop.export import save_export
+from flax_transformer.interop.exported import Exported
 from flax_transformer.nn.models import create_model
 from flax_transformer.training import step as step_module
 from flax_transformer.training.evaluate import Evaluator

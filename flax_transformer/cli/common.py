@@ -18,7 +18,7 @@ from flax_transformer.errors import UserError
 
 if TYPE_CHECKING:
     from flax_transformer.data.generation import Constraint
-    from flax_transformer.interop.export import Exported
+    from flax_transformer.interop.exported import Exported
     from flax_transformer.training.run import Run
 
 PROGRAM = "flax-transformer"

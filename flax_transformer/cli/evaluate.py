@@ -30,7 +30,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     run, flags = load_run(EvaluateFlags, "evaluate", evaluate.__doc__, arguments)
 
     from flax_transformer.data import confusion
-    from flax_transformer.planning.memory import require_memory
+    from flax_transformer.distributed.memory import require_memory
     from flax_transformer.runtime import set_up_jax
     from flax_transformer.training.evaluate import Evaluator, format_counts
     from flax_transformer.training.report import format_score

@@ -165,6 +165,12 @@ def load_prediction_config(folder: Path) -> PredictionConfig | None:
     return load_config(PredictionConfig, path) if path.exists() else None
 
 
+def limits_of_model(config: ModelConfig) -> PredictionConfig:
+    """As exports of version 0.1.0 have them, which do not say what their runs were held to."""
+    column = "text" if config.architecture == "classifier" else "source"
+    return PredictionConfig(config.max_length, max(1, config.max_length - 1), text_column=column)
+
+
 def load_tokenizer_of(folder: Path, model: ModelConfig, config: PredictionConfig | None) -> Tokenizer:
     """The tokenizer that the weights were trained with.
 

@@ -1,7 +1,6 @@
 """Export folders: a model in PyTorch's names and layouts, with all that it takes to predict what its run predicts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.numpy
@@ -9,17 +8,11 @@ from flax import nnx
 
 from flax_transformer.config import ModelConfig, PredictionConfig, load_config, save_config
 from flax_transformer.data.tokenizer import Tokenizer
-from flax_transformer.decoding.predictable import (
-    Predictable,
-    load_classes,
-    load_prediction_config,
-    load_tokenizer_of,
-    save_prediction_files,
-)
+from flax_transformer.decoding.predictable import limits_of_model, save_prediction_files
+from flax_transformer.distributed.memory import require_memory
 from flax_transformer.interop.state_dict import from_torch, get_weights, read_weights, to_params, to_torch
 from flax_transformer.nn.models import Classifier, Seq2Seq, create_model
 from flax_transformer.outputs import whole_folder
-from flax_transformer.planning.memory import require_memory
 from flax_transformer.runtime import require_precision
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -50,7 +43,7 @@ def save_export(
         # The mark by which transformers knows a file whose tensors lie as PyTorch has them.
         safetensors.numpy.save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         if tokenizer is not None:
-            save_prediction_files(folder, tokenizer, classes, prediction or _own_limits(model.config))
+            save_prediction_files(folder, tokenizer, classes, prediction or limits_of_model(model.config))
 
 
 def load_export(directory: str | Path) -> Classifier | Seq2Seq:
@@ -66,43 +59,3 @@ def load_export(directory: str | Path) -> Classifier | Seq2Seq:
     # Drawing weights, only to replace them, would take longer than reading them.
     graph, abstract = nnx.split(nnx.eval_shape(lambda: create_model(config, seed=0)))
     return nnx.merge(graph, to_params(abstract, from_torch(read_weights(directory / WEIGHTS_FILE))))
-
-
-@dataclass(frozen=True)
-class Exported(Predictable):
-    """An export with its tokenizer, ready to predict."""
-
-    folder: Path
-    config: ModelConfig
-    limits: PredictionConfig
-    tokenizer: Tokenizer
-    classes: tuple[str, ...]
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "Exported":
-        """
-        Raises:
-            UserError: ``folder`` is no whole export.
-        """
-        folder = Path(folder)
-        config = load_config(ModelConfig, folder / CONFIG_FILE)
-        limits = load_prediction_config(folder)
-        tokenizer = load_tokenizer_of(folder, config, limits)
-        return cls(folder, config, limits or _own_limits(config), tokenizer, load_classes(folder, config, limits))
-
-    @property
-    def model_config(self) -> ModelConfig:
-        return self.config
-
-    @property
-    def prediction_config(self) -> PredictionConfig:
-        return self.limits
-
-    def best_model(self) -> Classifier | Seq2Seq:
-        return load_export(self.folder)
-
-
-def _own_limits(config: ModelConfig) -> PredictionConfig:
-    """As exports of version 0.1.0 have them, which do not say what their runs were held to."""
-    column = "text" if config.architecture == "classifier" else "source"
-    return PredictionConfig(config.max_length, max(1, config.max_length - 1), text_column=column)

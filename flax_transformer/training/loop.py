@@ -23,6 +23,7 @@ from flax_transformer.data.examples import Examples
 from flax_transformer.data.fingerprint import fingerprint, require_same_data
 from flax_transformer.data.tasks import load_splits
 from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
+from flax_transformer.distributed.memory import require_memory_to_train
 from flax_transformer.distributed.processes import is_first_process, to_host, wait_for_all
 from flax_transformer.distributed.sharding import (
     bytes_per_device,
@@ -35,7 +36,6 @@ from flax_transformer.distributed.sharding import (
 from flax_transformer.errors import UserError
 from flax_transformer.nn.models import Classifier, Seq2Seq
 from flax_transformer.outputs import check_new_folder
-from flax_transformer.planning.memory import require_memory_to_train
 from flax_transformer.runtime import require_precision
 from flax_transformer.training.checkpoint import check_same_config
 from flax_transformer.training.evaluate import Evaluator, Predictions, Scores, counts_of, format_counts

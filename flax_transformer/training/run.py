@@ -18,13 +18,14 @@ from flax_transformer.decoding.predictable import (
     load_tokenizer_of,
     save_prediction_files,
 )
+from flax_transformer.distributed.memory import require_memory
 from flax_transformer.distributed.sharding import on_mesh
 from flax_transformer.errors import UserError
-from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE, Exported, save_export
+from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE, save_export
+from flax_transformer.interop.exported import Exported
 from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
 from flax_transformer.nn.models import Classifier, Seq2Seq, create_model
 from flax_transformer.outputs import check_new_folder, whole_folder
-from flax_transformer.planning.memory import require_memory
 from flax_transformer.runtime import require_precision
 from flax_transformer.training.checkpoint import Checkpoints
 

@@ -1,0 +1,50 @@
+"""An export in the place of a run: a model with its tokenizer, ready to predict."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flax_transformer.config import ModelConfig, PredictionConfig, load_config
+from flax_transformer.data.tokenizer import Tokenizer
+from flax_transformer.decoding.predictable import (
+    Predictable,
+    limits_of_model,
+    load_classes,
+    load_prediction_config,
+    load_tokenizer_of,
+)
+from flax_transformer.interop.export import CONFIG_FILE, load_export
+from flax_transformer.nn.models import Classifier, Seq2Seq
+
+
+@dataclass(frozen=True)
+class Exported(Predictable):
+    """An export with its tokenizer, ready to predict."""
+
+    folder: Path
+    config: ModelConfig
+    limits: PredictionConfig
+    tokenizer: Tokenizer
+    classes: tuple[str, ...]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Exported":
+        """
+        Raises:
+            UserError: ``folder`` is no whole export.
+        """
+        folder = Path(folder)
+        config = load_config(ModelConfig, folder / CONFIG_FILE)
+        limits = load_prediction_config(folder)
+        tokenizer = load_tokenizer_of(folder, config, limits)
+        return cls(folder, config, limits or limits_of_model(config), tokenizer, load_classes(folder, config, limits))
+
+    @property
+    def model_config(self) -> ModelConfig:
+        return self.config
+
+    @property
+    def prediction_config(self) -> PredictionConfig:
+        return self.limits
+
+    def best_model(self) -> Classifier | Seq2Seq:
+        return load_export(self.folder)
