@@ -300,6 +300,13 @@ def test_a_missing_column_names_what_was_seen_and_the_flags(tmp_path):
     )
 
 
+def test_another_delimiter_is_named_by_the_user(tmp_path):
+    path = write(tmp_path / "rows.csv", "text:label\na:b\n")
+    with pytest.raises(UserError, match=r"in text:label \(the first line, .*; --data\.delimiter names another\)"):
+        read_table(path, COLUMNS, Reading(flags="--data."))
+    assert [row.values for row in read_table(path, COLUMNS, Reading(delimiter=":"))] == [("a", "b")]
+
+
 JSON = {
     "array": '[{"text": "a", "label": 1}, {"text": "b", "label": 2}]',
     "pretty array": '[\n  {\n    "text": "a",\n    "label": 1\n  },\n  {"text": "b", "label": 2}\n]\n',

@@ -164,6 +164,15 @@ def test_a_file_without_any_usable_row_is_refused_with_the_reasons(tmp_path):
         labelled(tmp_path, [None, None, ""])
 
 
+def test_many_reasons_are_not_all_told(tmp_path, capsys):
+    rows = [f"text {i},label" for i in range(60)] + ["a" + "," * i + "b" for i in range(4, 24)]
+    (tmp_path / "rows.csv").write_text("\n".join(["source,target", *rows]))
+    load_splits(Seq2SeqData(path=(str(tmp_path / "rows.csv"),)), seed=0)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "20 of 80 rows are left out (has 5 columns, not 2 as the first line has: line 62; " in line
+    assert "; and 15 other reasons); put quotes around texts" in line
+
+
 def test_numbers_are_texts_on_request(tmp_path, capsys):
     rows = [{"source": i, "target": i / 4} for i in range(60)]
     path = write_json(tmp_path / "rows.jsonl", rows)
