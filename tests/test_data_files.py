@@ -84,6 +84,10 @@ MISTAKES = [
         '[{"label": 1,\n "text": "a"},\n {"label" 2}]',
         "line 3: expected a JSON object on each line, or one",
     ),
+    ("rows.csv", "a,b\nc,d\n", "expected one column 'text', got none in a, b \\(the first line"),
+    ("rows.json", "[{'text': 'a', 'label': 1}]", "line 1: expected a JSON object on each line, or one array"),
+    ("rows.json", '[{"text": "a", "label": 1},]', "line 1: expected a JSON object on each line, or one array"),
+    ("rows.jsonl", '{"text": "a", "label": 1}{"text": "b", "label": 2}\n', "line 1: expected a JSON object on each"),
     ("rows.json", '{"text": "a"\n', "line 1: expected a JSON object on each line, or one array"),
     ("rows.jsonl", '{"label": 1, "title": ""}\n', "expected one column 'text', got none in label, title"),
     ("rows.txt", "a\n", r"expected a table with columns, a name in \.csv, \.tsv, \.json"),
@@ -122,6 +126,7 @@ BROKEN_ROWS = [
         "too deep",
     ),
     ("rows.json", '[{"label": "a", "text": "b"}, 3, {"label": "d", "text": "e"}]', "item 2", "holds a number"),
+    ("rows.json", '[{"label": "a", "text": "b"}, "text", {"label": "d", "text": "e"}]', "item 2", "holds a text"),
 ]
 
 
@@ -209,6 +214,7 @@ DIALECTS = {
     "other capitals": '"LABEL ";Text\nKäse;"Grüße; hier, dort"\nb;"zwei\nZeilen"\n',
     "blanks in the header": 'label, text\nKäse,"Grüße; hier, dort"\nb,"zwei\nZeilen"\n',
     "a comma in another column's name": '"id, old";label;text\n1;Käse;"Grüße; hier, dort"\n2;b;"zwei\nZeilen"\n',
+    "an unnamed index": ',label,text\n0,Käse,"Grüße; hier, dort"\n1,b,"zwei\nZeilen"\n',
     "a blank behind each delimiter": 'label, text\nKäse, "Grüße; hier, dort"\nb, "zwei\nZeilen"\n',
     "a delimiter behind the last name": 'label,text,\nKäse,"Grüße; hier, dort",\nb,"zwei\nZeilen"\n',
     "a delimiter behind the last value": 'label,text\nKäse,"Grüße; hier, dort",\nb,"zwei\nZeilen"\n',
@@ -292,6 +298,13 @@ def test_a_missing_column_names_what_was_seen_and_the_flags(tmp_path):
         "separated by semicolons); "
         "name yours with --data.text-column and --data.label-column"
     )
+
+
+def test_another_delimiter_is_named_by_the_user(tmp_path):
+    path = write(tmp_path / "rows.csv", "text:label\na:b\n")
+    with pytest.raises(UserError, match=r"in text:label \(the first line, .*; --data\.delimiter names another\)"):
+        read_table(path, COLUMNS, Reading(flags="--data."))
+    assert [row.values for row in read_table(path, COLUMNS, Reading(delimiter=":"))] == [("a", "b")]
 
 
 JSON = {

@@ -76,6 +76,10 @@ def test_appended_and_shuffled_rows_are_scored_as_the_run_was_split(run: Path, c
         assert set(before.test.sources) <= set(splits.test.sources)
         assert fp.trained_on(fp.fingerprint(before), splits.test) == []
         fp.check_evaluation_data(run, splits, "test")
+    load(path, random.Random(1).sample(ROWS, 60))
+    capsys.readouterr()
+    fp.check_evaluation_data(run, load(path), "test")
+    assert capsys.readouterr().err == ""  # the same texts in another order have the same score
 
 
 def test_a_grown_test_split_is_told(run: Path, capsys):

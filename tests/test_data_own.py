@@ -164,6 +164,15 @@ def test_a_file_without_any_usable_row_is_refused_with_the_reasons(tmp_path):
         labelled(tmp_path, [None, None, ""])
 
 
+def test_many_reasons_are_not_all_told(tmp_path, capsys):
+    rows = [f"text {i},label" for i in range(60)] + ["a" + "," * i + "b" for i in range(4, 24)]
+    (tmp_path / "rows.csv").write_text("\n".join(["source,target", *rows]))
+    load_splits(Seq2SeqData(path=(str(tmp_path / "rows.csv"),)), seed=0)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "20 of 80 rows are left out (has 5 columns, not 2 as the first line has: line 62; " in line
+    assert "; and 15 other reasons); put quotes around texts" in line
+
+
 def test_numbers_are_texts_on_request(tmp_path, capsys):
     rows = [{"source": i, "target": i / 4} for i in range(60)]
     path = write_json(tmp_path / "rows.jsonl", rows)
@@ -241,6 +250,12 @@ def test_labels_that_look_like_mistakes_are_told(tmp_path, capsys, kind):
         assert any(warning in line for line in lines), lines
     if classes is not None:
         assert splits.classes == classes
+
+
+def test_swapped_columns_are_refused(tmp_path):
+    path = write_json(tmp_path / "rows.jsonl", [{"text": "ab"[i % 2], "label": f"a text {i}"} for i in range(60)])
+    with pytest.raises(UserError, match=r"got 60 labels in 60 rows, such as .*; is it the column of the labels"):
+        load_splits(ClassificationData(path=path), seed=0)
 
 
 @pytest.mark.parametrize(

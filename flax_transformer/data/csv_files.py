@@ -39,7 +39,10 @@ def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bo
         header = next(reader, [])
     except csv.Error as error:
         raise _broken(path, lines, delimiter, error) or UserError(f"{path}: expected column names ({error})") from error
-    seen = f" (the first line, separated by {_DELIMITERS.get(delimiter, repr(delimiter))})" if any(header) else ""
+    seen = f"the first line, separated by {_DELIMITERS.get(delimiter, repr(delimiter))}"
+    if len(header) == 1 and reading.flags is not None:
+        seen += f"; {reading.flags}delimiter names another"
+    seen = f" ({seen})" if header else ""
     places = [find_place(path, header, column, reading, seen) for column in columns]
     named = max(i for i, name in enumerate(header, start=1) if name.strip())
     while True:

@@ -25,7 +25,9 @@ Record = dict[str, Any]
 
 
 def fingerprint(splits: Splits) -> Record:
-    """Plain JSON values: the digests of the files read, and of each split its rows, a digest and its texts' hashes."""
+    """Plain JSON values: a digest of each file; of each split its number of rows, digests of them as they stand and in
+    any order, and a hash of each text.
+    """
     return {
         "files": {str(path): _file_digest(path) for path in splits.files},
         "splits": {name: _split_record(getattr(splits, name), splits.classes) for name in _SPLITS},
@@ -37,8 +39,8 @@ def differences(old: Record, new: Record) -> dict[str, str]:
     found = {}
     for name in _SPLITS:
         before, after = old["splits"][name], new["splits"][name]
-        if before["digest"] != after["digest"]:
-            found[name] = f"{name}: {_difference(_texts(before), _texts(after))}"
+        if before["ordered"] != after["ordered"]:
+            found[name] = f"{name}: {_difference(before, after)}"
     return found
 
 
@@ -68,9 +70,11 @@ def load_record(folder: Path) -> Record | None:
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        differences(record, record)
         for name in _SPLITS:
-            _texts(record["splits"][name])
+            split = record["splits"][name]
+            _texts(split)
+            if not {"rows", "ordered", "content"} <= split.keys() or not isinstance(record["files"], dict):
+                raise ValueError(f"no whole record of {name}")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: expected the record of the run's data, got something else ({error})") from error
     return record
@@ -85,8 +89,8 @@ def require_same_data(folder: Path, record: Record) -> None:
     changed = differences(old, record)
     if changed:
         raise UserError(
-            f"{folder}: expected the data that the run began with, got other"
-            f" {'; '.join(changed.values())}{changed_files(old, record)}; "
+            f"{folder}: expected the data that the run began with, got other "
+            f"data: {'; '.join(changed.values())}{changed_files(old, record)}; "
             "put the files back, or train on the new ones in another folder with --run"
         )
 
@@ -102,14 +106,15 @@ def check_evaluation_data(folder: Path, splits: Splits, split: str) -> None:
         warn(f"{folder} has no {DATA_FILE}, so it cannot be checked whether it was trained on these texts")
         return
     record = fingerprint(splits)
-    changed = differences(old, record).get(split)
-    what = f"{changed}{changed_files(old, record)}"
+    # The order of the rows does not matter to a score.
+    is_changed = old["splits"][split]["content"] != record["splits"][split]["content"]
+    what = f"{differences(old, record).get(split)}{changed_files(old, record)}"
     examples: Examples = getattr(splits, split)
     seen = trained_on(old, examples)
     share = f"{len(seen):,} of the {len(examples):,} texts of the {split} split"
-    if changed and 2 * len(seen) > len(examples):
+    if is_changed and 2 * len(seen) > len(examples):
         raise UserError(f"{folder}: expected texts to score that it was not trained on, but it was on {share}; {what}")
-    if changed:
+    if is_changed:
         warn(f"the data is not that of the run, so neither is the score; {what}")
     if seen:
         warn(f"{share} are among those that the run was trained on, which flatters the score")
@@ -117,13 +122,22 @@ def check_evaluation_data(folder: Path, splits: Splits, split: str) -> None:
 
 def _split_record(examples: Examples, classes: Sequence[str]) -> Record:
     targets = [classes[target] for target in examples.targets] if classes else examples.targets
-    digest = hashlib.sha256()
-    for pair in zip(examples.sources, targets, strict=True):
-        for text in pair:
-            data = str(text).encode("utf-8", "surrogatepass")
-            digest.update(len(data).to_bytes(8, "big") + data)
+    rows = [_row_hash(text, str(target)) for text, target in zip(examples.sources, targets, strict=True)]
     hashes = _text_hashes(examples.sources).astype("<u8").tobytes()
-    return {"rows": len(examples), "digest": digest.hexdigest(), "texts": base64.b64encode(hashes).decode("ascii")}
+    return {
+        "rows": len(rows),
+        "ordered": hashlib.sha256(b"".join(rows)).hexdigest(),
+        "content": hashlib.sha256(b"".join(sorted(rows))).hexdigest(),
+        "texts": base64.b64encode(hashes).decode("ascii"),
+    }
+
+
+def _row_hash(*texts: str) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.digest()
 
 
 def _texts(split: Record) -> UInt64[np.ndarray, " rows"]:
@@ -137,12 +151,12 @@ def _text_hashes(texts: Sequence[str]) -> UInt64[np.ndarray, " rows"]:
     return np.frombuffer(data, "<u8")
 
 
-def _difference(old: UInt64[np.ndarray, " before"], new: UInt64[np.ndarray, " after"]) -> str:
-    before, after = Counter(old.tolist()), Counter(new.tolist())
-    if np.array_equal(old, new):
-        return f"the same {len(new):,} texts, spelled otherwise or with other targets"
+def _difference(old: Record, new: Record) -> str:
+    if old["content"] == new["content"]:
+        return f"the same {new['rows']:,} texts in another order"
+    before, after = Counter(_texts(old).tolist()), Counter(_texts(new).tolist())
     if before == after:
-        return f"the same {len(new):,} texts in another order"
+        return f"the same {new['rows']:,} texts, spelled otherwise or with other targets"
     added, removed = (after - before).total(), (before - after).total()
     return f"{added:,} text{'s' * (added != 1)} added, {removed:,} removed"
 

@@ -27,8 +27,7 @@ def load_classification(config: ClassificationData, seed: int, classes: Sequence
     Raises :class:`UserError` for a label that is not among the classes, where there is only one class, and for a column
     that holds no labels.
     """
-    text = Column(config.text_column, partial(to_text, numbers=config.numbers_as_text))
-    files, parts = _read(config, (text, Column(config.label_column, to_label)))
+    files, parts = _read(config)
     names = tuple(classes) or _classes(config, parts[0].targets)
     splits = _split(config, [_with_ids(part, names) for part in parts], seed, names, files)
     if not classes:
@@ -38,8 +37,7 @@ def load_classification(config: ClassificationData, seed: int, classes: Sequence
 
 def load_seq2seq(config: Seq2SeqData, seed: int) -> Splits:
     """Pairs of texts; targets that are objects become JSON."""
-    source, target = (partial(kind, numbers=config.numbers_as_text) for kind in (to_text, to_target))
-    files, parts = _read(config, (Column(config.source_column, source), Column(config.target_column, target)))
+    files, parts = _read(config)
     return _split(config, parts, seed, (), files)
 
 
@@ -48,14 +46,8 @@ def load_examples(config: OwnData, names: Sequence[str], classes: Sequence[str])
 
     Raises :class:`UserError` as :func:`load_classification` does.
     """
-    if isinstance(config, ClassificationData):
-        columns = (Column(config.text_column, partial(to_text, numbers=config.numbers_as_text)),)
-        columns += (Column(config.label_column, to_label),)
-    else:
-        source, target = (partial(kind, numbers=config.numbers_as_text) for kind in (to_text, to_target))
-        columns = (Column(config.source_column, source), Column(config.target_column, target))
     reading = Reading(config.delimiter, config.encoding, "--")
-    examples = read_pairs(find_files(names), columns, reading)
+    examples = read_pairs(find_files(names), _columns(config), reading)
     return _with_ids(examples, classes) if classes else examples
 
 
@@ -67,12 +59,21 @@ def reading_of(config: OwnData) -> Reading:
     return Reading(config.delimiter, config.encoding, "--data.", flags)
 
 
-def _read(config: OwnData, columns: tuple[Column, Column]) -> tuple[tuple[Path, ...], list[Examples]]:
+def _columns(config: OwnData) -> tuple[Column, Column]:
+    """What is read, and what it becomes."""
+    text = partial(to_text, numbers=config.numbers_as_text)
+    if isinstance(config, ClassificationData):
+        return Column(config.text_column, text), Column(config.label_column, to_label)
+    target = partial(to_target, numbers=config.numbers_as_text)
+    return Column(config.source_column, text), Column(config.target_column, target)
+
+
+def _read(config: OwnData) -> tuple[tuple[Path, ...], list[Examples]]:
     """The files, and what is in those of training, then in those of the other parts that have some."""
     if not config.path:
         raise UserError(f"{config.task}: expected --data.path, files to learn from, with a name in {TABLES}")
     named = [find_files(names) for names in (config.path, config.validation_path, config.test_path) if names]
-    parts = [read_pairs(files, columns, reading_of(config)) for files in named]
+    parts = [read_pairs(files, _columns(config), reading_of(config)) for files in named]
     for files, part in zip(named[1:], parts[1:], strict=True):
         _tell_copies(parts[0], part, str(files[0]))
     return tuple(path for files in named for path in files), parts

@@ -11,12 +11,12 @@ from flax_transformer.data.text_files import Reading
 from flax_transformer.data.values import UnusableError
 from flax_transformer.errors import UserError, warn
 
-_NAMED = 5  # lines that a message lists
+_NAMED = 5  # reasons that a message lists, and lines of each
 # Reasons that a few rows or many may have. All others, where most rows have them, mean that the column is another.
 _EMPTY = ("is missing", "is blank")
 # What to do about a reason, by its end.
 _ADVICE = {
-    "is a number or a date, no text": "take numbers as they are written with {flags}numbers-as-text",
+    "is a number or a date, no text": "train with --data.numbers-as-text to take numbers as they are written",
     "is an object, no text": "name a value in the object, such as text.key",
     "no label": "a text has one label here; make one row of each, or name another column",
     "as the first line has": "put quotes around texts that hold the delimiter",
@@ -49,7 +49,8 @@ def read_pairs(files: Sequence[Path], columns: tuple[Column, Column], reading: R
         sources.append(source)
         targets.append(target)
         places.append(row.where)
-    _tell(unusable, len(sources), files, columns, reading)
+    if unusable:
+        _tell(unusable, len(sources), files, columns)
     return Examples(sources, targets, places)
 
 
@@ -65,20 +66,16 @@ def _convert(row: Row, columns: Sequence[Column]) -> list[str]:
     return values
 
 
-def _tell(
-    unusable: dict[str, list[str]], usable: int, files: Sequence[Path], columns: Sequence[Column], reading: Reading
-) -> None:
-    if not unusable:
-        return
+def _tell(unusable: dict[str, list[str]], usable: int, files: Sequence[Path], columns: Sequence[Column]) -> None:
+    """Warn of the rows that are left out, by reason, the most frequent first; or raise as :func:`read_pairs` says."""
     name = str(files[0]) if len(files) == 1 else f"{len(files)} files"
     lost = sum(map(len, unusable.values()))
     wrong = sum(len(places) for reason, places in unusable.items() if not reason.endswith(_EMPTY))
-    reasons = "; ".join(f"{reason}: {_some(places, files)}" for reason, places in unusable.items())
-    advice = "".join(
-        f"; {words.format(flags=reading.flags)}"
-        for end, words in _ADVICE.items()
-        if any(reason.endswith(end) for reason in unusable)
-    )
+    by_number = sorted(unusable.items(), key=lambda item: -len(item[1]))
+    reasons = "; ".join(f"{reason}: {_some(places, files)}" for reason, places in by_number[:_NAMED])
+    if len(by_number) > _NAMED:
+        reasons += f"; and {len(by_number) - _NAMED:,} other reasons"
+    advice = "".join(f"; {words}" for end, words in _ADVICE.items() if any(reason.endswith(end) for reason in unusable))
     if usable == 0 or wrong > usable:
         expected = " and ".join(repr(column.name) for column in columns)
         raise UserError(
