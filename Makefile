@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 RUN := runs/manifests-default
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 # One process a core; more than 8 only compile the same programs once more.
-PYTEST_ARGS ?= --numprocesses auto --maxprocesses 8
+# All tests of a file in one process: two would compile the same programs at the same time.
+PYTEST_ARGS ?= --numprocesses auto --maxprocesses 8 --dist loadfile
 SOURCES := flax_transformer torch_reference benchmarks docs examples tests parity_tests conftest.py train_flax.py
 
 .PHONY: train test test-all check format docs clean

@@ -1,15 +1,27 @@
 """Shared by both suites."""
 
+import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 
 import jax
 import pytest
 
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
 
-def pytest_configure() -> None:
-    """A script that starts a command with ``&`` has it ignore Ctrl-C, which tests send to the programs they start."""
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A script that starts a command with ``&`` has it ignore Ctrl-C, which tests send to the programs they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # No program is compiled twice in one session, whichever worker or process needs it. Workers inherit the variables.
+    if _CACHE not in os.environ:
+        os.environ[_CACHE] = tempfile.mkdtemp(prefix="jax-cache-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(_CACHE), ignore_errors=True))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.fixture(autouse=True, scope="module")

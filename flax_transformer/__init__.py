@@ -59,7 +59,13 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("flax_transformer.doctor")
     if name not in _MODULES:
         raise AttributeError(f"module 'flax_transformer' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"flax_transformer.{_MODULES[name]}"), name)
+    try:
+        return getattr(importlib.import_module(f"flax_transformer.{_MODULES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("flax_transformer"):
+            raise
+        install = "pip install 'flax-transformer[train]'"
+        raise ImportError(f"flax_transformer.{name} needs {error.name}, which is an extra: {install}") from error
 
 
 def __dir__() -> list[str]:

@@ -36,7 +36,7 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
         >>> folder = tempfile.mkdtemp()
         >>> run = train(config, f"{folder}/run")
         >>> sorted(run.scores)[:2]
-        ['exact_match', 'json_valid']
+        ['exact_match', 'field/carrier']
         >>> load(f"{folder}/run").model.config.d_model
         8
     """

@@ -91,7 +91,15 @@ def _is_encoding(name: str | None) -> bool:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape and variant of the model. One config decides both twins."""
+    """Shape and variant of the model. One config decides both twins.
+
+    Example:
+        >>> ModelConfig(d_model=512, num_heads=8).head_dim
+        64
+        >>> ModelConfig(d_model=512, num_heads=7)
+        Traceback (most recent call last):
+        flax_transformer.errors.UserError: ModelConfig.num_heads: expected a divisor of d_model=512, got 7
+    """
 
     # seq2seq: encoder, decoder and output projection; classifier: encoder, pooling and head
     architecture: Architecture = "seq2seq"
@@ -377,7 +385,12 @@ class PredictionConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam or AdamW with torch's semantics and defaults, clipping and a schedule."""
+    """Adam or AdamW with torch's semantics and defaults, clipping and a schedule.
+
+    Example:
+        >>> OptimizerConfig(learning_rate=5e-5, schedule="linear").name
+        'adamw'
+    """
 
     # adam: weight_decay is an L2 term in the gradient; adamw: decoupled (Loshchilov & Hutter, 2019)
     name: Literal["adam", "adamw"] = "adamw"
@@ -426,7 +439,12 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """How tokens are chosen, one after the other."""
+    """How tokens are chosen, one after the other.
+
+    Example:
+        >>> GenerationConfig(max_new_tokens=32, strategy="beam", beam_width=5).beam_width
+        5
+    """
 
     # most tokens to generate, the end token included
     max_new_tokens: int = 256
@@ -477,7 +495,13 @@ class GenerationConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole training run."""
+    """A whole training run.
+
+    Example:
+        >>> config = TrainConfig(data=Seq2SeqData(path="pairs.csv"), epochs=3)
+        >>> from_dict(TrainConfig, to_dict(config)) == config
+        True
+    """
 
     data: DataConfig = field(default_factory=ManifestsData)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
@@ -571,7 +595,7 @@ def _read_value(annotation: Any, value: Any, where: str) -> Any:
     if typing.get_origin(annotation) is tuple:
         if annotation == tuple[str, ...] and isinstance(value, str):
             value = [value]
-        if not isinstance(value, list):
+        if not isinstance(value, list | tuple):
             raise UserError(f"{where}: expected a list, got {value!r}")
         return tuple(_read_value(typing.get_args(annotation)[0], entry, where) for entry in value)
     accepted = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)

@@ -1,4 +1,4 @@
-"""The suite is shown able to fail: every mutant is noticed by its check, and unharmed twins raise no alarm."""
+"""The suite is shown able to fail: every mutant is noticed by its check, and equal twins pass."""
 
 import dataclasses
 import functools
@@ -69,7 +69,7 @@ def test_a_mutant_that_no_longer_fits_the_code_is_refused():
         pass
 
 
-SEEDS = 30
+SEEDS, FEW_SEEDS = 30, 6
 # 10 free steps stand for 100 here: they take a tenth of the time.
 CHEAP = [*FORWARD, "gradients", "clipping", "schedule", "optimizer", "step"]
 
@@ -83,8 +83,13 @@ def _alarms(dtype: str, checks: list[str], seeds: range) -> list[str]:
     return alarms
 
 
-def test_unharmed_twins_raise_no_alarm_over_30_seeds(dtype: str):
-    assert _alarms(dtype, CHEAP, range(SEEDS)) == []
+def test_equal_twins_pass_over_a_few_seeds(dtype: str):
+    assert _alarms(dtype, CHEAP, range(FEW_SEEDS)) == []
+
+
+@pytest.mark.slow
+def test_equal_twins_pass_over_30_seeds(dtype: str):
+    assert _alarms(dtype, CHEAP, range(FEW_SEEDS, SEEDS)) == []
 
 
 @pytest.mark.slow

@@ -96,8 +96,8 @@ def flax_gradients(gradients: nnx.State, parent: str = "root") -> dict[str, np.n
 def check_gradients(given: Arrays, expected: Arrays, dtype: str, floors: Mapping[str, float] | None = None) -> None:
     """Each parameter's gradient, in scaled ULP.
 
-    ``floors`` say by how many scaled ULP PyTorch's own float32 gradients lie from its float64 ones: where a sum cancels,
-    so that all rounding is magnified, the ceiling is lifted as the check suite lifts it.
+    ``floors`` say by how many scaled ULP PyTorch's own float32 gradients lie from its float64 ones: where a sum
+    cancels, so that all rounding is magnified, the ceiling is lifted as the check suite lifts it.
 
     That of a key bias is a sum that cancels, without rope to exactly zero, since attention does not depend on it then:
     its rounding is that of the terms, and so on the scale of the key's weight.

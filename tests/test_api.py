@@ -28,8 +28,6 @@ TINY: dict[str, Any] = {"d_model": 16, "num_heads": 2, "d_ff": 16, "num_encoder_
 SEQ2SEQ = ModelConfig(**TINY, source_vocab_size=30, target_vocab_size=30, max_length=12)
 CLASSIFIER = ModelConfig(**TINY, architecture="classifier", source_vocab_size=30, max_length=12)
 
-pytestmark = pytest.mark.usefixtures("compilation_cache")
-
 
 def config_of(reviews: Path) -> TrainConfig:
     return TrainConfig(
@@ -41,7 +39,7 @@ def config_of(reviews: Path) -> TrainConfig:
 
 
 @pytest.fixture(scope="module")
-def run(reviews: Path, tmp_path_factory: pytest.TempPathFactory, compilation_cache: None) -> Run:
+def run(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train(config_of(reviews), tmp_path_factory.mktemp("api") / "run")
 
 

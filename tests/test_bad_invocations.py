@@ -7,8 +7,6 @@ from bad_invocations import GOOD, Case, cases, make_files, run
 
 from flax_transformer.cli import main as cli
 
-pytestmark = pytest.mark.usefixtures("compilation_cache")
-
 SAMPLE = [case for case in cases() if not case.apart][::16]
 
 

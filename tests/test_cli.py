@@ -21,8 +21,6 @@ from flax_transformer.interop.export import load_export
 from flax_transformer.presets import PRESETS
 from flax_transformer.training.run import Run
 
-pytestmark = pytest.mark.usefixtures("compilation_cache")
-
 ROOT = Path(__file__).parent.parent
 TINY = [
     *("--model.d-model", "8", "--model.num-heads", "2", "--model.d-ff", "12"),

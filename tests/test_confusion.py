@@ -43,7 +43,6 @@ def test_the_table_names_every_class_and_many_have_no_matrix():
     assert "confusion" not in "\n".join(lines(confusion_matrix([0], [0], 30), many))
 
 
-@pytest.mark.usefixtures("compilation_cache")
 def test_evaluate_scores_any_labelled_file(
     reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

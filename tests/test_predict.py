@@ -28,8 +28,6 @@ from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
 from flax_transformer.decoding.predictor import Prediction, Predictor
 from flax_transformer.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("compilation_cache")
-
 ROOT = Path(__file__).parent.parent
 SCHEMA = {
     "type": "object",

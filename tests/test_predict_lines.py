@@ -15,8 +15,6 @@ from random_exports import CLASSES, save_model
 
 from flax_transformer.cli import main as cli
 
-pytestmark = pytest.mark.usefixtures("compilation_cache")
-
 ROOT = Path(__file__).parent.parent
 # A line of each kind. Only \n ends one, with or without \r before it.
 LINES = [

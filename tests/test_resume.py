@@ -34,7 +34,6 @@ from flax_transformer.training.state import TrainState
 from flax_transformer.training.step import TrainStep
 
 pytestmark = [
-    pytest.mark.usefixtures("compilation_cache"),
     # Where its reading or writing fails, orbax leaves coroutines behind that nobody awaits.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

@@ -28,8 +28,6 @@ from flax_transformer.outputs import check_new_file, check_new_folder, whole_fol
 from flax_transformer.training.loop import train
 from flax_transformer.training.run import Run, load_trained
 
-pytestmark = pytest.mark.usefixtures("compilation_cache")
-
 ROOT = Path(__file__).parent.parent
 # The run cuts at 12 tokens and generates 5; the model itself could do with 64.
 BATCH = BatchConfig(size=8, buckets=1, max_source_length=12, max_target_length=6)

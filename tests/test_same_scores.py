@@ -12,7 +12,7 @@ from test_sharding import free_address
 
 from flax_transformer.training.run import Run
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compilation_cache")]
+pytestmark = [pytest.mark.slow]
 
 ROOT = Path(__file__).parent.parent
 # Equal as numbers, so that an order by value alone would leave theirs to that of a set.

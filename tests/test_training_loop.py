@@ -29,8 +29,6 @@ from flax_transformer.training.run import Run
 from flax_transformer.training.state import TrainState
 from flax_transformer.training.step import TrainStep, _compiler_options
 
-pytestmark = pytest.mark.usefixtures("compilation_cache")
-
 STEPS_PER_EPOCH, EPOCHS = 8, 2  # 64 training rows, 8 at a time
 
 

@@ -3,8 +3,11 @@
 import os
 from pathlib import Path
 
+from torch_reference.decoding.generate import generate, read_tokens
 from torch_reference.interop.export import load_export
 from torch_reference.nn.models import Classifier, Seq2Seq
+
+__all__ = ["Classifier", "Seq2Seq", "generate", "load", "read_tokens"]
 
 
 def load(directory: str | os.PathLike[str]) -> Classifier | Seq2Seq:
