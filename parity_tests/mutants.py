@@ -315,8 +315,8 @@ MUTANTS = (
     Mutant(
         "last norm left out",
         f"{_T}/nn/layers.py",
-        "return x if self.norm is None else self.norm(x)",
-        "return x",
+        "x = layer(x, mask)\n        return x if self.norm is None else self.norm(x)",
+        "x = layer(x, mask)\n        return x",
         "stack",
     ),
     Mutant(

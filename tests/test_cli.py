@@ -206,7 +206,7 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(
 def test_an_existing_run_folder_is_left_alone(classifier_run: Path, reviews: Path, capsys: pytest.CaptureFixture[str]):
     before = {path: path.stat().st_mtime_ns for path in classifier_run.rglob("*")}
     train = ("train", *CLASSIFICATION, "--data.path", reviews, "--run", classifier_run)
-    assert "the run folder exists" in error_line(capsys, *train)
+    assert "but it exists; go on with --resume, or name another with --run" in error_line(capsys, *train)
     line = error_line(capsys, *train, "--resume", "--seed", "5", "--optimizer.learning-rate", "0.5")
     assert "optimizer.learning_rate is 0.001 there and 0.5 here, seed is 0 there and 5 here" in line
     assert {path: path.stat().st_mtime_ns for path in classifier_run.rglob("*")} == before
@@ -221,8 +221,8 @@ def test_mistakes_in_using_a_run(
     taken = tmp_path / "taken"
     taken.touch()
     assert "it exists" in error_line(capsys, "predict", classifier_run, "text", "--output", taken)
-    too_long = error_line(capsys, "predict", manifests_run[0], "x " * 600)
-    assert re.search(r"has \d+ tokens, expected at most batch\.max_source_length=512", too_long)
+    too_long = error_line(capsys, "predict", manifests_run[0], "x " * 600, "--strict")
+    assert re.search(r"but the text has \d+ tokens, and the model reads at most 512", too_long)
     assert "expected a command" in error_line(capsys, "trian")
     assert "expected a task" in error_line(capsys, "train", "imbd")
 

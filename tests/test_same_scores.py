@@ -61,7 +61,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_in_five_processes_with_their_own_hash_seeds(folder: Path):
-    found = [output_of(start("-c", PRINT_SCORES, str(folder), seed=seed)) for seed in ("0", "1", "2", "3", "4")]
+    processes = [start("-c", PRINT_SCORES, str(folder), seed=seed) for seed in ("0", "1", "2", "3", "4")]
+    found = [output_of(process) for process in processes]
     assert len(set(found)) == 1
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert repr(results["test"]["loss"]) in found[0]

@@ -111,8 +111,8 @@ def stop_on_call(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: 
 def test_a_run_leaves_all_it_takes_to_use_it(finished: Result):
     folder = finished.run.folder
     names = {path.name for path in folder.iterdir()}
-    files = {"config.json", "tokenizer.json", "classes.json", "prediction.json", "metrics.jsonl", "results.json"}
-    assert names == files | {"checkpoints", "tensorboard"}
+    files = {"config", "tokenizer", "classes", "prediction", "data", "results"}
+    assert names == {f"{name}.json" for name in files} | {"metrics.jsonl", "checkpoints", "tensorboard"}
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert results["test"] == finished.scores
     run = Run.load(folder)
