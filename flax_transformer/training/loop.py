@@ -86,12 +86,11 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
         check_new_folder(folder, "go on with --resume, or name another with --run")
     splits = load_splits(config.data, config.seed, saved.classes if saved is not None else ())
     record = fingerprint(splits)
-    if saved is not None:
-        require_same_data(folder, record)
     tokenizer = train_tokenizer(config.tokenizer, _texts(splits.train)) if saved is None else saved.tokenizer
     run = Run(folder, with_vocabulary(config, tokenizer, splits.classes), tokenizer, splits.classes)
     if saved is not None:
         check_same_config(to_dict(saved.config), to_dict(run.config), folder / "config.json")
+        require_same_data(folder, record)
     # All splits are encoded before anything is written, so that bad input leaves nothing behind.
     encoded = encode_examples(splits.train, tokenizer, run.config.batch, training=True)
     validation, test = (Evaluator(split, tokenizer, run.config) for split in (splits.validation, splits.test))
