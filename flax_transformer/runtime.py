@@ -46,8 +46,8 @@ def set_up_jax() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         jax.devices()
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
+    except (RuntimeError, AssertionError) as error:  # the latter, without a word, where a GPU is asked for
+        reason = " ".join(str(error).split()) or "there is none"
         platforms = os.environ.get("JAX_PLATFORMS")
         asked = (
             f"JAX_PLATFORMS={platforms}; leave it out to take what there is" if platforms else "the default platform"

@@ -55,7 +55,7 @@ LENGTHS = np.array([6, 2, 3, 1], np.int32)
 
 def config_of(model: ModelConfig, **changes: Any) -> TrainConfig:
     data = ClassificationData() if model.architecture == "classifier" else Seq2SeqData()
-    return replace(TrainConfig(data=data, model=model, batch=BatchConfig(size=4)), **changes)
+    return TrainConfig(**{"data": data, "model": model, "batch": BatchConfig(size=4), **changes})
 
 
 def batch_of(model: ModelConfig) -> Any:
@@ -151,7 +151,7 @@ def test_the_loss_of_a_split_is_that_of_its_tokens_however_it_is_cut_into_batche
     examples, losses = Examples(sources, targets), []
     for size in (7, 3, 2, 1):
         batch = BatchConfig(size, 64, 64, buckets=2)
-        config = replace(config_of(exported.model_config), batch=batch)
+        config = config_of(exported.model_config, batch=batch)
         evaluator = Evaluator(examples, exported.tokenizer, config, GenerationConfig(2))
         losses.append(evaluator.evaluate(exported.best_model())[1]["loss"])
     np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
