@@ -33,6 +33,11 @@ _LARGEST_KEPT = 4_000_000  # numbers; the scores of short inputs are far smaller
 class Recorder(TorchDispatchMode):
     """Within ``with Recorder(...)``, operations end up in :attr:`trace`."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here; to say so anyway would import the compiler, for seconds."""
+        return False
+
     def __init__(self, parameters: Mapping[int, str], places: "Places") -> None:
         super().__init__()
         self.trace = Trace()
