@@ -1,10 +1,10 @@
 """Write what came of the planted bugs, and of the walk-through, into docs/DOCTOR.md.
 
-    python -m tests.doctor.matrix torch torch.jsonl
-    python -m tests.doctor.matrix flax flax.jsonl
-    python examples/doctor/walkthrough.py torch --json walk-torch.json
-    python examples/doctor/walkthrough.py flax --json walk-flax.json
-    python -m tests.doctor.docs .
+python -m tests.doctor.matrix torch torch.jsonl
+python -m tests.doctor.matrix flax flax.jsonl
+python examples/doctor/walkthrough.py torch --json walk-torch.json
+python examples/doctor/walkthrough.py flax --json walk-flax.json
+python -m tests.doctor.docs .
 """
 
 import json
