@@ -115,7 +115,8 @@ sys.modules["torch"] = None
 import jax, jax.numpy as jnp
 from flax_transformer import doctor
 def model(ids):
-    x = jnp.sin(ids[..., None] * jnp.arange(1.0, 9.0)) + jnp.cos(jnp.arange(ids.shape[1])[:, None] * jnp.arange(1.0, 9.0))
+    rates = jnp.arange(1.0, 9.0)
+    x = jnp.sin(ids[..., None] * rates) + jnp.cos(jnp.arange(ids.shape[1])[:, None] * rates)
     return jnp.cumsum(x, axis=1)
 print(doctor.examine(model, kind="decoder").is_ill)
 """

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from flax_transformer.doctor import limits
+import flax_transformer.doctor.limits as limits
 from flax_transformer.doctor.graph import (
     Attention,
     AttentionNodes,

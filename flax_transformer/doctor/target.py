@@ -51,7 +51,7 @@ def _load_own(folder: Path) -> Any:
     if importlib.util.find_spec("jax") is not None:
         import flax_transformer
 
-        return flax_transformer.load(folder)
+        return flax_transformer.load(folder).best_model()
     import torch_reference
 
     return torch_reference.load(folder)

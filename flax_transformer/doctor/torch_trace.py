@@ -26,12 +26,20 @@ _OPS: dict[str, Op] = {
     "tanh": "pointwise", "clamp": "pointwise", "nan_to_num": "pointwise", "neg": "pointwise", "maximum": "pointwise",
     "clamp_min": "pointwise", "clamp_max": "pointwise", "minimum": "pointwise",
 }  # fmt: skip
+# These take a tensor for its shape alone: their results know nothing of its ids.
+_SHAPE_ONLY = ("full_like", "zeros_like", "ones_like", "empty_like", "rand_like", "randn_like", "new_zeros", "new_ones",
+               "new_full", "new_empty")  # fmt: skip
 _KEPT = ("product", "softmax", "add", "sub", "mul", "div", "mask", "move", "lookup", "pointwise", "constant", "exp")
 _LARGEST_KEPT = 4_000_000  # numbers; the scores of short inputs are far smaller
 
 
 class Recorder(TorchDispatchMode):
     """Within ``with Recorder(...)``, operations end up in :attr:`trace`."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here; to say so anyway would import the compiler, for seconds."""
+        return False
 
     def __init__(self, parameters: Mapping[int, str], places: "Places") -> None:
         super().__init__()
@@ -66,6 +74,7 @@ class Recorder(TorchDispatchMode):
 
     def _add(self, name: str, inputs: tuple[Node, ...], args: tuple[Any, ...], output: torch.Tensor) -> None:
         op = _OPS.get(name, "other")
+        inputs = () if name in _SHAPE_ONLY else inputs
         if name == "addmm":
             inputs = inputs[1:]  # the bias first
         if op == "mask" and name == "where":

@@ -47,8 +47,8 @@ def bug_tables(folder: Path) -> Iterator[str]:
         exact = [o for o in outcomes if o.exact]
         yield (
             f"**{words}.** {len(names)} bugs, {planted} with the kinds of model that they are planted in, "
-            f"{len(outcomes)} examinations: {share_found(outcomes):.1%} called ill or warned of in all seeds, of the exact "
-            f"ones {share_found(exact):.1%}; {share_named(outcomes):.1%} named by the first line of the diagnosis.\n"
+            f"{len(outcomes)} examinations: {share_found(outcomes):.1%} ill or warned of in all seeds, of the "
+            f"exact ones {share_found(exact):.1%}; {share_named(outcomes):.1%} named by the first line of the diagnosis.\n"
         )
         yield f"| bug | kinds | named | {' | '.join(GROUPS)} |"
         yield "| --- | --- | --- |" + " --- |" * len(GROUPS)

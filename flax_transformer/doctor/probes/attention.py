@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from flax_transformer.doctor import limits
+import flax_transformer.doctor.limits as limits
 from flax_transformer.doctor.examination import PADDED_ROWS, PADS, ROWS, Examination
 from flax_transformer.doctor.graph import Attention
 from flax_transformer.doctor.probes.padding import at_pads

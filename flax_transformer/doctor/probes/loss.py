@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from flax_transformer.doctor import limits
+import flax_transformer.doctor.limits as limits
 from flax_transformer.doctor.examination import PADS, ROWS, Examination
 from flax_transformer.doctor.result import Result, healthy, not_applicable
 from flax_transformer.doctor.subject import Batch, ExaminationError

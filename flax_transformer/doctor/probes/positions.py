@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from flax_transformer.doctor import limits
+import flax_transformer.doctor.limits as limits
 from flax_transformer.doctor.examination import ROWS, Examination
 from flax_transformer.doctor.graph import Attention, find_attentions, read_attention
 from flax_transformer.doctor.result import Result, healthy, not_applicable

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from flax_transformer.doctor import limits
+import flax_transformer.doctor.limits as limits
 from flax_transformer.doctor.examination import Examination
 from flax_transformer.doctor.result import Result, Verdict, healthy, not_applicable
 from flax_transformer.doctor.subject import Gradient
