@@ -1,4 +1,4 @@
-"""The Python block of the README and the examples run as they stand there."""
+"""The Python block of the README runs as it stands there."""
 
 import re
 import subprocess
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
 
 def run_program(arguments: list[str], folder: Path) -> str:
@@ -27,10 +26,3 @@ def test_the_python_block_of_the_readme(tmp_path: Path, monkeypatch: pytest.Monk
     difference = re.search(r"differ by at most (\S+)", run_program(["-c", smaller], tmp_path))
     assert difference is not None
     assert float(difference[1]) < 1e-4
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("example", EXAMPLES)
-def test_an_example(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    assert run_program([str(ROOT / "examples" / example)], tmp_path)
