@@ -44,9 +44,10 @@ def bug_tables(folder: Path) -> Iterator[str]:
         outcomes = read_outcomes(folder / f"{framework}.jsonl")
         names = list(dict.fromkeys(o.bug for o in outcomes))
         planted = len({(o.bug, o.kind) for o in outcomes})
+        thrice = len({(o.bug, o.kind) for o in outcomes if o.seed == 2})
         exact = share_found([o for o in outcomes if o.exact])
         yield (
-            f"**{words}.** {len(names)} bugs, {planted} with the kinds of model that they are planted in, "
+            f"**{words}.** {len(names)} bugs, {planted} with the kinds of model that they are planted in ({thrice} in three seeds), "
             f"{len(outcomes)} examinations: {share_found(outcomes):.1%} ill or warned in all seeds, of the exact ones "
             f"{exact:.1%}; {share_named(outcomes):.1%} named by the first line of the diagnosis.\n"
         )
