@@ -48,7 +48,7 @@ def bug_tables(folder: Path) -> Iterator[str]:
         exact = share_found([o for o in outcomes if o.exact])
         yield (
             f"**{words}.** {len(names)} bugs, {planted} with the kinds of model that they are planted in ({thrice} in "
-            f"three seeds), {len(outcomes)} examinations: {share_found(outcomes):.1%} ill or warned of in all seeds, of "
+            f"three seeds), {len(outcomes)} examinations: {share_found(outcomes):.1%} ill or warned in all seeds, of "
             f"the exact ones {exact:.1%}; {share_named(outcomes):.1%} named by the first line of the diagnosis.\n"
         )
         yield f"| bug | kinds | named | {' | '.join(GROUPS)} |"
