@@ -44,11 +44,12 @@ def bug_tables(folder: Path) -> Iterator[str]:
         outcomes = read_outcomes(folder / f"{framework}.jsonl")
         names = list(dict.fromkeys(o.bug for o in outcomes))
         planted = len({(o.bug, o.kind) for o in outcomes})
-        exact = [o for o in outcomes if o.exact]
+        thrice = len({(o.bug, o.kind) for o in outcomes if o.seed == 2})
+        exact = share_found([o for o in outcomes if o.exact])
         yield (
-            f"**{words}.** {len(names)} bugs, {planted} with the kinds of model that they are planted in, "
-            f"{len(outcomes)} examinations: {share_found(outcomes):.1%} ill or warned of in all seeds, of the "
-            f"exact ones {share_found(exact):.1%}; {share_named(outcomes):.1%} named by the first line of the diagnosis.\n"
+            f"**{words}.** {len(names)} bugs, {planted} with the kinds of model that they are planted in ({thrice} in "
+            f"three seeds), {len(outcomes)} examinations: {share_found(outcomes):.1%} ill or warned in all seeds, of "
+            f"the exact ones {exact:.1%}; {share_named(outcomes):.1%} named by the first line of the diagnosis.\n"
         )
         yield f"| bug | kinds | named | {' | '.join(GROUPS)} |"
         yield "| --- | --- | --- |" + " --- |" * len(GROUPS)
@@ -70,13 +71,13 @@ def _cell(outcomes: Sequence[Outcome], probes: Sequence[str]) -> str:
 
 
 def walkthrough(folder: Path) -> Iterator[str]:
-    paths = {name: _read_path(folder / f"walk-{name}.json") for name in ("torch", "flax")}
-    yield "| what the doctor says first | loss after training, PyTorch | texts right | loss, Flax | texts right |"
-    yield "| --- | --- | --- | --- | --- |"
-    for torch_step, flax_step in zip(paths["torch"], paths["flax"], strict=True):
-        assert torch_step["cause"] == flax_step["cause"], "both frameworks get the same diagnosis"
-        figures = (f"{np.mean(step['losses'][-20:]):.3f} | {step['right']:.0%}" for step in (torch_step, flax_step))
-        yield f"| {torch_step['said']} | {' | '.join(figures)} |"
+    files = {name: folder / f"walk-{name}.json" for name in ("torch", "flax")}
+    paths = {name: _read_path(file) for name, file in files.items() if file.exists()}
+    yield "| framework | what the doctor says first | loss after training | texts right |"
+    yield "| --- | --- | --- | --- |"
+    for framework, path in paths.items():
+        for step in path:
+            yield f"| {framework} | {step['said']} | {np.mean(step['losses'][-20:]):.3f} | {step['right']:.0%} |"
     _draw(paths, DOCS / "images" / "doctor-walkthrough.png")
     yield "\n![Loss curves before each fix and after the last](images/doctor-walkthrough.png)"
 
@@ -89,7 +90,7 @@ def _draw(paths: dict[str, list[dict[str, Any]]], file: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained", dpi=110)
-    for axis, (framework, path) in zip(figure.subplots(1, 2, sharey=True), paths.items(), strict=True):
+    for axis, (framework, path) in zip(figure.subplots(1, 2, sharey=True)[: len(paths)], paths.items(), strict=True):
         for step in path:
             smooth = np.convolve(step["losses"], np.ones(20) / 20, mode="valid")
             axis.plot(smooth, label=f"{step['cause'].replace('-', ' ') or 'healthy'}: {step['right']:.0%} right")
