@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("compilation_cache")
 
 def config_of(reviews: Path) -> TrainConfig:
     return TrainConfig(
-        data=ClassificationData(path=str(reviews)),
+        data=ClassificationData(path=(str(reviews),)),
         tokenizer=TokenizerConfig(vocab_size=300),
         model=ModelConfig(**TINY, architecture="classifier"),
         batch=BatchConfig(size=8, max_source_length=32, buckets=1),

@@ -122,7 +122,7 @@ def test_each_step_and_each_part_of_a_batch_has_dropout_of_its_own(monkeypatch: 
 @pytest.fixture(scope="module")
 def run_config(reviews: Path) -> TrainConfig:
     return TrainConfig(
-        data=ClassificationData(path=str(reviews)),  # pyright: ignore[reportArgumentType]
+        data=ClassificationData(path=(str(reviews),)),
         tokenizer=TokenizerConfig(vocab_size=300),
         model=ModelConfig("classifier", d_model=8, num_heads=2, d_ff=12, num_encoder_layers=1),
         batch=BatchConfig(size=8, buckets=1, max_source_length=16),
