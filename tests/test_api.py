@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ CLASSIFIER = ModelConfig(**TINY, architecture="classifier", source_vocab_size=30
 
 def config_of(reviews: Path) -> TrainConfig:
     return TrainConfig(
-        data=ClassificationData(path=str(reviews)),
+        data=ClassificationData(path=(str(reviews),)),
         tokenizer=TokenizerConfig(vocab_size=300),
         model=ModelConfig(**TINY, architecture="classifier"),
         batch=BatchConfig(size=8, max_source_length=32, buckets=1),
@@ -67,8 +67,8 @@ def test_a_run_predicts_what_its_export_predicts(run: Run, tmp_path: Path):
 def test_a_model_is_called_without_lengths():
     ids = np.array([[3, 4, 5]])
     full = np.array([3])
-    assert (create_model(CLASSIFIER)(ids) == create_model(CLASSIFIER)(ids, full)).all()
-    model = create_model(SEQ2SEQ)
+    classifier, model = (cast(Any, create_model(config)) for config in (CLASSIFIER, SEQ2SEQ))
+    assert (classifier(ids) == classifier(ids, full)).all()
     assert (model(ids, ids) == model(ids, ids, full, full)).all()
     assert (generate(model, ids).tokens == generate(model, ids, full, GenerationConfig(12)).tokens).all()
 
@@ -106,9 +106,15 @@ def test_wrong_arguments_of_a_model_are_one_clear_error(arguments: tuple[Any, ..
         (lambda run, tmp: train(run.config, run.folder), "exists"),
         (lambda run, tmp: train(run.config.model, tmp / "new"), "config: expected a TrainConfig, got ModelConfig"),
         (lambda run, tmp: train(run.config, tmp / "new", resume=True), "run"),
-        (lambda run, tmp: generate(create_model(CLASSIFIER), IDS), "expected a seq2seq model to generate with"),
-        (lambda run, tmp: generate(create_model(SEQ2SEQ), IDS.astype(float)), "source: expected whole numbers"),
-        (lambda run, tmp: generate(create_model(SEQ2SEQ), IDS + 30), r"source: expected ids in \[0, 30\)"),
+        (
+            lambda run, tmp: generate(cast(Any, create_model(CLASSIFIER)), IDS),
+            "expected a seq2seq model to generate with",
+        ),
+        (
+            lambda run, tmp: generate(cast(Any, create_model(SEQ2SEQ)), IDS.astype(float)),
+            "source: expected whole numbers",
+        ),
+        (lambda run, tmp: generate(cast(Any, create_model(SEQ2SEQ)), IDS + 30), r"source: expected ids in \[0, 30\)"),
     ],
 )
 def test_wrong_arguments_elsewhere_are_one_clear_error(run: Run, tmp_path: Path, call: Any, message: str):

@@ -80,7 +80,7 @@ def test_model_is_given_back_as_it_was():
     pointers = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
     modes = [m.training for m in model.modules()]
     attributes = {name: sorted(vars(m)) for name, m in model.named_modules()}
-    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    states = torch.get_rng_state(), np.random.get_state(legacy=True)[1].copy(), random.getstate()  # noqa: NPY002
     doctor.examine(**given)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert pointers == {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}

@@ -217,7 +217,7 @@ def make_predictor(folder: Path, size: int, **settings: Any) -> tuple[Predictor,
 def test_what_is_said_of_a_text_depends_on_its_number_alone(generator: Path, strategy: Any):
     """Not on the rows of a batch, nor on what is in it, but for rounding."""
 
-    def predictions(size: int, first: int = 0) -> tuple[list[Any], list[float]]:
+    def predictions(size: int, first: int = 0) -> tuple[list[Any], list[Any]]:
         predictor, tokenizer = make_predictor(generator, size, strategy=strategy)
         found = list(predictor.predict(encode(tokenizer, TEXTS[:150]), first))
         return [prediction.value for prediction in found], [prediction.score for prediction in found]
@@ -243,7 +243,7 @@ def test_the_next_best_outputs_are_told(generator: Path):
     for best in predictor.predict(encode(tokenizer, TEXTS[:5])):
         outputs = [best, *best.alternatives]
         assert len({output.value for output in outputs}) == len(outputs) == 3
-        scores = [output.score for output in outputs]
+        scores: list[Any] = [output.score for output in outputs]
         assert scores == sorted(scores, reverse=True)
 
 

@@ -122,7 +122,7 @@ def test_each_step_and_each_part_of_a_batch_has_dropout_of_its_own(monkeypatch: 
 @pytest.fixture(scope="module")
 def run_config(reviews: Path) -> TrainConfig:
     return TrainConfig(
-        data=ClassificationData(path=str(reviews)),  # pyright: ignore[reportArgumentType]
+        data=ClassificationData(path=(str(reviews),)),
         tokenizer=TokenizerConfig(vocab_size=300),
         model=ModelConfig("classifier", d_model=8, num_heads=2, d_ff=12, num_encoder_layers=1),
         batch=BatchConfig(size=8, buckets=1, max_source_length=16),
@@ -197,7 +197,7 @@ def test_each_class_is_named_by_its_own_name(tmp_path: Path):
     """A bias that leaves no doubt makes the model choose one class after the other."""
     exported = Exported.load(save_model(tmp_path / "export", "classifier"))
     for number, name in enumerate(CLASSES):
-        model = exported.best_model()
+        model: Any = exported.best_model()
         model.head.bias[...] = jnp.zeros(len(CLASSES)).at[number].set(1e4)
         folder = tmp_path / str(number)
         save_export(folder, model, exported.tokenizer, CLASSES, exported.prediction_config)

@@ -29,13 +29,13 @@ from flax_transformer.training.run import Run
 from flax_transformer.training.state import TrainState
 from flax_transformer.training.step import TrainStep, _compiler_options
 
-STEPS_PER_EPOCH, EPOCHS = 8, 2  # 64 training rows, 8 at a time
+STEPS_PER_EPOCH, EPOCHS = 9, 2  # 68 training rows, 8 at a time
 
 
 @pytest.fixture(scope="module")
 def config(reviews: Path) -> TrainConfig:
     return TrainConfig(
-        data=ClassificationData(path=str(reviews)),
+        data=ClassificationData(path=(str(reviews),)),
         tokenizer=TokenizerConfig(vocab_size=300),
         model=ModelConfig(architecture="classifier", d_model=8, num_heads=2, d_ff=12, num_encoder_layers=1),
         batch=BatchConfig(size=8, buckets=1, max_source_length=16, word_dropout=0.1),
@@ -126,13 +126,13 @@ def test_a_run_leaves_all_it_takes_to_use_it(finished: Result):
 def test_metrics_are_written_down_as_lines_and_as_events(finished: Result):
     lines = read_metrics(finished.run.folder)
     losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
-    assert list(losses) == [3, 4, 7, 8, 11, 12, 15, 16]  # every 3 steps, and before each evaluation
+    assert list(losses) == [3, 5, 8, 9, 12, 14, 17, 18]  # every 3 steps, and before each evaluation
     assert all(0 < loss < 2 for loss in losses.values())
-    assert [line["step"] for line in lines if "validation/accuracy" in line] == [4, 8, 12, 16]
+    assert [line["step"] for line in lines if "validation/accuracy" in line] == [5, 9, 14, 18]
     events = EventAccumulator(str(finished.run.folder / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Tensors("train/loss")] == list(losses)
-    assert [event.step for event in events.Tensors("validation/loss")] == [4, 8, 12, 16]
+    assert [event.step for event in events.Tensors("validation/loss")] == [5, 9, 14, 18]
 
 
 def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
@@ -161,7 +161,7 @@ def test_an_evaluation_that_was_stopped_is_made_up_for(
         stop_on_call(patch, Evaluator, "evaluate", 2, signal.SIGINT)
         with pytest.raises(Stopped) as stopped:
             train(config, folder)
-    assert stopped.value.step == 8
+    assert stopped.value.step == STEPS_PER_EPOCH
     train(config, folder, resume=True)
     assert_same_run(folder, finished.run.folder)
 

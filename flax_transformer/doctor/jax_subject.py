@@ -317,8 +317,8 @@ class _Nnx(_Functional):
         model = nnx.merge(self._graph, state)
         model.eval()
         for _, module in nnx.iter_modules(model):
-            if jax.config.jax_enable_x64 and getattr(module, "dtype", None) == jnp.float32:
-                module.dtype = jnp.float64
+            if jnp.result_type(float) == jnp.float64 and getattr(module, "dtype", None) == jnp.float32:
+                vars(module)["dtype"] = jnp.float64
         return model
 
     def table_sizes(self) -> list[int]:
@@ -340,7 +340,9 @@ class _Nnx(_Functional):
                     shared.append(place)
                 elif _equal_weights(layers[0], layers[1]):
                     identical.append(place)
-        norm_first = next((m.norm_first for _, m in nnx.iter_modules(self.model) if hasattr(m, "norm_first")), None)
+        norm_first = next(
+            (vars(m)["norm_first"] for _, m in nnx.iter_modules(self.model) if "norm_first" in vars(m)), None
+        )
         return Structure(shared=shared, identical=identical, norm_first=norm_first, depth=depth)
 
     def has_dropout(self) -> bool | None:

@@ -181,7 +181,7 @@ class TorchSubject:
             depth=max((len(stack) for stack in self._stacks()), default=0),
         )
 
-    def _stacks(self) -> list[nn.ModuleList]:
+    def _stacks(self) -> list[nn.ModuleList | nn.Sequential]:
         return [m for m in self._modules.values() if isinstance(m, nn.ModuleList | nn.Sequential) and len(m) > 1]
 
     def is_random_in_training(self, batch: Batch) -> bool | None:

@@ -18,7 +18,7 @@ _SIDES = {"source": "source on source", "target": "target on target", "cross": "
 
 def blocked(attention: Attention) -> np.ndarray:
     """Which keys a query cannot attend to, in all heads and rows: (query, key)."""
-    return _blocked_maps(attention).all(axis=0)
+    return np.asarray(_blocked_maps(attention).all(axis=0))
 
 
 def _blocked_maps(attention: Attention) -> np.ndarray:

@@ -52,7 +52,7 @@ def _source_cause(exam: Examination) -> tuple[str, str]:
             cause = "mask-after-softmax"
         elif np.ptp(scores) < 1e-3:
             cause = "mask-weak" if scores.mean() < WEAK_MASK else "mask-as-zero"
-        elif np.max(at_pads(attention.offsets())) < WEAK_MASK:
+        elif (offsets := at_pads(attention.offsets())) is not None and np.max(offsets) < WEAK_MASK:
             cause = "mask-weak"
         return cause, attention.place
     return ("padding-pooling" if exam.facts.kind == "encoder" and exam.padded_attentions else "padding"), ""
