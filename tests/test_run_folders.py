@@ -39,7 +39,7 @@ TEXTS = ["the good film", "good " * 12 + "poor " * 40, "poor", "poor " * 11 + "g
 @pytest.fixture(scope="module")
 def classifier(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     config = TrainConfig(
-        data=ClassificationData(path=str(reviews)),
+        data=ClassificationData(path=(str(reviews),)),
         tokenizer=TokenizerConfig(vocab_size=300),
         model=replace(MODEL, architecture="classifier", dropout=0.0),
         batch=BATCH,
@@ -55,7 +55,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Run:
     path = folder / "pairs.jsonl"
     path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
     config = TrainConfig(
-        data=Seq2SeqData(path=str(path)), tokenizer=TokenizerConfig(vocab_size=300), model=MODEL, batch=BATCH
+        data=Seq2SeqData(path=(str(path),)), tokenizer=TokenizerConfig(vocab_size=300), model=MODEL, batch=BATCH
     )
     return train(config, folder / "run").run
 

@@ -197,7 +197,7 @@ def test_each_class_is_named_by_its_own_name(tmp_path: Path):
     """A bias that leaves no doubt makes the model choose one class after the other."""
     exported = Exported.load(save_model(tmp_path / "export", "classifier"))
     for number, name in enumerate(CLASSES):
-        model = exported.best_model()
+        model: Any = exported.best_model()
         model.head.bias[...] = jnp.zeros(len(CLASSES)).at[number].set(1e4)
         folder = tmp_path / str(number)
         save_export(folder, model, exported.tokenizer, CLASSES, exported.prediction_config)

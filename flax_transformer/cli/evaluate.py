@@ -51,7 +51,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     for name, value in scores.items():
         print(format_score(name, value))
     if run.classes:
-        matrix = confusion.confusion_matrix(predictions, evaluator.examples.targets, len(run.classes))
+        matrix = confusion.confusion_matrix(list(map(int, predictions)), evaluator.examples.targets, len(run.classes))
         print("\n".join(confusion.lines(matrix, run.classes)))
     return 0
 
