@@ -74,6 +74,7 @@ def test_a_model_is_called_without_lengths():
 
 
 IDS = np.array([[3, 4, 5]])
+generate_with: Any = generate
 
 
 @pytest.mark.parametrize(
@@ -107,14 +108,14 @@ def test_wrong_arguments_of_a_model_are_one_clear_error(arguments: tuple[Any, ..
         (lambda run, tmp: train(run.config.model, tmp / "new"), "config: expected a TrainConfig, got ModelConfig"),
         (lambda run, tmp: train(run.config, tmp / "new", resume=True), "run"),
         (
-            lambda run, tmp: generate(cast(Any, create_model(CLASSIFIER)), IDS),
+            lambda run, tmp: generate_with(create_model(CLASSIFIER), IDS),
             "expected a seq2seq model to generate with",
         ),
         (
-            lambda run, tmp: generate(cast(Any, create_model(SEQ2SEQ)), IDS.astype(float)),
+            lambda run, tmp: generate_with(create_model(SEQ2SEQ), IDS.astype(float)),
             "source: expected whole numbers",
         ),
-        (lambda run, tmp: generate(cast(Any, create_model(SEQ2SEQ)), IDS + 30), r"source: expected ids in \[0, 30\)"),
+        (lambda run, tmp: generate_with(create_model(SEQ2SEQ), IDS + 30), r"source: expected ids in \[0, 30\)"),
     ],
 )
 def test_wrong_arguments_elsewhere_are_one_clear_error(run: Run, tmp_path: Path, call: Any, message: str):

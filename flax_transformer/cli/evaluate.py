@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 from flax_transformer.cli.common import RunFlags, load_constraint, load_run
 from flax_transformer.config import ClassificationData, Seq2SeqData
@@ -51,7 +51,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     for name, value in scores.items():
         print(format_score(name, value))
     if run.classes:
-        matrix = confusion.confusion_matrix(cast(list[int], predictions), evaluator.examples.targets, len(run.classes))
+        matrix = confusion.confusion_matrix(list(map(int, predictions)), evaluator.examples.targets, len(run.classes))
         print("\n".join(confusion.lines(matrix, run.classes)))
     return 0
 

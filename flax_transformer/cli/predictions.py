@@ -172,7 +172,6 @@ def _to_dict(prediction: Prediction) -> dict[str, Any]:
     """Plain JSON values, without what goes without saying."""
     if prediction.error:
         return {"prediction": None, "error": prediction.error}
-    assert prediction.score is not None
     values: dict[str, Any] = {"prediction": prediction.value, "score": round(prediction.score, 4)}
     if not prediction.complete:
         values["complete"] = False

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -122,7 +123,7 @@ class Predictable(ABC):
         answers = predictor.predict(sources.sequences, usable_before, on_progress)
         for problem, cut in zip(sources.problems[first:], sources.cut[first:], strict=True):
             if problem:
-                yield Prediction(None, None, error=problem)
+                yield Prediction(None, math.nan, error=problem)
             else:
                 yield replace(self._with_name(next(answers)), cut=cut)
 

@@ -31,8 +31,9 @@ class Prediction:
 
     # a generated text, or a class; None where there can be no prediction
     value: str | int | None
-    # log-probability of the text, of beam search divided by the length penalty; or probability of the class
-    score: float | None
+    # log-probability of the text, of beam search divided by the length penalty; or probability of the class;
+    # NaN where there can be no prediction
+    score: float
     # of generated texts: False where the limit cut it off
     complete: bool = True
     # the next best: of beam search with n_best > 1, of classification with top > 1

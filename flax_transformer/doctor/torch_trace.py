@@ -72,9 +72,9 @@ class Recorder(TorchDispatchMode):
                     self._add(name, inputs, args, output)
         return result
 
-    def _add(self, name: str, inputs: tuple[Node, ...], args: tuple[Any, ...], output: torch.Tensor) -> None:
+    def _add(self, name: str, sources: tuple[Node, ...], args: tuple[Any, ...], output: torch.Tensor) -> None:
         op = _OPS.get(name, "other")
-        inputs = () if name in _SHAPE_ONLY else inputs
+        inputs: tuple[Node, ...] = () if name in _SHAPE_ONLY else sources
         if name == "addmm":
             inputs = inputs[1:]  # the bias first
         if op == "mask" and name == "where":

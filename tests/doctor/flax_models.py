@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,7 +94,7 @@ class Layer(nnx.Module):
     def __init__(self, config, crosses, rngs):
         self.norm_first = config.norm_first
         self.self_attention = Attention(config, rngs)
-        self.cross_attention = Attention(replace(config, positions="none"), rngs) if crosses else None
+        self.cross_attention: Any = Attention(replace(config, positions="none"), rngs) if crosses else None
         self.feed_forward = FeedForward(config, rngs)
         self.norms = nnx.List(nnx.LayerNorm(config.width, rngs=rngs) for _ in range(3 if crosses else 2))
         self.dropout = nnx.Dropout(config.dropout, rngs=rngs)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -89,7 +90,7 @@ class Layer(nn.Module):
         super().__init__()
         self.norm_first = config.norm_first
         self.self_attention = Attention(config)
-        self.cross_attention = Attention(replace(config, positions="none")) if crosses else None
+        self.cross_attention: Any = Attention(replace(config, positions="none")) if crosses else None
         self.feed_forward = FeedForward(config)
         self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in range(3 if crosses else 2))
         self.dropout = nn.Dropout(config.dropout)
@@ -113,6 +114,7 @@ class Embedding(nn.Module):
         self.table = nn.Embedding(config.vocab, config.width)
         nn.init.normal_(self.table.weight, std=config.width**-0.5)
         self.learned = nn.Embedding(config.max_length, config.width) if self.kind == "learned" else None
+        self.sinusoids: torch.Tensor
         self.register_buffer("sinusoids", sinusoids(config.max_length, config.width))
         self.dropout = nn.Dropout(config.dropout)
 
