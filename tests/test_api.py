@@ -171,5 +171,5 @@ def test_a_config_of_version_0_1_0_without_validation_and_test_files_is_read(tmp
     values = {"data": data, "model": {"architecture": "classifier"}, "accumulation": 2}
     (tmp_path / "config.json").write_text(json.dumps(values))
     config = load_config(TrainConfig, tmp_path / "config.json")
-    assert config.data == ClassificationData(path="reviews.csv")
+    assert config.data == ClassificationData(path=("reviews.csv",))
     assert config.gradient_accumulation_steps == 2

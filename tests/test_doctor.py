@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -80,14 +81,14 @@ def test_model_is_given_back_as_it_was():
     pointers = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
     modes = [m.training for m in model.modules()]
     attributes = {name: sorted(vars(m)) for name, m in model.named_modules()}
-    states = torch.get_rng_state(), np.random.get_state(legacy=True)[1].copy(), random.getstate()  # noqa: NPY002
+    states = torch.get_rng_state(), cast(Any, np.random.get_state())[1].copy(), random.getstate()  # noqa: NPY002
     doctor.examine(**given)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert pointers == {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
     assert modes == [m.training for m in model.modules()]
     assert attributes == {name: sorted(vars(m)) for name, m in model.named_modules()}
     assert torch.equal(states[0], torch.get_rng_state())
-    assert np.array_equal(states[1], np.random.get_state()[1])  # noqa: NPY002
+    assert np.array_equal(states[1], cast(Any, np.random.get_state())[1])  # noqa: NPY002
     assert states[2] == random.getstate()
     assert torch.equal(model.projection.weight.grad, torch.ones_like(model.projection.weight))
     assert torch.get_default_dtype() == torch.float32

@@ -46,7 +46,7 @@ def _figure(columns: int = 1) -> Any:
     try:
         import matplotlib
     except ModuleNotFoundError as error:
-        raise UserError("--plot needs matplotlib, which is an extra: pip install 'flax-transformer[dev]'") from error
+        raise UserError("--plot needs matplotlib, which is an extra: pip install 'flax-transformer[plot]'") from error
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 

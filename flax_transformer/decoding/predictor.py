@@ -141,9 +141,7 @@ class Predictor:
         groups = (each[start : start + n_best] for start in range(0, len(each), n_best))
         # Where the search found fewer than n_best outputs, the rest have a score of -inf.
         return [
-            replace(
-                best, alternatives=tuple(other for other in others if other.score is not None and other.score > -np.inf)
-            )
+            replace(best, alternatives=tuple(other for other in others if (other.score or 0.0) > -np.inf))
             for best, *others in groups
         ]
 

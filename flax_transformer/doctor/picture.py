@@ -18,7 +18,7 @@ def save_picture(report: Report, path: Path) -> None:
         UserError: matplotlib is not installed, or there is nothing to show.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise UserError("--png needs matplotlib: pip install matplotlib")
+        raise UserError("--png needs matplotlib, which is an extra: pip install 'flax-transformer[plot]'")
     if not report.heat_maps:
         raise UserError("--png: there is no influence matrix, since the model's logits could not be compared")
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,7 +1,7 @@
 """Record every operation of a PyTorch forward pass as a graph, with the module it ran in."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -86,7 +86,7 @@ class Recorder(TorchDispatchMode):
             place=self._places.current,
             ids=frozenset().union(*(source.ids for source in inputs)),
             axis=_axis(op, args, output),
-            contracts=(len(inputs[0].shape) - 1, len(inputs[1].shape) - 2) if op == "product" else None,
+            contracts=_contracted(inputs) if op == "product" else None,
             name=name,
         )
         if (op in _KEPT or not node.ids) and output.numel() <= _LARGEST_KEPT:
@@ -182,3 +182,8 @@ def recorded(recorder: Recorder, places: Places, by_parts: bool) -> contextlib.E
     stack.enter_context(places.followed())
     stack.enter_context(recorder)
     return stack
+
+
+def _contracted(factors: Sequence[Node]) -> tuple[int, int]:
+    """The axis of each factor of a matrix product that is summed over."""
+    return len(factors[0].shape) - 1, len(factors[1].shape) - 2
