@@ -369,7 +369,7 @@ MUTANTS = (
         "length counts the begin token",
         f"{_T}/nn/losses.py",
         "(target_lengths - 1).clamp(min=0)",
-        "target_lengths",
+        "target_lengths.clamp(max=target.shape[1] - 1)",
         "loss",
     ),
     Mutant("filler rows count", f"{_T}/nn/losses.py", "source_lengths > 0", "source_lengths >= 0", "loss", CLASSIFIER),

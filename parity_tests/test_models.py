@@ -104,7 +104,10 @@ def check_models(config: ModelConfig) -> None:
         assert np.abs(to_numpy(given) - to_numpy(logits)).max() <= FORWARD
 
     graph, params = nnx.split(flax_twin)
-    (loss, flax_count), gradients = jax.value_and_grad(flax_loss, has_aux=True)(params, graph, batch)
+    compiled = jax.jit(
+        jax.value_and_grad(lambda params: flax_loss(params, graph, batch), has_aux=True)
+    )  # as in training
+    (loss, flax_count), gradients = compiled(params)
     assert int(flax_count) == int(count)
     assert ulps(loss, expected) <= LOSS
     floors = gradient_floors(torch_twin, batch) if config.dtype == "float64" else None

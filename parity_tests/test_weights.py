@@ -202,7 +202,7 @@ def damaged(export: tuple[Path, Any], to: Path) -> Path:
     return to
 
 
-LOADERS = [flax_transformer.load, torch_reference.load]
+LOADERS = [load_export, torch_reference.load]
 
 
 @pytest.mark.parametrize("load", LOADERS, ids=["flax", "torch"])

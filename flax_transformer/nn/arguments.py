@@ -1,6 +1,7 @@
 """Checks of what a model is called with, as far as known: under ``jax.jit`` shapes and dtypes, else values too."""
 
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
@@ -24,7 +25,7 @@ def check_ids(name: str, ids: Array, vocab_size: int) -> None:
         raise UserError(f"{name}: expected integer token ids, got {ids.dtype}")
     if isinstance(ids, Tracer) or not ids.size:
         return
-    lowest, highest = int(ids.min()), int(ids.max())
+    lowest, highest = _extremes(ids)
     if lowest < 0 or highest >= vocab_size:
         raise UserError(f"{name}: expected token ids in [0, {vocab_size}), got {lowest} to {highest}")
 
@@ -49,6 +50,12 @@ def check_lengths(name: str, lengths: Array | None, ids: Array) -> None:
         raise UserError(f"{name}: expected integer lengths, got {lengths.dtype}")
     if isinstance(lengths, Tracer) or not lengths.size:
         return
-    lowest, highest = int(lengths.min()), int(lengths.max())
+    lowest, highest = _extremes(lengths)
     if lowest < 0 or highest > width:
         raise UserError(f"{name}: expected lengths in [0, {width}], the width of the rows, got {lowest} to {highest}")
+
+
+def _extremes(values: Array) -> tuple[int, int]:
+    """The least and the greatest. By numpy: within ``jax.jit`` a reduction of jax's is traced even of known values."""
+    known = np.asarray(values)
+    return int(known.min()), int(known.max())
