@@ -34,7 +34,8 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
         ...     batch=BatchConfig(size=4, buckets=1),
         ... )
         >>> folder = tempfile.mkdtemp()
-        >>> run = train(config, f"{folder}/run")
+        >>> run = train(config, f"{folder}/run")  # doctest: +ELLIPSIS
+        manifests: 8 training examples, ...
         >>> sorted(run.scores)[:2]
         ['exact_match', 'field/carrier']
         >>> load(f"{folder}/run").model.config.d_model

@@ -178,13 +178,14 @@ def test_cached_logits_are_those_of_a_full_pass(positions: str, dtype: str) -> N
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        pytest.param("layers.py", "entry, offset, axis=2", "entry, offset + 1, axis=2", id="cache written one late"),
+        pytest.param("nn/layers.py", "entry, offset, axis=2", "entry, offset + 1, axis=2", id="cache written one late"),
+        pytest.param("nn/models.py", "target, None, offset)", "target, None, offset + 1)", id="position one late"),
+        pytest.param("nn/models.py", "causal=True, query_offset=offset)", "causal=True)", id="mask of the first token"),
         pytest.param(
-            "models.py", "(table, target, rngs, offset)", "(table, target, rngs, offset + 1)", id="position one late"
-        ),
-        pytest.param("models.py", "causal=True, query_offset=offset)", "causal=True)", id="mask of the first token"),
-        pytest.param(
-            "models.py", "mask, AttentionMask(source_lengths)", "mask, AttentionMask()", id="memory without its mask"
+            "nn/models.py",
+            "offset), AttentionMask(source_lengths)",
+            "offset), AttentionMask()",
+            id="memory without its mask",
         ),
     ],
 )
@@ -462,10 +463,12 @@ def test_a_wide_beam_finds_the_best_of_all_outputs(options: dict[str, Any]) -> N
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        pytest.param("beam.py", "jax.tree.map(lambda leaf: leaf[rows], outputs)", "outputs", id="cache not reordered"),
-        pytest.param("beam.py", "(5 + length) / 6", "length / 6", id="another length penalty"),
         pytest.param(
-            "next_token.py", "outputs.sequences, step, 1", "outputs.sequences, step - 1, 1", id="token before"
+            "decoding/beam.py", "jax.tree.map(lambda leaf: leaf[rows], outputs)", "outputs", id="cache not reordered"
+        ),
+        pytest.param("decoding/beam.py", "(5 + length) / 6", "length / 6", id="another length penalty"),
+        pytest.param(
+            "decoding/step.py", "outputs.sequences, step, 1", "outputs.sequences, step - 1, 1", id="token before"
         ),
     ],
 )

@@ -18,7 +18,7 @@ from flax_transformer.data.manifests.task import MANIFEST_SCHEMA
 from flax_transformer.data.tasks import load_splits
 from flax_transformer.decoding import generate as flax_generate
 from flax_transformer.interop import state_dict as bridge
-from flax_transformer.interop.export import load_export
+from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE, load_export
 from flax_transformer.training.run import Run
 from torch_reference.decoding import generate as torch_generate
 
@@ -68,7 +68,7 @@ def test_a_trained_model_generates_the_same_in_both_twins(
 def export_in_float64(run: Run, folder: Path) -> None:
     weights = bridge.to_torch(bridge.get_weights(run.best_model()))
     config = dataclasses.replace(run.config.model, dtype="float64", param_dtype="float64")
-    save_config(config, folder / bridge.CONFIG_FILE)
+    save_config(config, folder / CONFIG_FILE)
     safetensors.numpy.save_file(
-        {key: array.astype(np.float64) for key, array in weights.items()}, folder / bridge.WEIGHTS_FILE
+        {key: array.astype(np.float64) for key, array in weights.items()}, folder / WEIGHTS_FILE
     )

@@ -31,11 +31,10 @@ from variants import classifier_variants, name_of, seq2seq_variants
 import flax_transformer.interop.state_dict as bridge
 import flax_transformer.nn.models as flax_models
 import torch_reference
-import torch_reference.interop.export as torch_bridge
 import torch_reference.nn.models as torch_models
 from flax_transformer.config import ModelConfig
 from flax_transformer.errors import UserError
-from flax_transformer.interop.export import load_export
+from flax_transformer.interop.export import load_export, save_export
 
 VARIANTS = [*seq2seq_variants(), *classifier_variants()]
 
@@ -150,7 +149,7 @@ def config(request: pytest.FixtureRequest) -> ModelConfig:
 def flax_export(config: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     model = with_weights(abstract_model(config), torch_weights(torch_models.create_model(config, seed=1)), parent="")
     directory = tmp_path_factory.mktemp("flax") / "made" / "on the way"
-    bridge.save_export(directory, model)
+    save_export(directory, model)
     return directory, model
 
 
