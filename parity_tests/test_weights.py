@@ -31,6 +31,7 @@ from variants import classifier_variants, name_of, seq2seq_variants
 import flax_transformer.interop.state_dict as bridge
 import flax_transformer.nn.models as flax_models
 import torch_reference
+import torch_reference.interop.export as torch_bridge
 import torch_reference.nn.models as torch_models
 from flax_transformer.config import ModelConfig
 from flax_transformer.errors import UserError
