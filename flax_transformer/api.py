@@ -1,11 +1,11 @@
 """Training and loading from Python: what the commands ``train`` and ``predict`` do."""
 
-import logging
 from pathlib import Path
 
 from flax_transformer.config import TrainConfig
 from flax_transformer.errors import UserError
 from flax_transformer.interop.exported import Exported
+from flax_transformer.runtime import quiet_libraries
 from flax_transformer.training import loop
 from flax_transformer.training.run import Run, load_trained
 
@@ -43,7 +43,7 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
     """
     if not isinstance(config, TrainConfig):
         raise UserError(f"config: expected a TrainConfig, got {type(config).__name__}")
-    _quiet_libraries()
+    quiet_libraries()
     return loop.train(config, Path(folder), resume=resume).run
 
 
@@ -59,10 +59,5 @@ def load(folder: str | Path) -> Run | Exported:
     Raises:
         UserError: ``folder`` is neither, or not whole.
     """
-    _quiet_libraries()
+    quiet_libraries()
     return load_trained(folder)
-
-
-def _quiet_libraries() -> None:
-    """orbax reports each of its steps through absl, as warnings."""
-    logging.getLogger("absl").setLevel(logging.ERROR)

@@ -43,7 +43,7 @@ def set_up_jax() -> None:
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "flax-transformer" / "jax"))
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    quiet_libraries()
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # the latter, without a word, where a GPU is asked for
@@ -53,6 +53,11 @@ def set_up_jax() -> None:
             f"JAX_PLATFORMS={platforms}; leave it out to take what there is" if platforms else "the default platform"
         )
         raise UserError(f"expected a device of {asked} ({reason[:200]})") from error
+
+
+def quiet_libraries() -> None:
+    """orbax reports each of its steps through absl, as warnings."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 def require_precision(config: ModelConfig) -> None:
