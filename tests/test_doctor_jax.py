@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -16,6 +17,13 @@ from flax_transformer.doctor.jax_trace import Recording
 from tests.doctor import matrix
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def as_people_have_it() -> Iterator[None]:
+    """The parity suite has JAX refuse what it would broadcast; the models examined here rely on it."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
 
 
 def test_the_same_bug_gets_the_same_diagnosis():
