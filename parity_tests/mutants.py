@@ -28,7 +28,7 @@ TINY = ModelConfig(
 # What a mutant needs beyond the tiny default model for its mistake to be able to show.
 ROPE = {"positions": "rope"}
 RELU = {"activation": "relu", "norm_first": False}
-UNTIED = {"tie_embeddings": False, "positions": "learned", "num_encoder_layers": 2}
+UNTIED = {"tie_embeddings": "none", "positions": "learned", "num_encoder_layers": 2}
 CLASSIFIER = {"architecture": "classifier"}
 
 
@@ -231,26 +231,28 @@ MUTANTS = (
     Mutant(
         "positions scaled too",
         f"{_T}/nn/models.py",
-        "self.positions(table(ids) * self.scale, offset)",
-        "self.positions(table(ids), offset) * self.scale",
+        "x = self.positions(x, offset)",
+        "x = self.positions(x / self.scale, offset) * self.scale",
         "embeddings",
     ),
     Mutant(
         "target read from the source's table",
         f"{_T}/nn/models.py",
-        "return self.source_table if self.config.tie_embeddings else self.target_table",
+        'return self.source_table if self.config.tie_embeddings in ("all", "inputs") else self.target_table',
         "return self.source_table",
         "embeddings",
         UNTIED,
     ),
     # Attention
-    Mutant("scores not scaled", f"{_T}/nn/attention.py", " * query.shape[-1] ** -0.5", "", "attention"),
     Mutant(
-        "scores scaled by 1/d",
+        "scores not scaled",
         f"{_T}/nn/attention.py",
-        "query.shape[-1] ** -0.5",
-        "query.shape[-1] ** -1.0",
+        "config.head_dim**-0.5 if config.scale_attention else 1.0",
+        "1.0",
         "attention",
+    ),
+    Mutant(
+        "scores scaled by 1/d", f"{_T}/nn/attention.py", "config.head_dim**-0.5", "config.head_dim**-1.0", "attention"
     ),
     Mutant(
         "softmax over queries",
@@ -392,8 +394,8 @@ MUTANTS = (
     Mutant(
         "no gradient through attention weights",
         f"{_T}/nn/attention.py",
-        "on_weights(attention_weights(query, key, mask))",
-        "on_weights(attention_weights(query, key, mask)).detach()",
+        "on_weights(attention_weights(query, key, mask, scale))",
+        "on_weights(attention_weights(query, key, mask, scale)).detach()",
         "gradients",
     ),
     # Clipping and schedule

@@ -29,7 +29,7 @@ def config_of(initialization: Any) -> ModelConfig:
         num_decoder_layers=1,
         source_vocab_size=VOCABULARY,
         target_vocab_size=VOCABULARY,
-        tie_embeddings=False,
+        tie_embeddings="none",
         positions="learned",
         max_length=MAX_LENGTH,
         initialization=initialization,

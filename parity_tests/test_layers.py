@@ -108,7 +108,7 @@ def test_products_are_taken_in_bfloat16_over_float32_weights() -> None:
 @pytest.mark.parametrize(("mean", "scale"), [(0.0, 1.0), (0.0, 1e-3), (1000.0, 1.0)])
 def test_norms_agree_where_variance_is_small_or_cancels(mean: float, scale: float, dtype: str) -> None:
     config = small(dtype)
-    modules = flax_linear.layer_norm, torch_linear.layer_norm
+    modules = flax_linear.norm_layer, torch_linear.norm_layer
     flax_twin, torch_twin = twin_modules(*modules, config, parent="encoder.norm")
     x = (mean + scale * normal("float64", ROWS, SOURCE, D_MODEL)).astype(dtype)
     by_torch = torch_twin(to_torch(x))

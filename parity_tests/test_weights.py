@@ -143,7 +143,7 @@ def test_weights_that_do_not_fit_are_named(damage: Any, message: str) -> None:
 
 @pytest.fixture(scope="module", params=["seq2seq", "classifier"])
 def config(request: pytest.FixtureRequest) -> ModelConfig:
-    return small(architecture=request.param, positions="learned", tie_embeddings=False, target_vocab_size=41)
+    return small(architecture=request.param, positions="learned", tie_embeddings="none", target_vocab_size=41)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ _OF_BOTH: dict[str, Sequence[Any]] = {
 }
 _OF_SEQ2SEQ: dict[str, Sequence[Any]] = {
     **_OF_BOTH,
-    "tables": ({"tie_embeddings": True}, {"tie_embeddings": False, "target_vocab_size": 41}),
+    "tables": ({"tie_embeddings": "all"}, {"tie_embeddings": "none", "target_vocab_size": 41}),
     "depth": tuple({"num_encoder_layers": e, "num_decoder_layers": d} for e, d in ((1, 1), (2, 1), (1, 2))),
 }
 _OF_CLASSIFIER: dict[str, Sequence[Any]] = {

@@ -128,7 +128,7 @@ def test_a_batch_or_a_schedule_that_cannot_fit_is_refused():
     [
         {},
         {"architecture": "classifier", "num_classes": 7},
-        {"tie_embeddings": False, "target_vocab_size": 900},
+        {"tie_embeddings": "none", "target_vocab_size": 900},
         {"positions": "learned", "max_length": 77},
         {"positions": "learned", "architecture": "classifier"},
         {"positions": "rope", "num_decoder_layers": 1},

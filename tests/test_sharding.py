@@ -187,7 +187,7 @@ def test_axes_of_size_one_cut_nothing():
 
 @pytest.mark.parametrize("architecture", ["classifier", "seq2seq"])
 def test_every_weight_names_its_axes(architecture: Any):
-    config = ModelConfig(architecture, tie_embeddings=False, positions="learned")
+    config = ModelConfig(architecture, tie_embeddings="none", positions="learned")
     for path, param in nnx.to_flat_state(nnx.state(nnx.eval_shape(lambda: create_model(config, 0)), nnx.Param)):
         assert len(param.get_metadata("axes")) == param.ndim, path
 

@@ -16,14 +16,17 @@ _MOST_STEPS = 50_000_000  # the schedule is a table, which is part of the progra
 def count_matrix_parameters(model: ModelConfig) -> int:
     """Of embeddings, linear maps and learned positions. Norms and biases, which come to little, are left out."""
     width = model.d_model
-    attention, feed_forward = 4 * width**2, 2 * width * model.d_ff
-    tables = model.source_vocab_size + (model.max_length if model.positions == "learned" else 0)
-    encoder = model.num_encoder_layers * (attention + feed_forward) + width * tables
+    attention = 4 * width * model.num_heads * model.head_dim
+    feed_forward = (3 if model.gated else 2) * width * model.d_ff
+    positions = model.max_length + model.position_offset if model.positions == "learned" else 0
+    encoder = model.num_encoder_layers * (attention + feed_forward)
+    encoder += model.embedding_dim * (model.source_vocab_size + positions)
     if model.architecture == "classifier":
         return encoder + width * model.num_classes
-    separate = 0 if model.tie_embeddings else 2 * model.target_vocab_size
-    positions = model.max_length if model.positions == "learned" else 0
-    return encoder + model.num_decoder_layers * (2 * attention + feed_forward) + width * (separate + positions)
+    decoder = model.num_decoder_layers * (2 * attention + feed_forward) + model.embedding_dim * positions
+    # Of the target's table and the projection, those that are not the source's table nor each other.
+    separate = {"all": 0, "inputs": 1, "target": 1, "none": 2}[model.tie_embeddings]
+    return encoder + decoder + width * separate * model.target_vocab_size
 
 
 def require_memory(model: ModelConfig, rows: int = 1, copies: int = 1, shares: int = 1) -> None:
@@ -39,7 +42,8 @@ def require_memory(model: ModelConfig, rows: int = 1, copies: int = 1, shares: i
     item = 8 if model.param_dtype == "float64" else 4
     weights = count_matrix_parameters(model) * item * copies / shares
     # The table of positions is computed in float64, with its angles; the first activations have the width of the model.
-    positions = {"sinusoidal": model.d_model, "rope": model.head_dim}.get(model.positions, 0) * model.max_length * 2 * 8
+    widths = {"sinusoidal": model.d_model, "sinusoidal_halves": model.d_model, "rope": model.head_dim}
+    positions = widths.get(model.positions, 0) * model.max_length * 2 * 8
     batch = rows * _SHORTEST_ROW * (model.d_model * 4 / shares + 4)
     needed, there_is = weights + positions + batch, device_memory()
     if needed > there_is:

@@ -35,7 +35,7 @@ class Rule:
     transposed: bool = False
 
 
-_LINEAR = r"(?:query|key|value|output|up_proj|down_proj|head|projection)"
+_LINEAR = r"(?:query|key|value|output|up_proj|gate_proj|down_proj|hidden|head|projection)"
 # Every key of either side matches exactly one rule.
 RULES = (
     Rule(rf"(?:.+\.)?{_LINEAR}", "kernel", "weight", transposed=True),
@@ -43,7 +43,10 @@ RULES = (
     Rule(r".+\.norm", "scale", "weight"),
     Rule(r".+\.norm", "bias", "bias"),
     Rule(r"(?:source|target)_table", "embedding", "weight"),
+    Rule(r"(?:source|target)_embedding\.types", "embedding", "weight"),
     Rule(r"(?:source|target)_embedding\.positions", "table", "table"),
+    Rule(r"(?:encoder|decoder)\.relative_bias", "embedding", "weight"),
+    Rule("", "logits_bias", "logits_bias"),
 )
 
 
@@ -55,12 +58,16 @@ def _match(key: str, side: str) -> tuple[str, Rule]:
     return module, fitting[0]
 
 
+def _join(module: str, name: str) -> str:
+    return f"{module}.{name}" if module else name
+
+
 def to_torch(weights: Mapping[str, np.ndarray]) -> Weights:
     """NNX names and layouts -> PyTorch's."""
     converted = {}
     for key, array in weights.items():
         module, rule = _match(key, "flax")
-        converted[f"{module}.{rule.torch_name}"] = np.ascontiguousarray(array.T) if rule.transposed else array
+        converted[_join(module, rule.torch_name)] = np.ascontiguousarray(array.T) if rule.transposed else array
     return converted
 
 
@@ -95,7 +102,7 @@ def from_torch(weights: Mapping[str, np.ndarray]) -> Weights:
     converted = {}
     for key, array in weights.items():
         module, rule = _match(key, "torch")
-        converted[f"{module}.{rule.flax_name}"] = np.ascontiguousarray(array.T) if rule.transposed else array
+        converted[_join(module, rule.flax_name)] = np.ascontiguousarray(array.T) if rule.transposed else array
     return converted
 
 

@@ -32,15 +32,20 @@ def attention_weights(
     query: Float[Array, "batch queries heads head_dim"],
     key: Float[Array, "batch keys heads head_dim"],
     mask: AttentionMask,
+    scale: float | None = None,
 ) -> Float[Array, "batch heads queries keys"]:
-    """``softmax(q k^T / sqrt(head_dim))`` over the keys that the mask allows, in at least float32.
+    """``softmax(scale q k^T + bias)`` over the keys that the mask allows, in at least float32.
 
-    A query that may attend to no key has zero weights, and finite gradients.
+    A query that may attend to no key has zero weights, and finite gradients. The scale is ``1 / sqrt(head_dim)`` if not
+    given; the bias is that of the mask.
     """
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     query, key = jnp.swapaxes(query, 1, 2), jnp.swapaxes(key, 1, 2)  # (batch, heads, length, head_dim)
     # Both contracted over their last axis: a key with its axes swapped would be copied on CPU.
-    scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=dtype) * query.shape[-1] ** -0.5
+    scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=dtype)
+    scores = scores * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if mask.bias is not None:
+        scores = scores + mask.bias.astype(dtype)
     allowed = mask.materialize(scores.shape[-2], scores.shape[-1])
     if allowed is None:
         return jax.nn.softmax(scores, axis=-1)
@@ -53,10 +58,11 @@ def plain_attention(
     key: Float[Array, "batch keys heads head_dim"],
     value: Float[Array, "batch keys heads head_dim"],
     mask: AttentionMask,
+    scale: float | None = None,
     on_weights: Callable[[Array], Array] = lambda weights: weights,
 ) -> Float[Array, "batch queries heads head_dim"]:
     """Attention with its weights written out; ``on_weights`` may drop some of them."""
-    weights = on_weights(attention_weights(query, key, mask)).astype(value.dtype)
+    weights = on_weights(attention_weights(query, key, mask, scale)).astype(value.dtype)
     return jnp.swapaxes(jnp.matmul(weights, jnp.swapaxes(value, 1, 2)), 1, 2)
 
 
@@ -68,22 +74,24 @@ class MultiHeadAttention(nnx.Module):
     stores each transposed.
 
     Args:
-        config: gives d_model, num_heads, attention_dropout and the attention backend.
+        config: gives d_model, num_heads, head_width, scale_attention, attention_dropout and the attention backend.
         is_self_attention: queries and keys come from one sequence, so that rope applies.
     """
 
     def __init__(self, config: ModelConfig, *, is_self_attention: bool, rngs: nnx.Rngs) -> None:
         self.config = config
         self.uses_rope = is_self_attention and config.positions == "rope"
+        self.scale = config.head_dim**-0.5 if config.scale_attention else 1.0
+        width = config.num_heads * config.head_dim
         # torch.nn.MultiheadAttention starts all its biases at zero.
         packed = {"axes": ("embed", "heads"), "packed": True, "zero_bias": True}
-        self.query = Linear(config.d_model, config.d_model, config, rngs=rngs, **packed)
-        self.key = Linear(config.d_model, config.d_model, config, rngs=rngs, **packed)
-        self.value = Linear(config.d_model, config.d_model, config, rngs=rngs, **packed)
-        self.output = Linear(config.d_model, config.d_model, config, axes=("heads", "embed"), zero_bias=True, rngs=rngs)
+        self.query = Linear(config.d_model, width, config, rngs=rngs, **packed)
+        self.key = Linear(config.d_model, width, config, rngs=rngs, **packed)
+        self.value = Linear(config.d_model, width, config, rngs=rngs, **packed)
+        self.output = Linear(width, config.d_model, config, axes=("heads", "embed"), zero_bias=True, rngs=rngs)
         self.dropout = Dropout(config.attention_dropout)
 
-    def _split_heads(self, x: Float[Array, "batch length d_model"]) -> Float[Array, "batch length heads head_dim"]:
+    def _split_heads(self, x: Float[Array, "batch length width"]) -> Float[Array, "batch length heads head_dim"]:
         return x.reshape(*x.shape[:2], self.config.num_heads, self.config.head_dim)
 
     def _apply_rope(self, x: Array, offset: int | Int[Array, ""]) -> Array:
@@ -137,16 +145,17 @@ class MultiHeadAttention(nnx.Module):
         drops_weights = rngs is not None and self.config.attention_dropout > 0
         match choose_backend(self.config.attention_backend, query, key, mask, drops_weights):
             case "cudnn":
-                heads = cudnn_attention(query, key, value, mask)
+                heads = cudnn_attention(query, key, value, mask, self.scale)
             case "flash":
-                heads = flash_attention(query, key, value, mask)
+                heads = flash_attention(query, key, value, mask, self.scale)
             case _:
                 heads = plain_attention(
                     query,
                     key,
                     value,
                     mask,
+                    self.scale,
                     lambda weights: self.dropout(record(self, "weights", weights), rngs),
                 )
         heads = record(self, "heads", heads)
-        return self.output(heads.reshape(*x.shape[:2], self.config.d_model))
+        return self.output(heads.reshape(*x.shape[:2], -1))

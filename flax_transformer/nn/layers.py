@@ -1,6 +1,7 @@
 """Encoder and decoder layers and stacks (Vaswani et al., 2017, section 3.1), post-LN or pre-LN."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import jax
 from flax import nnx
@@ -12,8 +13,9 @@ from flax_transformer.intermediates import record
 from flax_transformer.nn.attention import KeyValue, MultiHeadAttention
 from flax_transformer.nn.dropout import Dropout
 from flax_transformer.nn.kernels.scan import apply_layers, create_layers
-from flax_transformer.nn.linear import Linear, layer_norm
+from flax_transformer.nn.linear import Linear, norm_layer
 from flax_transformer.nn.masks import AttentionMask
+from flax_transformer.nn.positions import RelativeBias
 
 Sequences = Float[Array, "batch length d_model"]
 
@@ -22,21 +24,27 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
     "silu": jax.nn.silu,
+    "tanh": jax.numpy.tanh,
 }
 
 
 class FeedForward(nnx.Module):
     """``W_2 dropout(activation(W_1 x))``, at each position alike (section 3.3).
 
+    Gated, ``W_2 dropout(activation(V x) * W_1 x)`` (Shazeer, 2020).
+
     Args:
-        config: gives d_model, d_ff, activation and dropout.
+        config: gives d_model, d_ff, activation, gated and the rate of dropout.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.activation = config.activation
+        self.gated = config.gated
         self.up_proj = Linear(config.d_model, config.d_ff, config, axes=("embed", "hidden"), rngs=rngs)
+        if config.gated:
+            self.gate_proj = Linear(config.d_model, config.d_ff, config, axes=("embed", "hidden"), rngs=rngs)
         self.down_proj = Linear(config.d_ff, config.d_model, config, axes=("hidden", "embed"), rngs=rngs)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout if config.feed_forward_dropout is None else config.feed_forward_dropout)
 
     @jax.named_scope("feed_forward")
     def __call__(self, x: Sequences, rngs: nnx.Rngs | None = None) -> Sequences:
@@ -52,7 +60,9 @@ class FeedForward(nnx.Module):
             >>> FeedForward(ModelConfig(d_model=8, d_ff=16), rngs=nnx.Rngs(0))(jax.numpy.ones((2, 5, 8))).shape
             (2, 5, 8)
         """
-        hidden = record(self, "hidden", ACTIVATIONS[self.activation](self.up_proj(x)))
+        activation = ACTIVATIONS[self.activation]
+        hidden = activation(self.gate_proj(x)) * self.up_proj(x) if self.gated else activation(self.up_proj(x))
+        hidden = record(self, "hidden", hidden)
         return self.down_proj(self.dropout(hidden, rngs))
 
 
@@ -69,7 +79,7 @@ class Residual(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.norm_first = config.norm_first
-        self.norm = layer_norm(config, rngs=rngs)
+        self.norm = norm_layer(config, rngs=rngs)
         self.dropout = Dropout(config.dropout)
 
     def prepare(self, x: Sequences) -> Sequences:
@@ -184,6 +194,11 @@ def write_cache(cache: KeyValue, new: KeyValue, offset: int | Int[Array, ""]) ->
     return jax.tree.map(lambda old, entry: jax.lax.dynamic_update_slice_in_dim(old, entry, offset, axis=2), cache, new)
 
 
+def _with_bias(mask: AttentionMask, bias: RelativeBias | None, queries: int, keys: int) -> AttentionMask:
+    """The mask of a stack's self-attention with the bias that all its layers share, where the stack has one."""
+    return mask if bias is None else replace(mask, bias=bias(queries, keys, mask.query_offset))
+
+
 class Encoder(nnx.Module):
     """A stack of encoder layers, and a last norm if the config asks for one.
 
@@ -194,7 +209,8 @@ class Encoder(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
         self.layers = create_layers(EncoderLayer, config, config.num_encoder_layers, rngs)
-        self.norm = layer_norm(config, rngs=rngs) if config.final_norm else None
+        self.norm = norm_layer(config, rngs=rngs) if config.final_norm else None
+        self.relative_bias = RelativeBias(config, two_sided=True, rngs=rngs) if config.relative_buckets else None
 
     @jax.named_scope("encoder")
     def __call__(self, x: Sequences, mask: AttentionMask, rngs: nnx.Rngs | None = None) -> Sequences:
@@ -212,6 +228,7 @@ class Encoder(nnx.Module):
             >>> encoder(jax.numpy.ones((2, 5, 8)), AttentionMask()).shape
             (2, 5, 8)
         """
+        mask = _with_bias(mask, self.relative_bias, x.shape[1], x.shape[1])
 
         def apply(layer: EncoderLayer, x: Sequences, rngs: nnx.Rngs | None) -> Sequences:
             return layer(x, mask, rngs)
@@ -230,7 +247,8 @@ class Decoder(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
         self.layers = create_layers(DecoderLayer, config, config.num_decoder_layers, rngs)
-        self.norm = layer_norm(config, rngs=rngs) if config.final_norm else None
+        self.norm = norm_layer(config, rngs=rngs) if config.final_norm else None
+        self.relative_bias = RelativeBias(config, two_sided=False, rngs=rngs) if config.relative_buckets else None
 
     @jax.named_scope("decoder")
     def __call__(
@@ -259,6 +277,7 @@ class Decoder(nnx.Module):
             >>> decoder(x, x, AttentionMask(causal=True), AttentionMask()).shape
             (2, 5, 8)
         """
+        mask = _with_bias(mask, self.relative_bias, x.shape[1], x.shape[1])
 
         def apply(layer: DecoderLayer, x: Sequences, rngs: nnx.Rngs | None) -> Sequences:
             return layer(x, layer.cross_attention.project(memory), mask, memory_mask, rngs)[0]
@@ -291,10 +310,12 @@ class Decoder(nnx.Module):
         Returns:
             The output, (batch, length, d_model), and each layer's cache with the tokens of ``x`` written in.
         """
+        keys = cache[0].key.shape[2] if cache else x.shape[1]
+        mask = _with_bias(mask, self.relative_bias, x.shape[1], keys)
         caches = []
         for layer, layer_memory, layer_cache in zip(
             self.layers, memory, cache or [None] * len(self.layers), strict=True
         ):
-            x, keys = layer(x, layer_memory, mask, memory_mask, None, layer_cache)
-            caches.append(keys)
+            x, layer_cache = layer(x, layer_memory, mask, memory_mask, None, layer_cache)
+            caches.append(layer_cache)
         return (x if self.norm is None else self.norm(x)), caches

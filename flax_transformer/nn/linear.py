@@ -82,29 +82,34 @@ def _symmetric_uniform(bound: float) -> nnx.Initializer:
     return lambda key, shape, dtype=jnp.float32, out_sharding=None: draw(key, shape, dtype) - bound
 
 
-def layer_norm(config: ModelConfig, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Layer normalization (Ba et al., 2016) over the last axis, of width d_model.
+def norm_layer(config: ModelConfig, width: int | None = None, *, rngs: nnx.Rngs) -> nnx.LayerNorm | nnx.RMSNorm:
+    """Layer normalization (Ba et al., 2016), or RMSNorm (Zhang and Sennrich, 2019), over the last axis.
 
     It has torch's epsilon and the two-pass variance, which cannot cancel.
+
+    Args:
+        config: gives norm, norm_eps, bias and param_dtype.
+        width: of the last axis; d_model if not given.
     """
-    return nnx.LayerNorm(
-        config.d_model,
-        epsilon=config.norm_eps,
-        use_bias=config.bias,
-        use_fast_variance=False,
-        param_dtype=jnp.dtype(config.param_dtype),
-        scale_metadata={"axes": ("embed",)},
-        bias_metadata={"axes": ("embed",)},
-        rngs=rngs,
-    )
+    shared = {
+        "epsilon": config.norm_eps,
+        "use_fast_variance": False,
+        "param_dtype": jnp.dtype(config.param_dtype),
+        "scale_metadata": {"axes": ("embed",)},
+        "rngs": rngs,
+    }
+    width = width or config.d_model
+    if config.norm == "rms":
+        return nnx.RMSNorm(width, **shared)
+    return nnx.LayerNorm(width, use_bias=config.bias, bias_metadata={"axes": ("embed",)}, **shared)
 
 
-def token_table(vocab_size: int, config: ModelConfig, *, rngs: nnx.Rngs) -> nnx.Embed:
-    """A row of width d_model for each token: N(0, 1) as torch.nn.Embedding draws it, or N(0, 1/d_model)."""
+def token_table(rows: int, config: ModelConfig, *, rngs: nnx.Rngs) -> nnx.Embed:
+    """A row for each token or other id: N(0, 1) as torch.nn.Embedding draws it, or N(0, 1/d_model)."""
     scale = 1.0 if config.initialization == "torch" else config.d_model**-0.5
     return nnx.Embed(
-        vocab_size,
-        config.d_model,
+        rows,
+        config.embedding_dim,
         embedding_init=nnx.initializers.normal(scale),
         embedding_metadata={"axes": ("vocab", "embed")},
         param_dtype=jnp.dtype(config.param_dtype),

@@ -1,4 +1,4 @@
-"""Attention masks. Boolean, True = may be attended to, is a real token; nowhere an additive mask.
+"""Attention masks. Boolean, True = may be attended to, is a real token; no mask is ever added to scores.
 
 A mask travels as structure (how many keys of each row are real, causal or not, where the first query stands), because
 flash kernels take structure and because a wrong broadcast cannot happen to it. It is written out only where plain
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 def padding_mask(lengths: Int[Array, " batch"], max_length: int) -> Bool[Array, "batch {max_length}"]:
@@ -36,6 +36,7 @@ class AttentionMask:
         causal: no query attends to a key behind it.
         query_offset: position of the first query among the keys, for cached decoding.
         dense: any further mask, True = may attend, broadcastable to (batch, heads, queries, keys).
+        bias: added to the scores of attention, broadcastable to (batch, heads, queries, keys).
     """
 
     key_lengths: Int[Array, " batch"] | None = None
@@ -43,6 +44,7 @@ class AttentionMask:
     causal: bool = field(default=False, metadata={"static": True})
     query_offset: int | Int[Array, ""] = 0
     dense: Bool[Array, "..."] | None = None
+    bias: Float[Array, "..."] | None = None
 
     def materialize(self, query_length: int, key_length: int) -> Bool[Array, "#batch #heads #queries #keys"] | None:
         """The whole mask, broadcastable to (batch, heads, queries, keys); None where nothing is masked."""

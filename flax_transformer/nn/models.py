@@ -14,8 +14,8 @@ from flax_transformer.nn.arguments import check_ids, check_lengths
 from flax_transformer.nn.attention import KeyValue
 from flax_transformer.nn.dropout import Dropout
 from flax_transformer.nn.kernels.rngs import Rngs
-from flax_transformer.nn.layers import Decoder, Encoder
-from flax_transformer.nn.linear import Linear, token_table
+from flax_transformer.nn.layers import ACTIVATIONS, Decoder, Encoder
+from flax_transformer.nn.linear import Linear, norm_layer, token_table
 from flax_transformer.nn.masks import AttentionMask, padding_mask
 from flax_transformer.nn.positions import PositionalEncoding
 
@@ -45,14 +45,25 @@ def pool(x: Float[Array, "batch length d_model"], lengths: Lengths, pooling: Poo
 class Embedding(nnx.Module):
     """``dropout(scale * table[id] + position)`` (section 3.4); the table comes from outside, to be shared.
 
+    As the config asks for it, token types are added too (Devlin et al., 2019, section 3), the sum is normalized, and
+    the result is projected to d_model (Lan et al., 2020, section 3.1).
+
     Args:
-        config: gives d_model, scale_embeddings, positions and dropout.
+        config: gives d_model, embedding_width, scale_embeddings, positions, token_types, embedding_norm and dropout.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.scale = config.d_model**0.5 if config.scale_embeddings else 1.0
+        self.eos_id = config.eos_id
+        self.types = token_table(config.token_types, config, rngs=rngs) if config.token_types else None
         self.positions = PositionalEncoding(config, rngs=rngs)
+        self.norm = norm_layer(config, config.embedding_dim, rngs=rngs) if config.embedding_norm else None
         self.dropout = Dropout(config.dropout)
+        self.projection = (
+            Linear(config.embedding_dim, config.d_model, config, axes=(None, "embed"), rngs=rngs)
+            if config.embedding_width
+            else None
+        )
 
     @jax.named_scope("embedding")
     def __call__(
@@ -83,12 +94,25 @@ class Embedding(nnx.Module):
         """
         # Gathered along d_model before the lookup: XLA would look up first, and then move what it found.
         rows = jnp.take(constrain(table.embedding[...], "vocab", None), ids, axis=0)
-        x = self.positions(constrain(rows, "batch", None, None) * self.scale, offset)
-        return self.dropout(record(self, "output", x), rngs)
+        x = constrain(rows, "batch", None, None) * self.scale
+        if self.types is not None:
+            x = x + jnp.take(
+                self.types.embedding[...], token_types(ids, self.eos_id, self.types.num_embeddings), axis=0
+            )
+        x = self.positions(x, offset)
+        x = x if self.norm is None else self.norm(x)
+        x = self.dropout(record(self, "output", x), rngs)
+        return x if self.projection is None else self.projection(x)
+
+
+def token_types(ids: Int[Array, "batch length"], separator: int, count: int) -> Int[Array, "batch length"]:
+    """The part of its row that each token belongs to, below ``count``. The first is 0; a separator ends each."""
+    is_separator = (ids == separator).astype(jnp.int32)
+    return jnp.minimum(jnp.cumsum(is_separator, axis=1) - is_separator, count - 1)
 
 
 class Classifier(nnx.Module):
-    """Text -> class: embedding, encoder, pooling over the real tokens, linear head.
+    """Text -> class: embedding, encoder, pooling over the real tokens, a head of one or two layers.
 
     Args:
         config: with ``architecture="classifier"``.
@@ -99,8 +123,17 @@ class Classifier(nnx.Module):
         self.source_table = token_table(config.source_vocab_size, config, rngs=rngs)
         self.source_embedding = Embedding(config, rngs=rngs)
         self.encoder = Encoder(config, rngs=rngs)
-        self.dropout = Dropout(config.dropout)
-        self.head = Linear(config.d_model, config.num_classes, config, axes=("embed", None), rngs=rngs)
+        self.dropout = Dropout(config.dropout if config.head_dropout is None else config.head_dropout)
+        self.hidden = (
+            Linear(config.d_model, config.d_model, config, axes=("embed", None), rngs=rngs)
+            if config.head_hidden != "none"
+            else None
+        )
+        self.head = (
+            Linear(config.d_model, config.num_classes, config, axes=("embed", None), rngs=rngs)
+            if config.num_classes
+            else None
+        )
 
     def __call__(
         self, source: Int[Array, "batch source"], source_lengths: Lengths = None, *, rngs: nnx.Rngs | None = None
@@ -112,7 +145,7 @@ class Classifier(nnx.Module):
             rngs: with a ``dropout`` stream, which switches dropout on.
 
         Returns:
-            Logits of each class, (batch, classes).
+            Logits of each class, (batch, classes); without a head (``num_classes=0``) the pooled row, (batch, d_model).
 
         Raises:
             UserError: ids or lengths have the wrong shape or dtype or, outside of ``jax.jit``, are out of range.
@@ -128,7 +161,9 @@ class Classifier(nnx.Module):
         x = self.source_embedding(self.source_table, source, rngs)
         x = record(self, "memory", self.encoder(x, AttentionMask(source_lengths), rngs))
         pooled = record(self, "pooled", pool(x, source_lengths, self.config.pooling))
-        return record(self, "logits", self.head(self.dropout(pooled, rngs)))
+        if self.hidden is not None:
+            pooled = ACTIVATIONS[self.config.head_hidden](self.hidden(pooled))
+        return pooled if self.head is None else record(self, "logits", self.head(self.dropout(pooled, rngs)))
 
 
 class Seq2Seq(nnx.Module):
@@ -145,10 +180,15 @@ class Seq2Seq(nnx.Module):
         self.target_embedding = Embedding(config, rngs=rngs)
         self.encoder = Encoder(config, rngs=rngs)
         self.decoder = Decoder(config, rngs=rngs)
-        if not config.tie_embeddings:
+        if config.tie_embeddings in ("target", "none"):
             self.target_table = token_table(config.target_vocab_size, config, rngs=rngs)
+        if config.tie_embeddings in ("inputs", "none"):
             self.projection = Linear(
                 config.d_model, config.target_vocab_size, config, axes=("embed", "vocab"), rngs=rngs
+            )
+        if config.logits_bias:
+            self.logits_bias = nnx.Param(
+                jnp.zeros(config.target_vocab_size, jnp.dtype(config.param_dtype)), axes=("vocab",)
             )
 
     def __call__(
@@ -232,12 +272,19 @@ class Seq2Seq(nnx.Module):
 
     @property
     def _target_table(self) -> nnx.Embed:
-        return self.source_table if self.config.tie_embeddings else self.target_table
+        return self.source_table if self.config.tie_embeddings in ("all", "inputs") else self.target_table
 
     def _logits(self, x: Float[Array, "batch target d_model"]) -> Float[Array, "batch target vocab"]:
-        if self.config.tie_embeddings:
-            return record(self, "logits", tied_projection(x, self.source_table, self.config))
-        return record(self, "logits", self.projection(x))
+        if self.config.scale_logits:
+            x = x * self.config.d_model**-0.5
+        if self.config.tie_embeddings in ("all", "target"):
+            logits = tied_projection(x, self._target_table, self.config)
+        else:
+            logits = self.projection(x)
+        if self.config.logits_bias:
+            # A constant: without a gradient no optimizer moves it.
+            logits = logits + jax.lax.stop_gradient(self.logits_bias[...]).astype(logits.dtype)
+        return record(self, "logits", logits)
 
 
 @jax.named_scope("tied_projection")

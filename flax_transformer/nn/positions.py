@@ -1,4 +1,4 @@
-"""Where a token stands: sinusoids, a learned table, or rotations of queries and keys."""
+"""Where a token stands: sinusoids, a learned table, rotations of queries and keys, or a bias on their scores."""
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,12 @@ def sinusoidal_table(length: int, d_model: int) -> Float[np.ndarray, "{length} {
     return np.where(columns % 2 == 0, np.sin(angles), np.cos(angles))
 
 
+def in_halves(table: Float[np.ndarray, "length width"]) -> Float[np.ndarray, "length width"]:
+    """The columns of a sinusoidal table with all sines before all cosines, as Marian and Pegasus have them."""
+    columns = np.arange(table.shape[1])
+    return table[:, np.argsort(columns % 2, kind="stable")]
+
+
 def rotary_table(length: int, head_dim: int) -> Float[np.ndarray, "2 {length} {head_dim}//2"]:
     """Cosines and sines of ``p * 10000^(-2i/head_dim)`` in float64 (Su et al., 2021, section 3.2.2)."""
     frequencies = 10000.0 ** (-np.arange(0, head_dim, 2) / head_dim)
@@ -62,14 +68,14 @@ class PositionalEncoding(nnx.Module):
     which cannot be overlooked, where plain indexing would repeat the last row.
 
     Args:
-        config: gives positions, d_model and max_length.
+        config: gives positions, position_offset, the width of embeddings and max_length.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
         if config.positions == "learned":
             initial = nnx.initializers.normal(config.d_model**-0.5 if config.initialization == "paper" else 1.0)
-            shape = (config.max_length, config.d_model)
+            shape = (config.position_offset + config.max_length, config.embedding_dim)
             self.table = nnx.Param(initial(rngs.params(), shape, jnp.dtype(config.param_dtype)), axes=(None, "embed"))
 
     @jax.named_scope("positions")
@@ -93,12 +99,74 @@ class PositionalEncoding(nnx.Module):
         """
         known_offset = offset if isinstance(offset, int) else 0
         check_length(known_offset + x.shape[1], self.config.max_length)
-        positions = offset + jnp.arange(x.shape[1])
+        positions = self.config.position_offset + offset + jnp.arange(x.shape[1])
         match self.config.positions:
             case "sinusoidal":
-                table = jnp.asarray(sinusoidal_table(self.config.max_length, self.config.d_model), x.dtype)
+                table = jnp.asarray(sinusoidal_table(self.config.max_length, x.shape[-1]), x.dtype)
+            case "sinusoidal_halves":
+                table = jnp.asarray(in_halves(sinusoidal_table(self.config.max_length, x.shape[-1])), x.dtype)
             case "learned":
                 table = self.table[...].astype(x.dtype)
             case "rope" | "none":
                 return x
         return x + jnp.take(table, positions, axis=0)[None]
+
+
+def relative_buckets(buckets: int, max_distance: int, two_sided: bool) -> Int[np.ndarray, "2*{max_distance}+1"]:
+    """The bucket of each distance from a query to a key, from ``-max_distance`` to ``max_distance``.
+
+    Half of the buckets are for one distance each, the others for ranges that grow exponentially (Raffel et al., 2020,
+    section 2.1; the formula is that of T5's code). Two-sided, keys behind the query have buckets of their own;
+    otherwise they share the first one.
+    """
+    distance = np.arange(-max_distance, max_distance + 1)
+    count = buckets // 2 if two_sided else buckets
+    size = np.abs(distance) if two_sided else np.maximum(-distance, 0)
+    single = count // 2
+    range_of = np.log(np.maximum(size, 1) / single) / np.log(max_distance / single) * (count - single)
+    bucket = np.where(size < single, size, np.minimum(single + range_of.astype(int), count - 1))
+    return np.where((distance > 0) & two_sided, count + bucket, bucket)
+
+
+class RelativeBias(nnx.Embed):
+    """A number for each bucket of distances and each head, added to the scores of self-attention (T5).
+
+    Args:
+        config: gives relative_buckets, relative_max_distance and num_heads.
+        two_sided: tell keys before the query from those behind it, as an encoder does.
+    """
+
+    def __init__(self, config: ModelConfig, *, two_sided: bool, rngs: nnx.Rngs) -> None:
+        super().__init__(
+            config.relative_buckets,
+            config.num_heads,
+            embedding_init=nnx.initializers.normal(config.d_model**-0.5),
+            embedding_metadata={"axes": (None, "heads")},
+            param_dtype=jnp.dtype(config.param_dtype),
+            rngs=rngs,
+        )
+        self.max_distance = config.relative_max_distance
+        self.two_sided = two_sided
+
+    @jax.named_scope("relative_bias")
+    def __call__(
+        self, queries: int, keys: int, offset: int | Int[Array, ""] = 0
+    ) -> Float[Array, "1 heads {queries} {keys}"]:
+        """
+        Args:
+            queries: number of queries.
+            keys: number of keys, which start at position 0.
+            offset: position of the first query.
+
+        Returns:
+            The bias of each head, query and key, (1, heads, queries, keys).
+
+        Example:
+            >>> config = ModelConfig(num_heads=4, relative_buckets=32)
+            >>> RelativeBias(config, two_sided=True, rngs=nnx.Rngs(0))(5, 7).shape
+            (1, 4, 5, 7)
+        """
+        distance = jnp.arange(keys)[None] - (offset + jnp.arange(queries))[:, None]
+        buckets = jnp.asarray(relative_buckets(self.num_embeddings, self.max_distance, self.two_sided))
+        places = jnp.clip(distance, -self.max_distance, self.max_distance) + self.max_distance
+        return jnp.transpose(jnp.take(self.embedding[...], buckets[places], axis=0), (2, 0, 1))[None]

@@ -137,7 +137,7 @@ def keep_masks(config: TrainConfig, batch: Batch, step: int) -> list[Arrays]:
 
 def norm(config: ModelConfig, x: Float[np.ndarray, "rows d_model"]) -> Float[np.ndarray, "rows d_model"]:
     """A fresh norm layer."""
-    return np.asarray(jax.jit(lambda x: linear.layer_norm(config, rngs=nnx.Rngs(0))(x))(x))
+    return np.asarray(jax.jit(lambda x: linear.norm_layer(config, rngs=nnx.Rngs(0))(x))(x))
 
 
 def clip(gradients: Arrays, max_norm: float) -> dict[str, np.ndarray]:

@@ -27,6 +27,7 @@ ACTIVATIONS = {
     "gelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
     "gelu_tanh": _gelu_tanh,
     "silu": lambda x: x / (1 + np.exp(-x)),
+    "tanh": np.tanh,
 }
 
 
@@ -46,20 +47,26 @@ class Float64Oracle:
 
     def _judge(self, batch: Batch) -> None:
         source = self._offer("source_embedding.output", self._embed("source", "source_table", batch.source))
+        source = self._project_embedding("source", source)
         encoded = self._stack("encoder", source, None, batch.source_lengths, batch.source_lengths)
         memory = self._offer("memory", self._last_norm("encoder", encoded))
         if not isinstance(batch, Seq2SeqBatch):
             pooled = self._offer("pooled", self._pool(memory, batch.source_lengths))
+            if self.config.head_hidden != "none":
+                pooled = ACTIVATIONS[self.config.head_hidden](self._linear("hidden", pooled))
             self._offer("logits", self._linear("head", pooled))
             return
-        table = "source_table" if self.config.tie_embeddings else "target_table"
+        table = "source_table" if self.config.tie_embeddings in ("all", "inputs") else "target_table"
         target = self._offer("target_embedding.output", self._embed("target", table, batch.target[:, :-1]))
+        target = self._project_embedding("target", target)
         lengths = np.maximum(batch.target_lengths - 1, 0)
         decoded = self._last_norm("decoder", self._stack("decoder", target, memory, lengths, batch.source_lengths))
-        if self.config.tie_embeddings:
-            self._offer("logits", decoded @ self.weights["source_table.weight"].T)
+        decoded = decoded / math.sqrt(self.config.d_model) if self.config.scale_logits else decoded
+        if self.config.tie_embeddings in ("all", "target"):
+            logits = decoded @ self.weights[f"{table}.weight"].T
         else:
-            self._offer("logits", self._linear("projection", decoded))
+            logits = self._linear("projection", decoded)
+        self._offer("logits", logits + self.weights.get("logits_bias", 0.0))
 
     def _offer(self, name: str, value: Real) -> Real:
         """Note the oracle's value, and go on with the one that was given."""
@@ -70,7 +77,7 @@ class Float64Oracle:
         return x @ self.weights[f"{path}.weight"].T + self.weights.get(f"{path}.bias", 0.0)
 
     def _norm(self, path: str, x: Real) -> Real:
-        centred = x - x.mean(axis=-1, keepdims=True)
+        centred = x if self.config.norm == "rms" else x - x.mean(axis=-1, keepdims=True)
         scaled = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + self.config.norm_eps)
         return scaled * self.weights[f"{path}.weight"] + self.weights.get(f"{path}.bias", 0.0)
 
@@ -78,15 +85,50 @@ class Float64Oracle:
         return self._norm(f"{stack}.norm", x) if self.config.final_norm else x
 
     def _embed(self, side: str, table: str, ids: np.ndarray) -> Real:
-        width = self.config.d_model
-        x = self.weights[f"{table}.weight"][ids] * (math.sqrt(width) if self.config.scale_embeddings else 1.0)
+        x = self.weights[f"{table}.weight"][ids]
+        x = x * (math.sqrt(self.config.d_model) if self.config.scale_embeddings else 1.0)
+        if self.config.token_types:
+            x = x + self.weights[f"{side}_embedding.types.weight"][self._token_types(ids)]
+        x = x + self._positions(side, ids.shape[1], x.shape[-1])
+        return self._norm(f"{side}_embedding.norm", x) if self.config.embedding_norm else x
+
+    def _positions(self, side: str, length: int, width: int) -> Real | float:
         if self.config.positions == "learned":
-            return x + self.weights[f"{side}_embedding.positions.table"][: ids.shape[1]]
+            return self.weights[f"{side}_embedding.positions.table"][self.config.position_offset :][:length]
+        pairs = np.arange(width) // 2
+        angles = np.arange(length)[:, None] / 10000.0 ** (2 * pairs / width)
         if self.config.positions == "sinusoidal":
-            pairs = np.arange(width) // 2
-            angles = np.arange(ids.shape[1])[:, None] / 10000.0 ** (2 * pairs / width)
-            return x + np.where(np.arange(width) % 2 == 0, np.sin(angles), np.cos(angles))
-        return x
+            return np.where(np.arange(width) % 2 == 0, np.sin(angles), np.cos(angles))
+        if self.config.positions == "sinusoidal_halves":
+            return np.concatenate([np.sin(angles[:, 0::2]), np.cos(angles[:, 1::2])], axis=1)
+        return 0.0
+
+    def _token_types(self, ids: np.ndarray) -> np.ndarray:
+        last = self.config.token_types - 1
+        return np.array([[min(last, list(row[:i]).count(self.config.eos_id)) for i in range(len(row))] for row in ids])
+
+    def _project_embedding(self, side: str, x: Real) -> Real:
+        return self._linear(f"{side}_embedding.projection", x) if self.config.embedding_width else x
+
+    def _bias(self, path: str, length: int) -> Real | float:
+        """T5's relative bias of a layer's self-attention, (heads, queries, keys)."""
+        stack, is_own = path.split(".")[0], path.endswith("self_attention")
+        if not (self.config.relative_buckets and is_own):
+            return 0.0
+        table = self.weights[f"{stack}.relative_bias.weight"]
+        places = [[self._bucket(key - query, stack == "encoder") for key in range(length)] for query in range(length)]
+        return np.moveaxis(table[np.array(places)], -1, 0)
+
+    def _bucket(self, distance: int, two_sided: bool) -> int:
+        """As T5's code has it, one distance at a time."""
+        count = self.config.relative_buckets // (2 if two_sided else 1)
+        first = count if two_sided and distance > 0 else 0
+        size = abs(distance) if two_sided else max(-distance, 0)
+        single = count // 2
+        if size < single:
+            return first + size
+        grown = math.log(size / single) / math.log(self.config.relative_max_distance / single)
+        return first + min(count - 1, single + int(grown * (count - single)))
 
     def _rotated(self, x: Float[np.ndarray, "batch length heads head_dim"]) -> Real:
         half = x.shape[-1] // 2
@@ -103,13 +145,15 @@ class Float64Oracle:
         key = self._heads(f"{path}.key", memory, rotate)
         value = self._heads(f"{path}.value", memory, rotate=False)
         query = self._heads(f"{path}.query", x, rotate)
-        scores = np.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(query.shape[-1])
+        scores = np.einsum("bqhd,bkhd->bhqk", query, key)
+        scores = scores / (math.sqrt(query.shape[-1]) if self.config.scale_attention else 1.0)
+        scores = scores + self._bias(path, key.shape[1])
         largest = scores.max(axis=-1, keepdims=True, where=allowed, initial=np.finfo(np.float64).min)
         powers = np.exp(np.where(allowed, scores - largest, -np.inf))
         total = powers.sum(axis=-1, keepdims=True)
         weights = self._offer(f"{path}.weights", powers / np.where(total == 0, 1, total))
         heads = self._offer(f"{path}.heads", np.einsum("bhqk,bkhd->bqhd", weights, value))
-        return self._linear(f"{path}.output", heads.reshape(x.shape))
+        return self._linear(f"{path}.output", heads.reshape(*x.shape[:2], -1))
 
     def _residual(self, path: str, x: Real, sublayer) -> Real:
         if self.config.norm_first:
@@ -135,7 +179,11 @@ class Float64Oracle:
         return self._residual(f"{layer}.feed_forward_residual", x, lambda x: self._feed_forward(layer, x))
 
     def _feed_forward(self, layer: str, x: Real) -> Real:
-        hidden = ACTIVATIONS[self.config.activation](self._linear(f"{layer}.feed_forward.up_proj", x))
+        activation, path = ACTIVATIONS[self.config.activation], f"{layer}.feed_forward"
+        if self.config.gated:
+            hidden = activation(self._linear(f"{path}.gate_proj", x)) * self._linear(f"{path}.up_proj", x)
+        else:
+            hidden = activation(self._linear(f"{path}.up_proj", x))
         return self._linear(f"{layer}.feed_forward.down_proj", self._offer(f"{layer}.feed_forward.hidden", hidden))
 
     def _pool(self, x: Real, lengths: np.ndarray) -> Real:

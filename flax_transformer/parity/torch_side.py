@@ -84,8 +84,13 @@ def run(
         loss=to_numpy(loss),
         count=int(count),
         intermediates={name: to_numpy(value) for name, value in recorder.values.items()},
-        gradients={name: to_numpy(p.grad) for name, p in model.named_parameters() if p.grad is not None},
+        gradients=_gradients(model) if gradients else {},
     )
+
+
+def _gradients(model: torch.nn.Module) -> dict[str, np.ndarray]:
+    """Of each parameter; of one that the loss does not depend on, zeros."""
+    return {name: to_numpy(torch.zeros_like(p) if p.grad is None else p.grad) for name, p in model.named_parameters()}
 
 
 def _tap_dtypes(model: Any, names: Mapping[int, str], batch: Batch) -> dict[str, torch.dtype]:
@@ -97,7 +102,7 @@ def _tap_dtypes(model: Any, names: Mapping[int, str], batch: Batch) -> dict[str,
 @torch.no_grad()
 def norm(config: ModelConfig, x: Float[np.ndarray, "rows d_model"]) -> Float[np.ndarray, "rows d_model"]:
     """A fresh norm layer."""
-    return to_numpy(linear.layer_norm(config)(_tensor(x)))
+    return to_numpy(linear.norm_layer(config)(_tensor(x)))
 
 
 def probabilities(logits: Float[np.ndarray, "*batch classes"]) -> Float[np.ndarray, "*batch classes"]:

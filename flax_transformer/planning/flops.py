@@ -24,7 +24,8 @@ def forward_flops(config: TrainConfig) -> int:
     source = sizes.max_source_length
     row = model.num_encoder_layers * (_attention(model, source, source) + _feed_forward(model, source))
     if model.architecture == "classifier":
-        return sizes.size * (row + 2 * model.d_model * model.num_classes)
+        hidden = model.d_model if model.head_hidden != "none" else 0
+        return sizes.size * (row + 2 * model.d_model * (hidden + model.num_classes))
     target = _target_length(config)
     attention = _attention(model, target, target) + _attention(model, target, source)
     row += model.num_decoder_layers * (attention + _feed_forward(model, target))
@@ -37,9 +38,10 @@ def train_flops(config: TrainConfig) -> int:
 
 
 def _attention(model: ModelConfig, queries: int, keys: int) -> int:
-    projections = 2 * model.d_model**2 * (2 * queries + 2 * keys)
-    return projections + 2 * (2 * queries * keys * model.d_model)
+    width = model.num_heads * model.head_dim
+    projections = 2 * model.d_model * width * (2 * queries + 2 * keys)
+    return projections + 2 * (2 * queries * keys * width)
 
 
 def _feed_forward(model: ModelConfig, tokens: int) -> int:
-    return 2 * (2 * tokens * model.d_model * model.d_ff)
+    return (3 if model.gated else 2) * (2 * tokens * model.d_model * model.d_ff)

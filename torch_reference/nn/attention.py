@@ -30,14 +30,18 @@ def attention_weights(
     query: Float[Tensor, "batch queries heads head_dim"],
     key: Float[Tensor, "batch keys heads head_dim"],
     mask: AttentionMask,
+    scale: float | None = None,
 ) -> Float[Tensor, "batch heads queries keys"]:
-    """``softmax(q k^T / sqrt(head_dim))`` over the keys that the mask allows, in at least float32.
+    """``softmax(scale q k^T + bias)`` over the keys that the mask allows, in at least float32.
 
-    A query that may attend to no key has zero weights, and finite gradients.
+    A query that may attend to no key has zero weights, and finite gradients. The scale is ``1 / sqrt(head_dim)`` if not
+    given; the bias is that of the mask.
     """
     dtype = torch.promote_types(query.dtype, torch.float32)
     query, key = query.transpose(1, 2).to(dtype), key.transpose(1, 2).to(dtype)  # (batch, heads, length, head_dim)
-    scores = torch.matmul(query, key.transpose(2, 3)) * query.shape[-1] ** -0.5
+    scores = torch.matmul(query, key.transpose(2, 3)) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if mask.bias is not None:
+        scores = scores + mask.bias.to(dtype)
     allowed = mask.materialize(scores.shape[-2], scores.shape[-1], scores.device)
     if allowed is None:
         return torch.softmax(scores, dim=-1)
@@ -50,10 +54,11 @@ def plain_attention(
     key: Float[Tensor, "batch keys heads head_dim"],
     value: Float[Tensor, "batch keys heads head_dim"],
     mask: AttentionMask,
+    scale: float | None = None,
     on_weights: Callable[[Tensor], Tensor] = lambda weights: weights,
 ) -> Float[Tensor, "batch queries heads head_dim"]:
     """Attention with its weights written out; ``on_weights`` may drop some of them."""
-    weights = on_weights(attention_weights(query, key, mask)).to(value.dtype)
+    weights = on_weights(attention_weights(query, key, mask, scale)).to(value.dtype)
     return torch.matmul(weights, value.transpose(1, 2)).transpose(1, 2)
 
 
@@ -64,7 +69,7 @@ class MultiHeadAttention(nn.Module):
     that is projected once are the same code. torch.nn.MultiheadAttention packs W_q, W_k and W_v into one matrix.
 
     Args:
-        config: gives d_model, num_heads, attention_dropout and the attention backend.
+        config: gives d_model, num_heads, head_width, scale_attention, attention_dropout and the attention backend.
         is_self_attention: queries and keys come from one sequence, so that rope applies.
     """
 
@@ -73,14 +78,16 @@ class MultiHeadAttention(nn.Module):
         self.config = config
         self.backend = choose_backend(config.attention_backend)
         self.uses_rope = is_self_attention and config.positions == "rope"
+        self.scale = config.head_dim**-0.5 if config.scale_attention else 1.0
+        width = config.num_heads * config.head_dim
         # torch.nn.MultiheadAttention starts all its biases at zero.
-        self.query = Linear(config.d_model, config.d_model, config, packed=True, zero_bias=True)
-        self.key = Linear(config.d_model, config.d_model, config, packed=True, zero_bias=True)
-        self.value = Linear(config.d_model, config.d_model, config, packed=True, zero_bias=True)
-        self.output = Linear(config.d_model, config.d_model, config, zero_bias=True)
+        self.query = Linear(config.d_model, width, config, packed=True, zero_bias=True)
+        self.key = Linear(config.d_model, width, config, packed=True, zero_bias=True)
+        self.value = Linear(config.d_model, width, config, packed=True, zero_bias=True)
+        self.output = Linear(width, config.d_model, config, zero_bias=True)
         self.dropout = Dropout(config.attention_dropout)
 
-    def _split_heads(self, x: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length heads head_dim"]:
+    def _split_heads(self, x: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length heads head_dim"]:
         return x.reshape(*x.shape[:2], self.config.num_heads, self.config.head_dim)
 
     def _apply_rope(self, x: Tensor, offset: int) -> Tensor:
@@ -122,10 +129,10 @@ class MultiHeadAttention(nn.Module):
         key, value = memory.key.transpose(1, 2), memory.value.transpose(1, 2)
         if self.backend == "auto":
             drop_rate = self.config.attention_dropout if self.training else 0.0
-            heads = fused_attention(query, key, value, mask, drop_rate)
+            heads = fused_attention(query, key, value, mask, self.scale, drop_rate)
         else:
             heads = plain_attention(
-                query, key, value, mask, lambda weights: self.dropout(record(self, "weights", weights))
+                query, key, value, mask, self.scale, lambda weights: self.dropout(record(self, "weights", weights))
             )
         heads = record(self, "heads", heads)
-        return self.output(heads.reshape(*x.shape[:2], self.config.d_model))
+        return self.output(heads.reshape(*x.shape[:2], -1))

@@ -1,5 +1,6 @@
 """PyTorch's own fused attention, and which kernel serves a config."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
@@ -14,16 +15,20 @@ def fused_attention(
     key: Float[Tensor, "batch keys heads head_dim"],
     value: Float[Tensor, "batch keys heads head_dim"],
     mask: AttentionMask,
+    scale: float | None = None,
     drop_rate: float = 0.0,
 ) -> Float[Tensor, "batch queries heads head_dim"]:
     """torch's own scaled_dot_product_attention, whichever kernel it picks: what one deploys."""
     # A mask written out would keep torch from its flash kernel.
-    only_causal = mask.causal and mask.key_lengths is None and mask.dense is None and mask.query_offset == 0
-    only_causal = only_causal and query.shape[1] == key.shape[1]
+    only_causal = mask.causal and mask.key_lengths is None and mask.dense is None and mask.bias is None
+    only_causal = only_causal and mask.query_offset == 0 and query.shape[1] == key.shape[1]
     allowed = None if only_causal else mask.materialize(query.shape[1], key.shape[1], query.device)
+    if mask.bias is not None:
+        bias = mask.bias.to(query.dtype)
+        allowed = bias if allowed is None else torch.where(allowed, bias, -torch.inf)
     by_head = (x.transpose(1, 2) for x in (query, key, value))
     return functional.scaled_dot_product_attention(
-        *by_head, attn_mask=allowed, dropout_p=drop_rate, is_causal=only_causal
+        *by_head, attn_mask=allowed, dropout_p=drop_rate, is_causal=only_causal, scale=scale
     ).transpose(1, 2)
 
 

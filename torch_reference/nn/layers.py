@@ -1,8 +1,10 @@
 """Encoder and decoder layers and stacks (Vaswani et al., 2017, section 3.1), post-LN or pre-LN."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,8 +13,9 @@ from flax_transformer.config import ModelConfig
 from flax_transformer.intermediates import record
 from torch_reference.nn.attention import KeyValue, MultiHeadAttention
 from torch_reference.nn.dropout import Dropout
-from torch_reference.nn.linear import Linear, layer_norm
+from torch_reference.nn.linear import Linear, norm_layer
 from torch_reference.nn.masks import AttentionMask
+from torch_reference.nn.positions import RelativeBias
 
 Sequences = Float[Tensor, "batch length d_model"]
 
@@ -21,22 +24,28 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": lambda x: functional.gelu(x, approximate="none"),
     "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
     "silu": functional.silu,
+    "tanh": torch.tanh,
 }
 
 
 class FeedForward(nn.Module):
     """``W_2 dropout(activation(W_1 x))``, at each position alike (section 3.3).
 
+    Gated, ``W_2 dropout(activation(V x) * W_1 x)`` (Shazeer, 2020).
+
     Args:
-        config: gives d_model, d_ff, activation and dropout.
+        config: gives d_model, d_ff, activation, gated and the rate of dropout.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.activation = config.activation
+        self.gated = config.gated
         self.up_proj = Linear(config.d_model, config.d_ff, config)
+        if config.gated:
+            self.gate_proj = Linear(config.d_model, config.d_ff, config)
         self.down_proj = Linear(config.d_ff, config.d_model, config)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout if config.feed_forward_dropout is None else config.feed_forward_dropout)
 
     def forward(self, x: Sequences) -> Sequences:
         """
@@ -47,11 +56,12 @@ class FeedForward(nn.Module):
             (batch, length, d_model).
 
         Example:
-            >>> import torch
             >>> FeedForward(ModelConfig(d_model=8, d_ff=16))(torch.ones(2, 5, 8)).shape
             torch.Size([2, 5, 8])
         """
-        hidden = record(self, "hidden", ACTIVATIONS[self.activation](self.up_proj(x)))
+        activation = ACTIVATIONS[self.activation]
+        hidden = activation(self.gate_proj(x)) * self.up_proj(x) if self.gated else activation(self.up_proj(x))
+        hidden = record(self, "hidden", hidden)
         return self.down_proj(self.dropout(hidden))
 
 
@@ -69,7 +79,7 @@ class Residual(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.norm_first = config.norm_first
-        self.norm = layer_norm(config)
+        self.norm = norm_layer(config)
         self.dropout = Dropout(config.dropout)
 
     def prepare(self, x: Sequences) -> Sequences:
@@ -107,7 +117,6 @@ class EncoderLayer(nn.Module):
             (batch, length, d_model).
 
         Example:
-            >>> import torch
             >>> EncoderLayer(ModelConfig(d_model=8, d_ff=16))(torch.ones(2, 5, 8), AttentionMask()).shape
             torch.Size([2, 5, 8])
         """
@@ -157,7 +166,6 @@ class DecoderLayer(nn.Module):
             ``x`` written in.
 
         Example:
-            >>> import torch
             >>> layer = DecoderLayer(ModelConfig(d_model=8, d_ff=16))
             >>> x = torch.ones(2, 5, 8)
             >>> layer(x, layer.cross_attention.project(x), AttentionMask(causal=True), AttentionMask())[0].shape
@@ -183,6 +191,11 @@ def write_cache(cache: KeyValue, new: KeyValue, offset: int) -> KeyValue:
     return cache
 
 
+def _with_bias(mask: AttentionMask, bias: RelativeBias | None, queries: int, keys: int) -> AttentionMask:
+    """The mask of a stack's self-attention with the bias that all its layers share, where the stack has one."""
+    return mask if bias is None else replace(mask, bias=bias(queries, keys, mask.query_offset))
+
+
 class Encoder(nn.Module):
     """A stack of encoder layers, and a last norm if the config asks for one.
 
@@ -193,7 +206,8 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList([EncoderLayer(config) for _ in range(config.num_encoder_layers)])
-        self.norm = layer_norm(config) if config.final_norm else None
+        self.norm = norm_layer(config) if config.final_norm else None
+        self.relative_bias = RelativeBias(config, two_sided=True) if config.relative_buckets else None
 
     def forward(self, x: Sequences, mask: AttentionMask) -> Sequences:
         """
@@ -205,11 +219,11 @@ class Encoder(nn.Module):
             The memory, (batch, length, d_model).
 
         Example:
-            >>> import torch
             >>> encoder = Encoder(ModelConfig(d_model=8, d_ff=16, num_encoder_layers=1))
             >>> encoder(torch.ones(2, 5, 8), AttentionMask()).shape
             torch.Size([2, 5, 8])
         """
+        mask = _with_bias(mask, self.relative_bias, x.shape[1], x.shape[1])
         for layer in self.layers:
             x = layer(x, mask)
         return x if self.norm is None else self.norm(x)
@@ -225,7 +239,8 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList([DecoderLayer(config) for _ in range(config.num_decoder_layers)])
-        self.norm = layer_norm(config) if config.final_norm else None
+        self.norm = norm_layer(config) if config.final_norm else None
+        self.relative_bias = RelativeBias(config, two_sided=False) if config.relative_buckets else None
 
     def forward(
         self,
@@ -246,12 +261,12 @@ class Decoder(nn.Module):
             (batch, length, d_model).
 
         Example:
-            >>> import torch
             >>> decoder = Decoder(ModelConfig(d_model=8, d_ff=16, num_decoder_layers=1))
             >>> x = torch.ones(2, 5, 8)
             >>> decoder(x, x, AttentionMask(causal=True), AttentionMask()).shape
             torch.Size([2, 5, 8])
         """
+        mask = _with_bias(mask, self.relative_bias, x.shape[1], x.shape[1])
         for layer, layer_memory in zip(self.layers, self.project_memory(memory), strict=True):
             x, _ = layer(x, layer_memory, mask, memory_mask)
         return x if self.norm is None else self.norm(x)
@@ -281,10 +296,12 @@ class Decoder(nn.Module):
         Returns:
             The output, (batch, length, d_model), and each layer's cache with the tokens of ``x`` written in.
         """
+        keys = cache[0].key.shape[2] if cache else x.shape[1]
+        mask = _with_bias(mask, self.relative_bias, x.shape[1], keys)
         caches = []
         for layer, layer_memory, layer_cache in zip(
             self.layers, memory, cache or [None] * len(self.layers), strict=True
         ):
-            x, keys = layer(x, layer_memory, mask, memory_mask, layer_cache)
-            caches.append(keys)
+            x, layer_cache = layer(x, layer_memory, mask, memory_mask, layer_cache)
+            caches.append(layer_cache)
         return (x if self.norm is None else self.norm(x)), caches

@@ -57,14 +57,22 @@ class Linear(nn.Linear):
         return functional.linear(x.to(dtype), self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
 
 
-def layer_norm(config: ModelConfig) -> nn.LayerNorm:
-    """Layer normalization (Ba et al., 2016) over the last axis, of width d_model."""
-    return nn.LayerNorm(config.d_model, eps=config.norm_eps, bias=config.bias, dtype=param_dtype(config))
+def norm_layer(config: ModelConfig, width: int | None = None) -> nn.LayerNorm | nn.RMSNorm:
+    """Layer normalization (Ba et al., 2016), or RMSNorm (Zhang and Sennrich, 2019), over the last axis.
+
+    Args:
+        config: gives norm, norm_eps, bias and param_dtype.
+        width: of the last axis; d_model if not given.
+    """
+    width, dtype = width or config.d_model, param_dtype(config)
+    if config.norm == "rms":
+        return nn.RMSNorm(width, eps=config.norm_eps, dtype=dtype)
+    return nn.LayerNorm(width, eps=config.norm_eps, bias=config.bias, dtype=dtype)
 
 
-def token_table(vocab_size: int, config: ModelConfig) -> nn.Embedding:
-    """A row of width d_model for each token: N(0, 1) as torch.nn.Embedding draws it, or N(0, 1/d_model)."""
-    table = nn.Embedding(vocab_size, config.d_model, dtype=param_dtype(config))
+def token_table(rows: int, config: ModelConfig) -> nn.Embedding:
+    """A row for each token or other id: N(0, 1) as torch.nn.Embedding draws it, or N(0, 1/d_model)."""
+    table = nn.Embedding(rows, config.embedding_dim, dtype=param_dtype(config))
     if config.initialization == "paper":
         nn.init.normal_(table.weight, std=config.d_model**-0.5)
     return table

@@ -8,7 +8,7 @@ import functools
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -34,12 +34,14 @@ class AttentionMask:
         causal: no query attends to a key behind it.
         query_offset: position of the first query among the keys, for cached decoding.
         dense: any further mask, True = may attend, broadcastable to (batch, heads, queries, keys).
+        bias: added to the scores of attention, broadcastable to (batch, heads, queries, keys).
     """
 
     key_lengths: Int[Tensor, " batch"] | None = None
     causal: bool = False
     query_offset: int = 0
     dense: Bool[Tensor, "..."] | None = None
+    bias: Float[Tensor, "..."] | None = None
 
     def materialize(
         self, query_length: int, key_length: int, device: torch.device | None = None

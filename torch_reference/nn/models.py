@@ -9,12 +9,12 @@ from torch.nn import functional
 
 from flax_transformer.config import ModelConfig, Pooling
 from flax_transformer.intermediates import record
-from torch_reference.dtypes import compute_dtype
+from torch_reference.dtypes import compute_dtype, param_dtype
 from torch_reference.nn.arguments import check_ids, check_lengths
 from torch_reference.nn.attention import KeyValue
 from torch_reference.nn.dropout import Dropout
-from torch_reference.nn.layers import Decoder, Encoder
-from torch_reference.nn.linear import Linear, token_table
+from torch_reference.nn.layers import ACTIVATIONS, Decoder, Encoder
+from torch_reference.nn.linear import Linear, norm_layer, token_table
 from torch_reference.nn.masks import AttentionMask, padding_mask
 from torch_reference.nn.positions import PositionalEncoding
 
@@ -42,15 +42,22 @@ def pool(
 class Embedding(nn.Module):
     """``dropout(scale * table[id] + position)`` (section 3.4); the table comes from outside, to be shared.
 
+    As the config asks for it, token types are added too (Devlin et al., 2019, section 3), the sum is normalized, and
+    the result is projected to d_model (Lan et al., 2020, section 3.1).
+
     Args:
-        config: gives d_model, scale_embeddings, positions and dropout.
+        config: gives d_model, embedding_width, scale_embeddings, positions, token_types, embedding_norm and dropout.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.scale = config.d_model**0.5 if config.scale_embeddings else 1.0
+        self.eos_id = config.eos_id
+        self.types = token_table(config.token_types, config) if config.token_types else None
         self.positions = PositionalEncoding(config)
+        self.norm = norm_layer(config, config.embedding_dim) if config.embedding_norm else None
         self.dropout = Dropout(config.dropout)
+        self.projection = Linear(config.embedding_dim, config.d_model, config) if config.embedding_width else None
 
     def forward(
         self, table: nn.Embedding, ids: Int[Tensor, "batch length"], offset: int = 0
@@ -72,12 +79,23 @@ class Embedding(nn.Module):
             >>> Embedding(config)(token_table(20, config), torch.ones(2, 5, dtype=torch.int)).shape
             torch.Size([2, 5, 8])
         """
-        x = self.positions(table(ids) * self.scale, offset)
-        return self.dropout(record(self, "output", x))
+        x = table(ids) * self.scale
+        if self.types is not None:
+            x = x + self.types(token_types(ids, self.eos_id, self.types.num_embeddings))
+        x = self.positions(x, offset)
+        x = x if self.norm is None else self.norm(x)
+        x = self.dropout(record(self, "output", x))
+        return x if self.projection is None else self.projection(x)
+
+
+def token_types(ids: Int[Tensor, "batch length"], separator: int, count: int) -> Int[Tensor, "batch length"]:
+    """The part of its row that each token belongs to, below ``count``. The first is 0; a separator ends each."""
+    is_separator = (ids == separator).int()
+    return (is_separator.cumsum(dim=1) - is_separator).clamp(max=count - 1)
 
 
 class Classifier(nn.Module):
-    """Text -> class: embedding, encoder, pooling over the real tokens, linear head.
+    """Text -> class: embedding, encoder, pooling over the real tokens, a head of one or two layers.
 
     Args:
         config: with ``architecture="classifier"``.
@@ -89,8 +107,9 @@ class Classifier(nn.Module):
         self.source_table = token_table(config.source_vocab_size, config)
         self.source_embedding = Embedding(config)
         self.encoder = Encoder(config)
-        self.dropout = Dropout(config.dropout)
-        self.head = Linear(config.d_model, config.num_classes, config)
+        self.dropout = Dropout(config.dropout if config.head_dropout is None else config.head_dropout)
+        self.hidden = Linear(config.d_model, config.d_model, config) if config.head_hidden != "none" else None
+        self.head = Linear(config.d_model, config.num_classes, config) if config.num_classes else None
 
     def forward(
         self, source: Int[Tensor, "batch source"], source_lengths: Lengths = None
@@ -101,7 +120,7 @@ class Classifier(nn.Module):
             source_lengths: real tokens of each row, (batch,); None where all are real. A row of length 0 is filler.
 
         Returns:
-            Logits of each class, (batch, classes).
+            Logits of each class, (batch, classes); without a head (``num_classes=0``) the pooled row, (batch, d_model).
 
         Raises:
             UserError: ids or lengths have the wrong shape or dtype or, on CPU, are out of range.
@@ -116,7 +135,9 @@ class Classifier(nn.Module):
         x = self.source_embedding(self.source_table, source)
         x = record(self, "memory", self.encoder(x, AttentionMask(source_lengths)))
         pooled = record(self, "pooled", pool(x, source_lengths, self.config.pooling))
-        return record(self, "logits", self.head(self.dropout(pooled)))
+        if self.hidden is not None:
+            pooled = ACTIVATIONS[self.config.head_hidden](self.hidden(pooled))
+        return pooled if self.head is None else record(self, "logits", self.head(self.dropout(pooled)))
 
 
 class Seq2Seq(nn.Module):
@@ -134,9 +155,12 @@ class Seq2Seq(nn.Module):
         self.target_embedding = Embedding(config)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        if not config.tie_embeddings:
+        if config.tie_embeddings in ("target", "none"):
             self.target_table = token_table(config.target_vocab_size, config)
+        if config.tie_embeddings in ("inputs", "none"):
             self.projection = Linear(config.d_model, config.target_vocab_size, config)
+        if config.logits_bias:
+            self.logits_bias = nn.Parameter(torch.zeros(config.target_vocab_size, dtype=param_dtype(config)))
 
     def forward(
         self,
@@ -218,12 +242,19 @@ class Seq2Seq(nn.Module):
 
     @property
     def _target_table(self) -> nn.Embedding:
-        return self.source_table if self.config.tie_embeddings else self.target_table
+        return self.source_table if self.config.tie_embeddings in ("all", "inputs") else self.target_table
 
     def _logits(self, x: Float[Tensor, "batch target d_model"]) -> Float[Tensor, "batch target vocab"]:
-        if self.config.tie_embeddings:
-            return record(self, "logits", tied_projection(x, self.source_table, self.config))
-        return record(self, "logits", self.projection(x))
+        if self.config.scale_logits:
+            x = x * self.config.d_model**-0.5
+        if self.config.tie_embeddings in ("all", "target"):
+            logits = tied_projection(x, self._target_table, self.config)
+        else:
+            logits = self.projection(x)
+        if self.config.logits_bias:
+            # A constant: without a gradient no optimizer moves it.
+            logits = logits + self.logits_bias.detach().to(logits.dtype)
+        return record(self, "logits", logits)
 
 
 def tied_projection(

@@ -1,12 +1,13 @@
-"""Where a token stands: sinusoids, a learned table, or rotations of queries and keys."""
+"""Where a token stands: sinusoids, a learned table, rotations of queries and keys, or a bias on their scores."""
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from flax_transformer.config import ModelConfig
 from flax_transformer.errors import UserError
+from torch_reference.dtypes import param_dtype
 
 
 def check_length(length: int, max_length: int) -> None:
@@ -29,6 +30,11 @@ def sinusoidal_table(length: int, d_model: int) -> Float[np.ndarray, "{length} {
     table[:, 0::2] = np.sin(angles)
     table[:, 1::2] = np.cos(angles[:, : d_model // 2])
     return table
+
+
+def in_halves(table: Float[np.ndarray, "length width"]) -> Float[np.ndarray, "length width"]:
+    """The columns of a sinusoidal table with all sines before all cosines, as Marian and Pegasus have them."""
+    return np.concatenate([table[:, 0::2], table[:, 1::2]], axis=1)
 
 
 def rotary_table(length: int, head_dim: int) -> Float[np.ndarray, "2 {length} {head_dim}//2"]:
@@ -59,7 +65,7 @@ class PositionalEncoding(nn.Module):
     With rope or none it adds nothing: rope acts inside self-attention.
 
     Args:
-        config: gives positions, d_model and max_length.
+        config: gives positions, position_offset, the width of embeddings and max_length.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -67,8 +73,8 @@ class PositionalEncoding(nn.Module):
         self.config = config
         if config.positions == "learned":
             scale = config.d_model**-0.5 if config.initialization == "paper" else 1.0
-            shape = (config.max_length, config.d_model)
-            self.table = nn.Parameter(scale * torch.randn(shape, dtype=getattr(torch, config.param_dtype)))
+            shape = (config.position_offset + config.max_length, config.embedding_dim)
+            self.table = nn.Parameter(scale * torch.randn(shape, dtype=param_dtype(config)))
 
     def forward(
         self, x: Float[Tensor, "batch length d_model"], offset: int = 0
@@ -91,10 +97,71 @@ class PositionalEncoding(nn.Module):
         check_length(offset + x.shape[1], self.config.max_length)
         match self.config.positions:
             case "sinusoidal":
-                table = sinusoidal_table(self.config.max_length, self.config.d_model)
+                table = sinusoidal_table(self.config.max_length, x.shape[-1])
+                table = torch.as_tensor(table, dtype=x.dtype, device=x.device)
+            case "sinusoidal_halves":
+                table = in_halves(sinusoidal_table(self.config.max_length, x.shape[-1]))
                 table = torch.as_tensor(table, dtype=x.dtype, device=x.device)
             case "learned":
                 table = self.table.to(x.dtype)
             case "rope" | "none":
                 return x
-        return x + table[offset : offset + x.shape[1]]
+        first = self.config.position_offset + offset
+        return x + table[first : first + x.shape[1]]
+
+
+def relative_buckets(buckets: int, max_distance: int, two_sided: bool) -> Int[np.ndarray, "2*{max_distance}+1"]:
+    """The bucket of each distance from a query to a key, from ``-max_distance`` to ``max_distance``.
+
+    Half of the buckets are for one distance each, the others for ranges that grow exponentially (Raffel et al., 2020,
+    section 2.1; the formula is that of T5's code). Two-sided, keys behind the query have buckets of their own;
+    otherwise they share the first one.
+    """
+    count = buckets // 2 if two_sided else buckets
+    single = count // 2
+    ranges = count - single
+    # A range begins where (size / single)^ranges >= (max_distance / single)^i: in whole numbers, without a logarithm.
+    starts = [*range(1, single + 1)]
+    for i in range(1, ranges):
+        least = max_distance**i * single ** (ranges - i)
+        starts.append(next(size for size in range(single, max_distance + 1) if size**ranges >= least))
+    before = np.searchsorted(starts, np.arange(max_distance + 1), side="right")  # by how far a key stands before
+    behind = count + before[1:] if two_sided else np.zeros(max_distance, int)
+    return np.concatenate([before[::-1], behind])
+
+
+class RelativeBias(nn.Embedding):
+    """A number for each bucket of distances and each head, added to the scores of self-attention (T5).
+
+    Args:
+        config: gives relative_buckets, relative_max_distance and num_heads.
+        two_sided: tell keys before the query from those behind it, as an encoder does.
+    """
+
+    def __init__(self, config: ModelConfig, *, two_sided: bool) -> None:
+        super().__init__(config.relative_buckets, config.num_heads, dtype=param_dtype(config))
+        nn.init.normal_(self.weight, std=config.d_model**-0.5)
+        self.max_distance = config.relative_max_distance
+        self.two_sided = two_sided
+
+    def forward(self, queries: int, keys: int, offset: int = 0) -> Float[Tensor, "1 heads {queries} {keys}"]:
+        """
+        Args:
+            queries: number of queries.
+            keys: number of keys, which start at position 0.
+            offset: position of the first query.
+
+        Returns:
+            The bias of each head, query and key, (1, heads, queries, keys).
+
+        Example:
+            >>> RelativeBias(ModelConfig(num_heads=4, relative_buckets=32), two_sided=True)(5, 7).shape
+            torch.Size([1, 4, 5, 7])
+        """
+        device = self.weight.device
+        distance = torch.arange(keys, device=device) - torch.arange(offset, offset + queries, device=device)[:, None]
+        table = relative_buckets(self.num_embeddings, self.max_distance, self.two_sided)
+        buckets = torch.as_tensor(table, device=device)[
+            distance.clamp(-self.max_distance, self.max_distance) + self.max_distance
+        ]
+        return super().forward(buckets).permute(2, 0, 1)[None]

@@ -27,6 +27,8 @@ def unsupported_reason(
         return "cannot drop attention weights (attention_dropout > 0)"
     if mask.dense is not None:
         return "takes key lengths and causality, not a dense mask"
+    if mask.bias is not None:
+        return "cannot add a bias to the scores (relative_buckets > 0)"
     if not (isinstance(mask.query_offset, int) and mask.query_offset == 0):
         return "cannot mask queries that start behind the first key (cached decoding)"
     if mask.causal and query.shape[1] != key.shape[1]:

@@ -22,13 +22,14 @@ def _zero_rows_without_keys(kernel: Callable[[AttentionMask], Array], mask: Atte
     return jnp.where((mask.key_lengths > 0)[:, None, None, None], attended, 0)
 
 
-def cudnn_attention(query: Array, key: Array, value: Array, mask: AttentionMask) -> Array:
+def cudnn_attention(query: Array, key: Array, value: Array, mask: AttentionMask, scale: float) -> Array:
     """cuDNN's flash attention: memory linear in the length. Shapes as in :func:`plain_attention`."""
     return _zero_rows_without_keys(
         lambda mask: jax.nn.dot_product_attention(
             query,
             key,
             value,
+            scale=scale,
             is_causal=mask.causal,
             query_seq_lengths=None if mask.key_lengths is None else jnp.full_like(mask.key_lengths, query.shape[1]),
             key_value_seq_lengths=mask.key_lengths,
@@ -38,7 +39,7 @@ def cudnn_attention(query: Array, key: Array, value: Array, mask: AttentionMask)
     )
 
 
-def flash_attention(query: Array, key: Array, value: Array, mask: AttentionMask) -> Array:
+def flash_attention(query: Array, key: Array, value: Array, mask: AttentionMask, scale: float) -> Array:
     """The Pallas splash attention of TPU: memory linear in the length. Shapes as in :func:`plain_attention`.
 
     It is flash attention (Dao et al., 2022) that leaves out the blocks above the diagonal of a causal mask.
@@ -58,7 +59,7 @@ def flash_attention(query: Array, key: Array, value: Array, mask: AttentionMask)
         if key_lengths is not None:
             real_keys = padding_mask(key_lengths, key.shape[1])
             segments = pallas.SegmentIds(jnp.ones(query.shape[:2], jnp.int32), real_keys.astype(jnp.int32))
-        by_head = (jnp.swapaxes(x, 1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
+        by_head = (jnp.swapaxes(x, 1, 2) for x in (query * scale, key, value))
         attended: Any = jax.vmap(kernel)(*by_head, segments)
         return jnp.swapaxes(attended, 1, 2)
 
