@@ -290,12 +290,12 @@ MUTANTS = (
         "attention",
     ),
     # Sublayers and stacks
-    Mutant("norm with nnx's epsilon", f"{_F}/nn/linear.py", "epsilon=config.norm_eps", "epsilon=1e-6", "norms"),
+    Mutant("norm with nnx's epsilon", f"{_F}/nn/linear.py", '"epsilon": config.norm_eps', '"epsilon": 1e-6', "norms"),
     Mutant(
         "norm with the one-pass variance",
         f"{_F}/nn/linear.py",
-        "use_fast_variance=False",
-        "use_fast_variance=True",
+        '"use_fast_variance": False',
+        '"use_fast_variance": True',
         "norms",
         dtype="float32",
     ),

@@ -2,10 +2,13 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import pytest
+from families import FAMILIES
 from mutants import MUTANTS, TINY, Mutant, measure
+from mutants_families import FAMILY_MUTANTS
 from mutation import mutated
 
 from flax_transformer.parity.cases import Sizes, make_case
@@ -13,6 +16,7 @@ from flax_transformer.parity.checks import FORWARD, check_suite, run_checks
 from flax_transformer.parity.pair import Pair
 from torch_reference.nn import masks, models
 
+ALL_MUTANTS = (*MUTANTS, *FAMILY_MUTANTS)
 # Mutants of one case share its unharmed pair, which is what takes the time.
 _clean_pairs: dict[str, Pair] = {}
 
@@ -25,20 +29,20 @@ def clean_pair(mutant: Mutant) -> Pair:
 
 
 def test_the_catalogue_is_large_enough_and_its_names_differ():
-    assert len(MUTANTS) >= 40
-    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+    assert len(ALL_MUTANTS) >= 100
+    assert len({mutant.name for mutant in ALL_MUTANTS}) == len(ALL_MUTANTS)
     # Every check has a mistake that it alone is meant for.
     assert {mutant.check for mutant in MUTANTS} >= set(check_suite(Pair(Mutant("", "", "", "", "").case())))
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", ALL_MUTANTS, ids=lambda mutant: mutant.name)
 def test_each_mutant_is_noticed_by_its_check(mutant: Mutant):
     with jax.enable_x64(mutant.dtype == "float64"):
         results = measure(mutant, clean_pair(mutant))
     assert not all(result.passed for result in results), results
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", ALL_MUTANTS, ids=lambda mutant: mutant.name)
 def test_without_its_mistake_the_check_of_each_mutant_passes(mutant: Mutant):
     with jax.enable_x64(mutant.dtype == "float64"):
         results = _run_once(clean_pair(mutant), mutant.check)
@@ -74,8 +78,8 @@ SEEDS, FEW_SEEDS = 30, 6
 CHEAP = [*FORWARD, "gradients", "clipping", "schedule", "optimizer", "step"]
 
 
-def _alarms(dtype: str, checks: list[str], seeds: range) -> list[str]:
-    model = dataclasses.replace(TINY, dtype=dtype, param_dtype=dtype)
+def _alarms(dtype: str, checks: list[str], seeds: range, **fields: Any) -> list[str]:
+    model = dataclasses.replace(TINY, dtype=dtype, param_dtype=dtype, **fields)
     alarms = []
     for seed in seeds:
         pair = Pair(make_case(model, seed, Sizes(rows=4, source=7, target=6)))
@@ -85,6 +89,13 @@ def _alarms(dtype: str, checks: list[str], seeds: range) -> list[str]:
 
 def test_equal_twins_pass_over_a_few_seeds(dtype: str):
     assert _alarms(dtype, CHEAP, range(FEW_SEEDS)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equal_twins_of_each_family_pass_the_whole_check_suite(dtype: str, family: str):
+    case = make_case(dataclasses.replace(TINY, **FAMILIES[family]), 0)
+    assert _alarms(dtype, list(check_suite(Pair(case))), range(3), **FAMILIES[family]) == []
 
 
 @pytest.mark.slow

@@ -63,6 +63,8 @@ class Case:
         rows, config = self.sizes.rows, self.model
         source_lengths = _ragged(rng, rows, self.sizes.source)
         source = _tokens(rng, source_lengths, self.sizes.source, config.source_vocab_size, config.pad_id)
+        if config.token_types:
+            source = _in_parts(rng, source, source_lengths, config.eos_id)
         if config.architecture == "classifier":
             labels = rng.integers(config.num_classes, size=rows).astype(np.int32)
             return ClassifierBatch(source, source_lengths, labels)
@@ -121,6 +123,16 @@ def _tokens(
 ) -> Int32[np.ndarray, "rows width"]:
     tokens = rng.integers(3, vocabulary, size=(len(lengths), width)).astype(np.int32)
     return np.where(np.arange(width) < lengths[:, None], tokens, np.int32(pad_id))
+
+
+def _in_parts(
+    rng: np.random.Generator, tokens: np.ndarray, lengths: np.ndarray, separator: int
+) -> Int32[np.ndarray, "rows width"]:
+    """With a separator somewhere in each row, as between a pair of texts."""
+    tokens = tokens.copy()
+    real = np.flatnonzero(lengths)
+    tokens[real, rng.integers(lengths[real])] = separator
+    return tokens
 
 
 def take_rows(batch: Batch, rows: np.ndarray) -> Batch:

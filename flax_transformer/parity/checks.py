@@ -85,12 +85,21 @@ def _measured(
 
 
 def positions(pair: Pair) -> list[Result]:
-    """The tables, in float64; odd widths too."""
+    """The tables, in float64, odd widths too; and the buckets of distances."""
     length, width = pair.case.model.max_length, pair.case.model.d_model
     differing = {}
     for name, size in (("sinusoidal_table", width), ("sinusoidal_table", width + 1), ("rotary_table", 2 * width)):
-        tables = (getattr(side, name)(length, size) for side in (flax_positions, torch_positions))
+        tables = [getattr(side, name)(length, size) for side in (flax_positions, torch_positions)]
         differing[f"{name}({length}, {size})"] = mismatches(*tables)
+        if name == "sinusoidal_table":
+            halves = (
+                side.in_halves(table) for side, table in zip((flax_positions, torch_positions), tables, strict=True)
+            )
+            differing[f"in_halves({name}({length}, {size}))"] = mismatches(*halves)
+    for count, distance in ((32, 128), (pair.case.model.relative_buckets or 8, pair.case.model.relative_max_distance)):
+        for two_sided in (True, False):
+            buckets = (side.relative_buckets(count, distance, two_sided) for side in (flax_positions, torch_positions))
+            differing[f"relative_buckets({count}, {distance}, {two_sided})"] = mismatches(*buckets)
     return _exact("positions", differing)
 
 

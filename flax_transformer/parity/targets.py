@@ -40,9 +40,8 @@ class Target:
         longest = self.model.max_length
         sizes = Sizes(self.sizes.rows, min(self.sizes.source, longest), min(self.sizes.target, longest))
         param_dtype = "float64" if dtype == "float64" else "float32"
-        model = dataclasses.replace(
-            self.model, dtype=dtype, param_dtype=param_dtype, dropout=0.0, attention_dropout=0.0
-        )
+        without_dropout = {"dropout": 0.0, "attention_dropout": 0.0, "feed_forward_dropout": None, "head_dropout": None}
+        model = dataclasses.replace(self.model, dtype=dtype, param_dtype=param_dtype, **without_dropout)
         weights = {name: weight.astype(param_dtype) for name, weight in self.weights.items()}
         return make_case(model, seed, sizes, weights)
 
