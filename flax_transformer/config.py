@@ -579,6 +579,8 @@ class TrainConfig:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     # passes over the training split
     epochs: int = 1
+    # folder of an import, an export or a run, whose weights training starts from, with its tokenizer and its model
+    pretrained: str | None = None
     # share of the target probability spread over all tokens or classes (Szegedy et al., 2016)
     label_smoothing: float = 0.0
     # parts a batch is cut into, one after the other, to save memory; the step is the same

@@ -131,6 +131,21 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
 }
 
 
+def _finetuned(config: TrainConfig) -> TrainConfig:
+    """For a pre-trained model, which takes the place of the config's own: few epochs, and small steps."""
+    return replace(
+        config,
+        batch=replace(config.batch, size=32, word_dropout=0.0),
+        optimizer=OptimizerConfig(learning_rate=5e-5, schedule="linear"),
+        label_smoothing=0.0,
+        epochs=3,
+    )
+
+
+for _presets in PRESETS.values():
+    _presets["finetune"] = _finetuned(_presets["default"])
+
+
 # Models without a task, for `plan`, `bench` and `verify`: one of a name is the same in all three.
 SIZES: dict[str, ModelConfig] = {
     "mini": ModelConfig(

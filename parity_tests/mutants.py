@@ -278,8 +278,8 @@ MUTANTS = (
     Mutant(
         "square projections not transposed",
         f"{_F}/interop/state_dict.py",
-        '{rule.flax_name}"] = np.ascontiguousarray(array.T) if rule.transposed else array',
-        '{rule.flax_name}"] = array.T if rule.transposed and len(set(array.shape)) > 1 else array',
+        "rule.flax_name)] = np.ascontiguousarray(array.T) if rule.transposed else array",
+        "rule.flax_name)] = array.T if rule.transposed and len(set(array.shape)) > 1 else array",
         "attention",
     ),
     Mutant(

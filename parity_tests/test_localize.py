@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import pytest
+from families import FAMILIES
 from mutants import CLASSIFIER, MUTANTS, ROPE, TINY, UNTIED
 from mutation import mutated
 
@@ -53,7 +54,9 @@ def test_an_error_in_a_late_layer_does_not_spread_to_its_neighbours(x64):
 
 
 @pytest.mark.parametrize(
-    "variant", [{}, ROPE, UNTIED, CLASSIFIER, {"norm_first": False, "activation": "silu"}], ids=repr
+    "variant",
+    [{}, ROPE, UNTIED, CLASSIFIER, {"norm_first": False, "activation": "silu"}, *FAMILIES.values()],
+    ids=["default", "rope", "untied", "classifier", "post-LN", *FAMILIES],
 )
 def test_clean_twins_agree_with_each_other_and_with_the_oracle(variant: dict, x64):
     case = make_case(dataclasses.replace(TINY, **variant, dtype="float64", param_dtype="float64"), seed=1)

@@ -37,7 +37,8 @@ from flax_transformer.config import ModelConfig
 from flax_transformer.errors import UserError
 from flax_transformer.interop.export import load_export, save_export
 
-VARIANTS = [*seq2seq_variants(), *classifier_variants()]
+FAMILY_CONFIGS = {name: small("float64", **fields) for name, fields in FAMILIES.items()}
+VARIANTS = [*seq2seq_variants(), *classifier_variants(), *FAMILY_CONFIGS.values()]
 
 
 def abstract_model(config: ModelConfig) -> Any:

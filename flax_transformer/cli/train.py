@@ -4,7 +4,7 @@ import argparse
 import itertools
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +12,7 @@ import tyro
 
 from flax_transformer.cli.common import PROGRAM, first_line, parse, table
 from flax_transformer.cli.flags import CONFIG_FLAGS
-from flax_transformer.config import TrainConfig, load_config
+from flax_transformer.config import ModelConfig, TrainConfig, load_config
 from flax_transformer.errors import UserError
 from flax_transformer.presets import PRESETS
 
@@ -90,15 +90,17 @@ class Processes:
 def parse_train_flags(task: str, flags: Sequence[str]) -> tuple[TrainConfig, Path, bool, Processes]:
     # The preset, or the run to go on with, gives the defaults of all other flags, so it is looked up first.
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", default="default")
+    first.add_argument("--preset")
     first.add_argument("--config", type=Path)
+    first.add_argument("--pretrained", type=Path)
     first.add_argument("--run", type=Path)
     first.add_argument("--resume", nargs="?", const="yes", default="no", choices=["no", "yes", "auto"])
     known, _ = first.parse_known_args(_with_resume_spelled_out(flags))
     presets = PRESETS[task]
-    if known.preset not in presets:
-        raise UserError(f"--preset: expected one of {', '.join(presets)}, got {known.preset!r}")
-    folder = known.run or Path("runs", f"{task}-{known.preset}")
+    preset = known.preset or ("finetune" if known.pretrained else "default")
+    if preset not in presets:
+        raise UserError(f"--preset: expected one of {', '.join(presets)}, got {preset!r}")
+    folder = known.run or Path("runs", f"{task}-{preset}")
     is_run = (folder / "config.json").is_file()
     if known.resume == "yes" and not is_run:
         raise UserError(f"{folder}: expected a run to go on with, but there is none; start it without --resume")
@@ -106,9 +108,13 @@ def parse_train_flags(task: str, flags: Sequence[str]) -> tuple[TrainConfig, Pat
     if resume and known.config:
         raise UserError(f"--config: {folder} is resumed with its own config; expected --config or --resume, got both")
     file = folder / "config.json" if resume else known.config
-    base = presets[known.preset] if file is None else load_config(TrainConfig, file)
+    base = presets[preset] if file is None else load_config(TrainConfig, file)
     if base.data.task != task:
         raise UserError(f"{file}: expected a config of the task {task!r}, got one of {base.data.task!r}")
+    if known.pretrained and not resume:
+        base = _with_model_of(known.pretrained, base)
+    elif preset == "finetune" and not base.pretrained:
+        raise UserError("--preset finetune: expected --pretrained FOLDER too, of an import, an export or a run")
 
     @dataclass(frozen=True)
     class TrainFlags:
@@ -127,7 +133,7 @@ def parse_train_flags(task: str, flags: Sequence[str]) -> tuple[TrainConfig, Pat
 
     parsed: Any = parse(
         TrainFlags,
-        default=TrainFlags(known.preset, known.config, folder, "no", Processes(), base),
+        default=TrainFlags(preset, known.config, folder, "no", Processes(), base),
         prog=f"{PROGRAM} train {task}",
         description=type(base.data).__doc__,
         args=_with_resume_spelled_out(flags),
@@ -135,6 +141,25 @@ def parse_train_flags(task: str, flags: Sequence[str]) -> tuple[TrainConfig, Pat
     )
     parsed.processes.check()
     return parsed.config.build(), folder, resume, parsed.processes
+
+
+def _with_model_of(folder: Path, config: TrainConfig) -> TrainConfig:
+    """The config with the model of a pre-trained one, held to the lengths that it knows."""
+    path = folder / "config.json"
+    is_run = (folder / "checkpoints").is_dir()
+    model = load_config(TrainConfig, path).model if is_run else load_config(ModelConfig, path)
+    chosen = {name: getattr(config.model, name) for name in ("remat", "scan_layers", "attention_backend")}
+    longest = {
+        name: min(getattr(config.batch, name), model.max_length) for name in ("max_source_length", "max_target_length")
+    }
+    if model.architecture != config.model.architecture:
+        raise UserError(
+            f"--pretrained {folder}: the task {config.data.task!r} needs a {config.model.architecture}, "
+            f"got a {model.architecture}"
+        )
+    return replace(
+        config, pretrained=str(folder), model=replace(model, **chosen), batch=replace(config.batch, **longest)
+    )
 
 
 def _with_resume_spelled_out(flags: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from flax_transformer.config import TrainConfig, from_dict, to_dict
 from flax_transformer.distributed.processes import in_any_process, is_first_process, to_host, wait_for_all
 from flax_transformer.errors import UserError
-from flax_transformer.legacy import is_of_old_run
+from flax_transformer.legacy import current_fields, is_of_old_run
 from flax_transformer.training.state import TrainState
 
 _KEPT = 2  # newest checkpoints: one to go on from, and one in case that the other is damaged
@@ -244,7 +244,7 @@ class Checkpoints:
                 "(flax-transformer export), whose exports are read"
             )
         # Read as a config, so that a field that came later has its default.
-        found = to_dict(from_dict(TrainConfig, metadata["config"], str(path)))
+        found = to_dict(from_dict(TrainConfig, current_fields(metadata["config"]), str(path)))
         check_same_config(found, self._config, path)
         if metadata.get("step", step) != step:
             raise ValueError(f"it is of step {metadata['step']}")

@@ -34,14 +34,16 @@ from flax_transformer.distributed.sharding import (
     undivided,
 )
 from flax_transformer.errors import UserError
+from flax_transformer.interop.exported import Exported
 from flax_transformer.nn.models import Classifier, Seq2Seq
 from flax_transformer.outputs import check_new_folder
 from flax_transformer.runtime import require_precision
 from flax_transformer.training.checkpoint import check_same_config
 from flax_transformer.training.evaluate import Evaluator, Predictions, Scores, counts_of, format_counts
 from flax_transformer.training.input import prefetch
+from flax_transformer.training.pretrained import require_model_of, start_from
 from flax_transformer.training.report import Diverged, Report
-from flax_transformer.training.run import Run
+from flax_transformer.training.run import Run, load_trained
 from flax_transformer.training.state import TrainState
 from flax_transformer.training.step import TrainStep
 
@@ -86,8 +88,12 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
         check_new_folder(folder, "go on with --resume, or name another with --run")
     splits = load_splits(config.data, config.seed, saved.classes if saved is not None else ())
     record = fingerprint(splits)
-    tokenizer = train_tokenizer(config.tokenizer, _texts(splits.train)) if saved is None else saved.tokenizer
+    source = load_trained(config.pretrained) if config.pretrained else None
+    known = saved or source
+    tokenizer = train_tokenizer(config.tokenizer, _texts(splits.train)) if known is None else known.tokenizer
     run = Run(folder, with_vocabulary(config, tokenizer, splits.classes), tokenizer, splits.classes)
+    if source is not None:
+        require_model_of(source, run.config.model)
     if saved is not None:
         check_same_config(to_dict(saved.config), to_dict(run.config), folder / "config.json")
         require_same_data(folder, record)
@@ -108,7 +114,7 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
     wait_for_all("saved")
 
     counts = {"training": counts_of(encoded), "validation": validation.counts, "test": test.counts}
-    _fit(run, train_step, batches, validation, counts)
+    _fit(run, source, train_step, batches, validation, counts)
     return _score_best(run, test, mesh)
 
 
@@ -142,12 +148,21 @@ def _texts(examples: Examples) -> list[str]:
 
 
 def _fit(
-    run: Run, train_step: TrainStep, batches: TrainingBatches, validation: Evaluator, counts: dict[str, dict[str, int]]
+    run: Run,
+    source: Run | Exported | None,
+    train_step: TrainStep,
+    batches: TrainingBatches,
+    validation: Evaluator,
+    counts: dict[str, dict[str, int]],
 ) -> None:
     """Take the steps that are left. Between evaluations only the reading of older metrics waits for the device."""
     config, mesh = run.config, train_step.mesh
     with run.checkpoints() as checkpoints:
         step, state = checkpoints.restore_newest(train_step.abstract_state, _warn)
+        told = f"going on after step {step:,}" if step else ""
+        if state is None and source is not None:
+            state, new = start_from(source, config, run.classes, train_step)
+            told = f"starting from the weights in {source.folder}; new: {', '.join(new) or 'nothing'}"
         state = train_step.init() if state is None else state
         feed = prefetch(batches, step, lambda rows: place_rows(rows, mesh, config.batch.size))
         report = Report(
@@ -160,7 +175,7 @@ def _fit(
             silent=not is_first_process(),
         )
         with report, _Signals() as signals:
-            report.say(_description(run, batches, state, mesh, counts, step))
+            report.say("\n".join(filter(None, [_description(run, batches, state, mesh, counts), told])))
             try:
                 while True:
                     due = _is_evaluation_step(step, batches.steps_per_epoch, config.evaluations_per_epoch)
@@ -222,7 +237,7 @@ def _is_evaluation_step(step: int, steps_per_epoch: int, per_epoch: int) -> bool
 
 
 def _description(
-    run: Run, batches: TrainingBatches, state: TrainState, mesh: Mesh, counts: dict[str, dict[str, int]], step: int
+    run: Run, batches: TrainingBatches, state: TrainState, mesh: Mesh, counts: dict[str, dict[str, int]]
 ) -> str:
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     device = mesh.devices.flat[0]
@@ -236,8 +251,6 @@ def _description(
     if whole_weights := undivided(state.params, mesh):
         lines.append(f"not cut, since their sizes do not divide: {', '.join(whole_weights)}")
     lines += [f"{split}: {format_counts(found, run.config.batch)}" for split, found in counts.items() if found]
-    if step:
-        lines.append(f"going on after step {step:,}")
     return "\n".join(lines)
 
 
