@@ -136,7 +136,7 @@ def _finetuned(config: TrainConfig) -> TrainConfig:
     return replace(
         config,
         batch=replace(config.batch, size=32, word_dropout=0.0),
-        optimizer=OptimizerConfig(learning_rate=5e-5, schedule="linear"),
+        optimizer=OptimizerConfig(learning_rate=5e-5, schedule="linear", warmup_steps=50),
         label_smoothing=0.0,
         epochs=3,
     )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from families import FAMILIES
 from flax import nnx
 from twins import (
     ROWS,

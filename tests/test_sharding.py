@@ -185,9 +185,17 @@ def test_axes_of_size_one_cut_nothing():
     assert partition(("embed", "heads"), (32, 32), {"data": 8, "fsdp": 1, "model": 1}) == PartitionSpec(None, None)
 
 
-@pytest.mark.parametrize("architecture", ["classifier", "seq2seq"])
-def test_every_weight_names_its_axes(architecture: Any):
-    config = ModelConfig(architecture, tie_embeddings="none", positions="learned")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"architecture": "classifier", "token_types": 2, "head_hidden": "tanh"},
+        {"architecture": "seq2seq", "tie_embeddings": "none", "logits_bias": True},
+    ],
+    ids=lambda options: options["architecture"],
+)
+def test_every_weight_names_its_axes(options: dict[str, Any]):
+    everything = {"embedding_norm": True, "embedding_width": 12, "relative_buckets": 8, "gated": True}
+    config = ModelConfig(**options, **everything, positions="learned")
     for path, param in nnx.to_flat_state(nnx.state(nnx.eval_shape(lambda: create_model(config, 0)), nnx.Param)):
         assert len(param.get_metadata("axes")) == param.ndim, path
 
