@@ -111,7 +111,26 @@ def token_types(ids: Int[Array, "batch length"], separator: int, count: int) -> 
     return jnp.minimum(jnp.cumsum(is_separator, axis=1) - is_separator, count - 1)
 
 
-class Classifier(nnx.Module):
+class TextEncoder(nnx.Module):
+    """What both models have in common: they read a source."""
+
+    config: ModelConfig
+    source_table: nnx.Embed
+    source_embedding: Embedding
+    encoder: Encoder
+
+    def encode(
+        self, source: Int[Array, "batch source"], source_lengths: Lengths = None, *, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "batch source d_model"]:
+        """What the encoder makes of the source, which the decoder attends to. Arguments and errors as of a call."""
+        source = jnp.asarray(source)
+        check_ids("source", source, self.config.source_vocab_size)
+        check_lengths("source_lengths", source_lengths, source)
+        x = self.source_embedding(self.source_table, source, rngs)
+        return record(self, "memory", self.encoder(x, AttentionMask(source_lengths), rngs))
+
+
+class Classifier(TextEncoder):
     """Text -> class: embedding, encoder, pooling over the real tokens, a head of one or two layers.
 
     Args:
@@ -155,18 +174,14 @@ class Classifier(nnx.Module):
             >>> model(jnp.ones((2, 5), int)).shape
             (2, 2)
         """
-        source = jnp.asarray(source)
-        check_ids("source", source, self.config.source_vocab_size)
-        check_lengths("source_lengths", source_lengths, source)
-        x = self.source_embedding(self.source_table, source, rngs)
-        x = record(self, "memory", self.encoder(x, AttentionMask(source_lengths), rngs))
-        pooled = record(self, "pooled", pool(x, source_lengths, self.config.pooling))
+        memory = self.encode(source, source_lengths, rngs=rngs)
+        pooled = record(self, "pooled", pool(memory, source_lengths, self.config.pooling))
         if self.hidden is not None:
             pooled = ACTIVATIONS[self.config.head_hidden](self.hidden(pooled))
         return pooled if self.head is None else record(self, "logits", self.head(self.dropout(pooled, rngs)))
 
 
-class Seq2Seq(nnx.Module):
+class Seq2Seq(TextEncoder):
     """Text -> text: source and target embeddings with positions on both sides, encoder, decoder, output projection.
 
     Args:
@@ -227,16 +242,6 @@ class Seq2Seq(nnx.Module):
         x = self.target_embedding(self._target_table, target, rngs)
         mask, memory_mask = AttentionMask(target_lengths, causal=True), AttentionMask(source_lengths)
         return self._logits(self.decoder(x, memory, mask, memory_mask, rngs))
-
-    def encode(
-        self, source: Int[Array, "batch source"], source_lengths: Lengths = None, *, rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "batch source d_model"]:
-        """The memory that the decoder attends to. Arguments and errors as of :meth:`__call__`."""
-        source = jnp.asarray(source)
-        check_ids("source", source, self.config.source_vocab_size)
-        check_lengths("source_lengths", source_lengths, source)
-        x = self.source_embedding(self.source_table, source, rngs)
-        return record(self, "memory", self.encoder(x, AttentionMask(source_lengths), rngs))
 
     def decode(
         self,

@@ -94,8 +94,17 @@ def _preset(name: str) -> Target:
 def _export(folder: Path) -> Target:
     model = load_config(ModelConfig, folder / CONFIG_FILE)
     weights = _checked(model, read_weights(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
+    if not (model.num_classes or model.architecture == "seq2seq"):
+        model, weights = _with_head(model, weights)
     tokenizer = load_tokenizer(folder / TOKENIZER_FILE) if (folder / TOKENIZER_FILE).is_file() else None
     return Target(f"export {folder.name}", model, weights, Sizes(8, 48, 40), tokenizer=tokenizer)
+
+
+def _with_head(model: ModelConfig, weights: Arrays) -> tuple[ModelConfig, Arrays]:
+    """A bare encoder with a random head, since checks need a loss."""
+    model = dataclasses.replace(model, num_classes=2)
+    head = {name: weight for name, weight in random_weights(model, seed=0).items() if name.startswith("head.")}
+    return model, {**weights, **head}
 
 
 def _run(folder: Path) -> Target:

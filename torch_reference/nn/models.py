@@ -94,7 +94,25 @@ def token_types(ids: Int[Tensor, "batch length"], separator: int, count: int) ->
     return (is_separator.cumsum(dim=1) - is_separator).clamp(max=count - 1)
 
 
-class Classifier(nn.Module):
+class TextEncoder(nn.Module):
+    """What both models have in common: they read a source."""
+
+    config: ModelConfig
+    source_table: nn.Embedding
+    source_embedding: Embedding
+    encoder: Encoder
+
+    def encode(
+        self, source: Int[Tensor, "batch source"], source_lengths: Lengths = None
+    ) -> Float[Tensor, "batch source d_model"]:
+        """What the encoder makes of the source, which the decoder attends to. Arguments and errors as of a call."""
+        check_ids("source", source, self.config.source_vocab_size)
+        check_lengths("source_lengths", source_lengths, source)
+        x = self.source_embedding(self.source_table, source)
+        return record(self, "memory", self.encoder(x, AttentionMask(source_lengths)))
+
+
+class Classifier(TextEncoder):
     """Text -> class: embedding, encoder, pooling over the real tokens, a head of one or two layers.
 
     Args:
@@ -130,17 +148,14 @@ class Classifier(nn.Module):
             >>> model(torch.ones(2, 5, dtype=torch.int)).shape
             torch.Size([2, 2])
         """
-        check_ids("source", source, self.config.source_vocab_size)
-        check_lengths("source_lengths", source_lengths, source)
-        x = self.source_embedding(self.source_table, source)
-        x = record(self, "memory", self.encoder(x, AttentionMask(source_lengths)))
-        pooled = record(self, "pooled", pool(x, source_lengths, self.config.pooling))
+        memory = self.encode(source, source_lengths)
+        pooled = record(self, "pooled", pool(memory, source_lengths, self.config.pooling))
         if self.hidden is not None:
             pooled = ACTIVATIONS[self.config.head_hidden](self.hidden(pooled))
         return pooled if self.head is None else record(self, "logits", self.head(self.dropout(pooled)))
 
 
-class Seq2Seq(nn.Module):
+class Seq2Seq(TextEncoder):
     """Text -> text: source and target embeddings with positions on both sides, encoder, decoder, output projection.
 
     Args:
@@ -194,15 +209,6 @@ class Seq2Seq(nn.Module):
         x = self.target_embedding(self._target_table, target)
         mask, memory_mask = AttentionMask(target_lengths, causal=True), AttentionMask(source_lengths)
         return self._logits(self.decoder(x, memory, mask, memory_mask))
-
-    def encode(
-        self, source: Int[Tensor, "batch source"], source_lengths: Lengths = None
-    ) -> Float[Tensor, "batch source d_model"]:
-        """The memory that the decoder attends to. Arguments and errors as of :meth:`forward`."""
-        check_ids("source", source, self.config.source_vocab_size)
-        check_lengths("source_lengths", source_lengths, source)
-        x = self.source_embedding(self.source_table, source)
-        return record(self, "memory", self.encoder(x, AttentionMask(source_lengths)))
 
     def decode(
         self,
