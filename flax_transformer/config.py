@@ -318,6 +318,9 @@ class TokenizerConfig:
     vocab_size: int = 8_000
     # fold upper case to lower case
     lowercase: bool = False
+    # of byte-level BPE: a space is joined to the word behind it, or isolated as a token of its own, so that a word has
+    # the same pieces after a space and after a quotation mark, which makes copying into JSON easier
+    spaces: Literal["joined", "isolated"] = "joined"
     # an existing tokenizer.json to use instead of learning one
     path: str | None = None
 
