@@ -13,8 +13,9 @@ import numpy as np
 
 from flax_transformer.config import ManifestsData
 from flax_transformer.data.examples import Examples, Splits
+from flax_transformer.data.manifests.draw import Draw
 from flax_transformer.data.manifests.freight import CARRIERS, PACKAGES, PORTS, UNITS, Manifest, draw_manifest
-from flax_transformer.data.manifests.templates import EmailTemplates
+from flax_transformer.data.manifests.templates import SEEN, EmailTemplates, Kinds
 from flax_transformer.data.scoring import mean, parse_json
 
 
@@ -69,16 +70,16 @@ def _take(size: int, pairs: Iterator[tuple[str, str]]) -> Examples:
     return Examples([source for source, _ in taken], [target for _, target in taken])
 
 
-def _stream(config: ManifestsData, rng: np.random.Generator) -> Iterator[tuple[str, str]]:
+def _stream(config: ManifestsData, rng: np.random.Generator, kinds: Kinds = SEEN) -> Iterator[tuple[str, str]]:
     while True:
-        templates = EmailTemplates(rng, config.noise)
-        manifest = draw_manifest(rng, config.max_items, templates.shouts)
+        templates = EmailTemplates(rng, config.noise, kinds)
+        manifest = draw_manifest(Draw(rng), kinds.stock, config.max_items, templates.shouts)
         yield templates.write(manifest), to_json(manifest)
 
 
 def to_json(manifest: Manifest) -> str:
     """Without spaces, keys in their order."""
-    return json.dumps(manifest, separators=(",", ":"))
+    return json.dumps(manifest, separators=(",", ":"), ensure_ascii=False)
 
 
 def score_manifests(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float | str]:
