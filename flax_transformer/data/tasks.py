@@ -59,10 +59,16 @@ def load_splits(config: DataConfig, seed: int, classes: Sequence[str] = ()) -> S
 
 
 def score(config: DataConfig, predictions: Sequence[Any], examples: Examples) -> Scores:
-    """Predictions in the order of ``examples``, texts or class ids.
+    """Predictions in the order of ``examples``, texts or class ids; each group of them apart.
 
     Raises ``ValueError`` where the two differ in number.
     """
     if len(predictions) != len(examples):
         raise ValueError(f"expected a prediction for each of {len(examples)} examples, got {len(predictions)}")
-    return TASKS[config.task].score(predictions, examples.targets)
+    groups = examples.groups or [""] * len(examples)
+    scores: Scores = {}
+    for group in sorted(set(groups)):  # the main one, whose name is empty, comes first
+        chosen = [i for i, name in enumerate(groups) if name == group]
+        found = TASKS[config.task].score([predictions[i] for i in chosen], [examples.targets[i] for i in chosen])
+        scores |= {f"{group}/{name}" if group else name: value for name, value in found.items()}
+    return scores

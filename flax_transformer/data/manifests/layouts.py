@@ -28,6 +28,25 @@ _PARTIES = (
     "SHPR: {shipper}\nCNEE: {consignee}", "Deliver to {consignee}, shipped by {shipper}.", "{consignee} is the consignee, {shipper} the shipper.", "a/c {shipper}, notify and consignee {consignee}.", "supplier: {shipper}; receiver: {consignee}",
     "Our client {shipper} sends this to {consignee}.", "Buyer: {consignee}\nSeller: {shipper}", "{shipper} -> {consignee}", "This is for {consignee}, from {shipper}.", "B/L shipper {shipper}, B/L consignee {consignee}.",
 )  # fmt: skip
+_HEADLINES = (
+    "Booking {pol} / {pod}", "{carrier} {pol} - {pod}", "{carrier} {pol}-{pod} {etd}", "Re: {pol} to {pod}", "Booking {carrier}, {pol} to {pod}", "{pol} -> {pod}, ETD {etd}", "Shipment to {pod}", "{carrier} booking",
+    "{carrier} booking for {pod} from {pol}", "{etd}: {pol} / {pod}", "Subject: {carrier} {pol} {pod}", "RE: RE: booking {pol}/{pod} with {carrier}", "Export {pol}, {etd}", "{pol}/{pod} etd {etd}", "Order for {carrier}",
+)  # fmt: skip
+_PHRASES = {
+    "carrier": ("with {carrier}", "pls use {carrier}", "{carrier} please", "by {carrier}", "it should be {carrier}.", "we take {carrier}", "on {carrier} as usual", "vessel of {carrier}"),
+    "pol": ("ex {pol}", "from {pol}", "loading at {pol}", "load in {pol}", "out of {pol}", "departing {pol}"),
+    "pod": ("to {pod}", "for {pod}", "discharging at {pod}", "discharge {pod}", "destination is {pod}"),
+    "etd": ("ETD {etd}", "sailing {etd}", "ETD is {etd}", "etd remains {etd}", "leaves {etd}", "dep {etd}", "new ETD {etd}", "we need the sailing of {etd}"),
+}  # fmt: skip
+_STORIES = (
+    "We are {shipper} and want to ship CARGO from {pol} to {pod} for our customer {consignee}.", "Please book CARGO from {pol} to {pod}, shipper {shipper}, consignee {consignee}.", "{shipper} has CARGO ready in {pol} for {consignee}, port of discharge {pod}.",
+    "Can we move CARGO ex {pol} to {pod}? Shipper is {shipper}, consignee {consignee}.", "need space for CARGO, {pol} to {pod}, shipper {shipper}, receiver {consignee}.", "We have CARGO of {shipper} to go from {pol} to {pod}. The consignee is {consignee}.",
+    "Our customer {consignee} buys CARGO from {shipper}. It goes from {pol} to {pod}.", "Kindly arrange CARGO for {pod}, loading {pol}. Exporter: {shipper}. Importer: {consignee}.", "{consignee} has ordered CARGO, seller is {shipper}. Route {pol}-{pod}.",
+)  # fmt: skip
+_SHIPS = (
+    "We would like the {carrier} ship of {etd}.", "Carrier {carrier}, ETD {etd}.", "Please use {carrier}, sailing {etd}.", "{carrier} leaving {etd}.", "Sailing {etd} with {carrier}.", "The {carrier} vessel departing {etd} is fine.", "ETD {etd} on {carrier}.",
+    "Line: {carrier}, departure: {etd}.", "We booked {carrier} before, pls do so again, ETD {etd}.", "It must leave {etd} by {carrier}.",
+)  # fmt: skip
 
 
 def form(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
@@ -65,6 +84,36 @@ def prose(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
     for _ in range(draw.pick((0, 0, 1, 1, 2))):
         sentences.insert(draw.below(len(sentences) + 1), clutter.remark())
     return draw.pick((" ", "\n", "\n\n", " ")).join(sentences)
+
+
+def mixed(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
+    """A headline with some of the fields, the others as labelled lines or in a few words."""
+    header, draw = sender.header(manifest), sender.draw
+    headline = draw.pick(_HEADLINES)
+    separator = draw.pick((": ", ": ", " ", " - "))
+    rest = [field for field in ("carrier", "pol", "pod", "etd") if f"{{{field}}}" not in headline]
+    phrases = {field: sender.say(draw.pick(_PHRASES[field]), **header) for field in rest}
+    lines = [phrases[field] if draw.chance(0.6) else sender.label(field) + separator + header[field] for field in rest]
+    if draw.chance(0.5):
+        lines.append(sender.say(draw.pick(_PARTIES), **header))
+    else:
+        lines += [sender.label(field) + separator + _wrapped(sender, header[field]) for field in draw.shuffled(("shipper", "consignee"))]
+    lines = draw.shuffled(lines) if draw.chance(0.5) else lines
+    lines.insert(draw.below(len(lines) + 1), "\n".join(_items(sender, clutter, manifest)))
+    for _ in range(draw.pick((0, 0, 1, 2))):
+        lines.insert(draw.below(len(lines) + 1), clutter.line() if draw.chance(0.5) else clutter.remark())
+    return draw.pick(("\n", "\n", "\n", "\n\n", ". ", "; ")).join([sender.say(headline, **header), *lines])
+
+
+def story(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
+    """Sentences in which the cargo, the parties and the route stand together."""
+    header, draw = sender.header(manifest), sender.draw
+    cargo = draw.pick((", ", " and ", "; ", " + ")).join(_items(sender, clutter, manifest, bullets=("",)))
+    first = sender.say(draw.pick(_STORIES), **header).replace("CARGO", cargo)
+    sentences = [first, sender.say(draw.pick(_SHIPS), **header)]
+    if draw.chance(0.5):
+        sentences.insert(draw.below(3), clutter.remark())
+    return draw.pick((" ", "\n", " ")).join(sentences)
 
 
 def joined(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
@@ -178,7 +227,10 @@ def arrows(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
 
 
 # The frequent ones several times.
-SEEN_LAYOUTS: tuple[Layout, ...] = (form, form, form, form, form, form, prose, prose, prose, prose, joined, joined, joined, table, table, record, voyage_table, edifact)
+SEEN_LAYOUTS: tuple[Layout, ...] = (
+    form, form, form, form, form, form, form, prose, prose, prose, mixed, mixed, mixed, mixed, story, story, joined, joined, joined,
+    table, table, record, voyage_table, edifact,
+)  # fmt: skip
 UNSEEN_LAYOUTS: tuple[Layout, ...] = (tagged, grid, letter, arrows)
 
 

@@ -102,7 +102,7 @@ def _initials(draw: Draw) -> str:
 
 def goods(draw: Draw, stock: Stock) -> str:
     """A commodity as a clerk calls it: ``frozen mackerel fillets``, ``tralun brackets 12 mm``, ``POLYSORATE 40``"""
-    words = [draw.pick(stock.qualities) for _ in range(draw.pick((0, 0, 1, 1, 1, 2)))]
+    words = [draw.pick(stock.qualities) for _ in range(draw.pick((0, 1, 1, 1, 1, 2)))]
     if draw.chance(0.35):
         words.insert(draw.below(len(words) + 1), word(draw, draw.pick(stock.families)))
     words.append(draw.pick(stock.goods) if draw.chance(0.85) else word(draw, draw.pick(stock.families)))
