@@ -41,10 +41,10 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
     "manifests": {
         "default": TrainConfig(
             data=ManifestsData(),
-            tokenizer=TokenizerConfig(vocab_size=2_000, spaces="isolated"),
+            tokenizer=TokenizerConfig(vocab_size=1_200, spaces="isolated"),
             model=replace(_SMALL, dropout=0.0),
-            batch=BatchConfig(size=16, max_source_length=512, max_target_length=256, buckets=4),
-            optimizer=OptimizerConfig(learning_rate=2e-3, beta2=0.98, warmup_steps=300),
+            batch=BatchConfig(size=8, max_source_length=512, max_target_length=288, buckets=4),
+            optimizer=OptimizerConfig(learning_rate=1.5e-3, beta2=0.99, warmup_steps=400),
         ),
         "full": TrainConfig(
             data=ManifestsData(train_size=400_000, max_items=4, noise=0.05),

@@ -84,7 +84,7 @@ class Clutter:
     def headers(self) -> str:
         """Of a mail that was forwarded or replied to."""
         top = self._draw.pick(("---------- Forwarded message ---------", "-----Original Message-----", "Begin forwarded message:", "", "________________", "***"))
-        rows = ["From: {person} <{mail}>", "Sent: {date}", "To: {person}", "Subject: {subject}"]
+        rows = ["From: {person} <{mail}>", "Sent: {date}", "To: {company}", "Subject: {subject}"]
         if self._draw.chance(0.4):
             rows = [row for row in rows if self._draw.chance(0.6)]
         subject = self._draw.pick(("RE: booking", "FW: new booking", "Fwd: shipment {ref}", "Re: Re: space request", "booking {port}", "order {ref}", "AW: Buchung"))
@@ -125,7 +125,7 @@ def _street(draw: Draw, sender: Sender) -> str:
 _VALUES = {
     "person": _value(lambda draw, sender: person(draw, sender.stock)),
     "company": _value(lambda draw, sender: party(draw, sender.stock)),
-    "vessel": _value(lambda draw, sender: f"{sender.stock.links[0][:0]}{name(draw, sender.stock)} {draw.pick(('Star', 'Express', 'Bridge', 'Maru', 'Spirit', ''))}".strip()),
+    "vessel": _value(lambda draw, sender: f"{name(draw, sender.stock)} {draw.pick(('Star', 'Express', 'Bridge', 'Maru', 'Spirit', ''))}".strip()),
     "town": _value(lambda draw, sender: name(draw, sender.stock)),
     "street": _value(_street),
     "phone": _value(_phone),

@@ -82,7 +82,7 @@ COUNTRIES = {
 
 # UNECE Recommendation 21 -> words for many of them.
 PACKAGES = {
-    "CT": ("cartons", "cartons", "ctns", "ctns", "ctn", "carton", "crtns", "Kartons", "cartones", "cartoni"),
+    "CT": ("cartons", "cartons", "ctns", "ctns", "ctn", "carton", "cartns", "Kartons", "cartones", "cartoni"),
     "PX": ("pallets", "pallets", "plts", "plt", "pallet", "pals", "Paletten", "palettes", "palets", "plls"),
     "DR": ("drums", "drums", "drms", "drum", "Fässer", "fûts", "bidones", "fusti", "vaten"),
     "BG": ("bags", "bags", "bgs", "bag", "Säcke", "sacs", "sacos", "sacchi", "zakken"),

@@ -79,7 +79,7 @@ kind: Emballage, Type d'emballage
 goods: Marchandise, Désignation, Nature de la marchandise, Produit
 weight: Poids, Poids brut
 unit: Unité
-hazard: Matière dangereuse, Marchandises dangereuses, Danger
+hazard: Matière dangereuse, Marchandises dangereuses, Mat. dangereuse
 un: N° ONU, ONU
 imo: Classe
 """),

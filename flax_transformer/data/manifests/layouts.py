@@ -19,7 +19,7 @@ _ROUTED = (
 )  # fmt: skip
 _SAILED = (
     ", ETD {etd}", ", sailing {etd}", ", departure {etd}", ", leaving {etd}", ", dep. {etd}", ", ETS {etd}", " on {etd}", " etd {etd}", " sailing on {etd}", ", departing {etd}", " with ETD {etd}",
-    ", {etd}", " (ETD {etd})", " around {etd}", ", planned departure {etd}", ", vessel of {etd}", ", {etd} departure", " - etd abt {etd}",
+    ", {etd}", " (ETD {etd})", " around {etd}", ", expected departure {etd}", ", vessel of {etd}", ", {etd} departure", " - etd abt {etd}",
 )  # fmt: skip
 _PARTIES = (
     "Shipper is {shipper}, cnee {consignee}.", "{shipper} ships to {consignee}.", "Consignee: {consignee}. Shipper: {shipper}.", "On behalf of {shipper} for {consignee}.", "Shipper: {shipper}\nConsignee: {consignee}",
@@ -39,9 +39,9 @@ _PHRASES = {
     "etd": ("ETD {etd}", "sailing {etd}", "ETD is {etd}", "etd remains {etd}", "leaves {etd}", "dep {etd}", "new ETD {etd}", "we need the sailing of {etd}"),
 }  # fmt: skip
 _STORIES = (
-    "We are {shipper} and want to ship CARGO from {pol} to {pod} for our customer {consignee}.", "Please book CARGO from {pol} to {pod}, shipper {shipper}, consignee {consignee}.", "{shipper} has CARGO ready in {pol} for {consignee}, port of discharge {pod}.",
-    "Can we move CARGO ex {pol} to {pod}? Shipper is {shipper}, consignee {consignee}.", "need space for CARGO, {pol} to {pod}, shipper {shipper}, receiver {consignee}.", "We have CARGO of {shipper} to go from {pol} to {pod}. The consignee is {consignee}.",
-    "Our customer {consignee} buys CARGO from {shipper}. It goes from {pol} to {pod}.", "Kindly arrange CARGO for {pod}, loading {pol}. Exporter: {shipper}. Importer: {consignee}.", "{consignee} has ordered CARGO, seller is {shipper}. Route {pol}-{pod}.",
+    "We are {shipper} and want to ship {cargo} from {pol} to {pod} for our customer {consignee}.", "Please book {cargo} from {pol} to {pod}, shipper {shipper}, consignee {consignee}.", "{shipper} has {cargo} ready in {pol} for {consignee}, port of discharge {pod}.",
+    "Can we move {cargo} ex {pol} to {pod}? Shipper is {shipper}, consignee {consignee}.", "need space for {cargo}, {pol} to {pod}, shipper {shipper}, receiver {consignee}.", "We have {cargo} of {shipper} to go from {pol} to {pod}. The consignee is {consignee}.",
+    "Our customer {consignee} buys {cargo} from {shipper}. It goes from {pol} to {pod}.", "Kindly arrange {cargo} for {pod}, loading {pol}. Exporter: {shipper}. Importer: {consignee}.", "{consignee} has ordered {cargo}, seller is {shipper}. Route {pol}-{pod}.",
 )  # fmt: skip
 _SHIPS = (
     "We would like the {carrier} ship of {etd}.", "Carrier {carrier}, ETD {etd}.", "Please use {carrier}, sailing {etd}.", "{carrier} leaving {etd}.", "Sailing {etd} with {carrier}.", "The {carrier} vessel departing {etd} is fine.", "ETD {etd} on {carrier}.",
@@ -109,7 +109,7 @@ def story(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
     """Sentences in which the cargo, the parties and the route stand together."""
     header, draw = sender.header(manifest), sender.draw
     cargo = draw.pick((", ", " and ", "; ", " + ")).join(_items(sender, clutter, manifest, bullets=("",)))
-    first = sender.say(draw.pick(_STORIES), **header).replace("CARGO", cargo)
+    first = sender.say(draw.pick(_STORIES), cargo=cargo, **header)
     sentences = [first, sender.say(draw.pick(_SHIPS), **header)]
     if draw.chance(0.5):
         sentences.insert(draw.below(3), clutter.remark())
