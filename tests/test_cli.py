@@ -89,7 +89,9 @@ def test_evaluate_gives_the_scores_of_the_run(
         expected = f"accuracy {results[split]['accuracy']:.1%}\nloss {results[split]['loss']:.4f}\n"
         assert capsys.readouterr().out.startswith(f"{expected}macro f1 ")
     assert run_command("evaluate", manifests_run[0]) == 0
-    assert re.search(r"\n +main +seen\nexact match +0\.0% .*\nfield/carrier +0\.0% +0\.0%\n", capsys.readouterr().out, re.DOTALL)
+    assert re.search(
+        r"\n +main +seen\nexact match +0\.0% .*\nfield/carrier +0\.0% +0\.0%\n", capsys.readouterr().out, re.DOTALL
+    )
 
 
 def test_a_file_of_manifests_is_scored_by_field(

@@ -108,12 +108,14 @@ def test_every_kind_of_text_occurs():
     """Each layout, each way to write a date, a number or a container, several line items, and clutter."""
     text = "\n".join(SPLITS.train.sources)
     for pattern in (
-        r"^\w.*: .*$", r"(?i)please book", r"^> ", r" // ", r" \| ", r"\t", r"\w;\w.*;", r"NAD\+CZ\+\+\+", r"\w \.+: ", r"We are [^,]* and want to ship",
-        r"\d{4}-\d\d-\d\d", r"\d\d [A-Z][a-z]{2} \d{4}", r"\d\d/\d\d/\d\d\b", r"\d\d\.\d\d\.\d{4}", r"\b\d/\d/\d\d\b", r"\d de [a-z]+ de \d{4}",
-        r"[a-z] \d+(st|nd|rd|th),? \d{4}", r"\d\d[A-Z]{3}\d\d", r"(Mon|Tue|Wed)\w*,? \d", r"\d\. (Januar|Mai|Juni) ",
-        r"\d,\d{3} ?[kK]g", r"\d\.\d{3} ?[kK]g", r"\d \d{3} ?[kK]g", r"\d'\d{3} ?[kK]g", r"\d\.\d ?(MT|mt)", r"\d,\d ?(MT|mt)", r"\d ?lbs",
-        r"[A-Z]{4}\d{7}", r"[A-Z]{4} \d{6}-\d", r"UN ?\d{4}", r"IMO \d", r"(?i)no DG|non-haz", r"GmbH", r"& Sons", r"[a-z]\-[A-Z]", r"[öéç]",
-        r"Original Message", r"(?i)notify", r"Tel \+", r"Absender", r"(?i)consignatario|destinatario",
+        r"^\w.*: .*$", r"(?i)please book", r"^> ", r" // ", r" \| ", r"\t", r"\w;\w.*;", r"NAD\+CZ\+\+\+",
+        r"\w \.+: ", r"We are [^,]* and want to ship", r"\d{4}-\d\d-\d\d", r"\d\d [A-Z][a-z]{2} \d{4}",
+        r"\d\d/\d\d/\d\d\b", r"\d\d\.\d\d\.\d{4}", r"\b\d/\d/\d\d\b", r"\d de [a-z]+ de \d{4}",
+        r"[a-z] \d+(st|nd|rd|th),? \d{4}", r"\d\d[A-Z]{3}\d\d", r"(Mon|Tue|Wed)\w*,? \d",
+        r"\d\. (Januar|Mai|Juni) ", r"\d,\d{3} ?[kK]g", r"\d\.\d{3} ?[kK]g", r"\d \d{3} ?[kK]g", r"\d'\d{3} ?[kK]g",
+        r"\d\.\d ?(MT|mt)", r"\d,\d ?(MT|mt)", r"\d ?lbs", r"[A-Z]{4}\d{7}", r"[A-Z]{4} \d{6}-\d", r"UN ?\d{4}",
+        r"IMO \d", r"(?i)no DG|non-haz", r"GmbH", r"& Sons", r"[a-z]\-[A-Z]", r"[öéç]", r"Original Message",
+        r"(?i)notify", r"Tel \+", r"Absender", r"(?i)consignatario|destinatario",
     ):  # fmt: skip
         assert re.search(pattern, text, re.MULTILINE), pattern
     assert {len(manifest["items"]) for _, manifest in PAIRS} == {1, 2, 3, 4}
@@ -164,7 +166,9 @@ def words_of(kinds):
 
 
 def labels_of(kinds):
-    return {label.casefold() for row in (kinds.english, *kinds.languages) for labels in row.values() for label in labels}
+    return {
+        label.casefold() for row in (kinds.english, *kinds.languages) for labels in row.values() for label in labels
+    }
 
 
 def found_in(texts, phrases):
@@ -191,7 +195,9 @@ def test_held_out_words_and_labels_occur_nowhere_in_training():
     assert SPLITS.test.groups == [""] * half + ["seen"] * half
 
 
-@pytest.mark.parametrize("pattern", [r"^[\[<{]", r"^\| .* \|$", r"(=>|>>|~|--) ", r"should load at|ex .* and want|Load port is"])
+@pytest.mark.parametrize(
+    "pattern", [r"^[\[<{]", r"^\| .* \|$", r"(=>|>>|~|--) ", r"should load at|ex .* and want|Load port is"]
+)
 def test_held_out_layouts_occur_in_the_test_split_alone(pattern):
     held_out, seen = SPLITS.test.sources[:50], SPLITS.test.sources[50:]
     assert any(re.search(pattern, text, re.MULTILINE | re.IGNORECASE) for text in held_out)
@@ -217,15 +223,28 @@ def test_evaluation_does_not_depend_on_the_size_of_train():
 
 
 def written(source, target, shipper="Ann", consignee="Ben"):
-    return Written(source, target, {"shipper": shipper, "consignee": consignee, "items": [{"goods": f"goods of {shipper}"}]})
+    return Written(
+        source, target, {"shipper": shipper, "consignee": consignee, "items": [{"goods": f"goods of {shipper}"}]}
+    )
 
 
 def test_repeated_texts_records_and_names_are_left_out():
-    pairs = [written("a", "1"), written("b", "1", "Cho", "Dan"), written("a", "2"), written("c", "3"), written("c", "3")]
+    pairs = [
+        written("a", "1"),
+        written("b", "1", "Cho", "Dan"),
+        written("a", "2"),
+        written("c", "3"),
+        written("c", "3"),
+    ]
     assert [one.source for one in unseen(iter(pairs), set(), grow=False)] == ["a", "c"]
     seen = set()
     assert [one.source for one in unseen(iter(pairs), seen, grow=True)] == ["a"]
-    later = [written("d", "4", "Ann"), written("e", "5", "Eve", "Fay"), written("f", "6", "Guy", "BEN"), written("g", "7", "Eve", "Hal")]
+    later = [
+        written("d", "4", "Ann"),
+        written("e", "5", "Eve", "Fay"),
+        written("f", "6", "Guy", "BEN"),
+        written("g", "7", "Eve", "Hal"),
+    ]
     assert [one.source for one in unseen(iter(later), seen, grow=False)] == ["e", "g"]
 
 

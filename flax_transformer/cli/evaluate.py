@@ -89,4 +89,5 @@ def _require_json(run: "Run", examples: "Examples") -> None:
         return
     for target, place in zip(examples.targets, examples.places, strict=True):
         if not parse_json(target):
-            raise UserError(f"{place}: expected a JSON object with fields, as {run.config.data.task} writes them, got {target[:60]!r}")
+            task = run.config.data.task
+            raise UserError(f"{place}: expected a JSON object with fields, as {task} writes them, got {target[:60]!r}")

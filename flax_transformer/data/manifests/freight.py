@@ -20,7 +20,9 @@ CARRIERS = {
     "HLCU": ("Hapag-Lloyd", "Hapag", "HLAG", "Hapag Lloyd", "Hapag-Lloyd AG", "HPL", "Hapag Lloyd A.G."),
     "ONEY": ("ONE", "Ocean Network Express", "ONE Line", "O.N.E.", "Ocean Network Express Pte. Ltd."),
     "EGLV": ("Evergreen", "EMC", "Evergreen Line", "Evergreen Marine", "Evergreen Marine Corp.", "EVG"),
-    "COSU": ("COSCO", "Cosco Shipping", "COSCO Shipping Lines", "Cosco Container Lines", "COSCON", "China Ocean Shipping"),
+    "COSU": (
+        "COSCO", "Cosco Shipping", "COSCO Shipping Lines", "Cosco Container Lines", "COSCON", "China Ocean Shipping",
+    ),
     "HDMU": ("HMM", "Hyundai MM", "Hyundai Merchant Marine", "HMM Co., Ltd.", "H.M.M.", "Hyundai"),
     "YMLU": ("Yang Ming", "YML", "Yang Ming Line", "Yangming", "Yang Ming Marine Transport", "YM Line"),
     "ZIMU": ("ZIM", "ZIM Line", "Zim Integrated Shipping", "Zim Integrated", "ZIM Lines"),
@@ -71,11 +73,14 @@ PORTS = {
 # The first two letters of a UN/LOCODE -> the country.
 COUNTRIES = {
     "CN": ("China", "PR China", "P.R.C."), "HK": ("Hong Kong SAR", "China"), "SG": ("Singapore",),
-    "KR": ("South Korea", "Korea", "Rep. of Korea"), "JP": ("Japan",), "TW": ("Taiwan", "ROC"), "VN": ("Vietnam", "Viet Nam"),
+    "KR": ("South Korea", "Korea", "Rep. of Korea"), "JP": ("Japan",), "TW": ("Taiwan", "ROC"),
+    "VN": ("Vietnam", "Viet Nam"),
     "TH": ("Thailand",), "MY": ("Malaysia",), "IN": ("India",), "LK": ("Sri Lanka",), "AE": ("UAE", "U.A.E.", "Dubai"),
     "SA": ("Saudi Arabia", "KSA"), "GR": ("Greece", "Griechenland"), "IT": ("Italy", "Italia", "Italien"),
-    "ES": ("Spain", "España"), "FR": ("France",), "BE": ("Belgium", "Belgien", "België"), "NL": ("Netherlands", "Holland"),
-    "DE": ("Germany", "Deutschland", "Allemagne"), "GB": ("UK", "United Kingdom", "England"), "PL": ("Poland", "Polska"),
+    "ES": ("Spain", "España"), "FR": ("France",), "BE": ("Belgium", "Belgien", "België"),
+    "NL": ("Netherlands", "Holland"),
+    "DE": ("Germany", "Deutschland", "Allemagne"), "GB": ("UK", "United Kingdom", "England"),
+    "PL": ("Poland", "Polska"),
     "SE": ("Sweden", "Sverige"), "US": ("USA", "U.S.A.", "United States"), "BR": ("Brazil", "Brasil"),
     "ZA": ("South Africa", "RSA"), "AU": ("Australia",),
 }  # fmt: skip
@@ -99,8 +104,11 @@ UNITS = {
     "TNE": ("t", "MT", "mt", "tonnes", "to", "tons", "mtons", "M/T", "metric tons", "TNE"),
 }
 
-# Classes of dangerous goods (IMDG code).
-IMO_CLASSES = ("1.4", "2.1", "2.2", "2.3", "3", "3", "3", "3", "4.1", "4.2", "4.3", "5.1", "5.2", "6.1", "6.2", "8", "8", "8", "9", "9")  # fmt: skip
+# Classes of dangerous goods (IMDG code), the frequent ones several times.
+IMO_CLASSES = (
+    "1.4", "2.1", "2.2", "2.3", "3", "3", "3", "3", "4.1", "4.2", "4.3", "5.1", "5.2", "6.1", "6.2", "8", "8", "8",
+    "9", "9",
+)  # fmt: skip
 
 # Owner codes of carriers and lessors, each with the equipment category U for containers.
 OWNERS = (
@@ -170,9 +178,7 @@ def draw_manifest(draw: Draw, stock: Stock, max_items: int, upper_case: bool) ->
         "etd": day.isoformat(),
         "shipper": case(party(draw, stock)),
         "consignee": case(party(draw, stock)),
-        "items": [
-            _draw_item(draw, stock, case, owner) for _ in range(min(int(draw.rng.geometric(0.6)), max_items))
-        ],
+        "items": [_draw_item(draw, stock, case, owner) for _ in range(min(int(draw.rng.geometric(0.6)), max_items))],
     }
 
 

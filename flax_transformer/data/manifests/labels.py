@@ -1,28 +1,36 @@
 """What fields are called on forms and in tables, in English and on bilingual forms."""
 
 FIELDS = (
-    "carrier", "pol", "pod", "etd", "shipper", "consignee", "container", "packages", "kind", "goods", "weight", "unit", "hazard", "un", "imo",
+    "carrier", "pol", "pod", "etd", "shipper", "consignee", "container", "packages", "kind", "goods", "weight", "unit",
+    "hazard", "un", "imo",
 )  # fmt: skip
 Labels = dict[str, tuple[str, ...]]
 
 
 def _labels(text: str) -> Labels:
-    """From a line for each field, ``field: label, label``."""
-    rows = (line.split(":", 1) for line in text.strip().splitlines())
+    """From ``field: label, label`` for each field; a line that begins with a blank goes on with the one before."""
+    rows = (line.split(":", 1) for line in text.strip().replace("\n ", " ").splitlines())
     return {field.strip(): tuple(label.strip() for label in labels.split(",")) for field, labels in rows}
 
 
 SEEN_ENGLISH = _labels("""
-carrier: Carrier, Line, Shipping line, SSL, Ocean carrier, Carrier name, Steamship line, SS Line, Liner, Vessel operator
-pol: POL, Port of loading, Load port, From, Loading port, Origin, Origin port, P.O.L., Loading, Port of load., PORT LOAD, POL (load)
-pod: POD, Port of discharge, Disch. port, To, Discharge port, Destination, Dest. port, P.O.D., Discharging, Port of disch., PORT DISCH, POD (discharge)
-etd: ETD, Sailing, Departure, ETS, Date, E.T.D., Sailing date, Dep. date, Est. departure, Departs, Sails, ETD date, Expected sailing
-shipper: Shipper, Shpr, SHPR, Shipper name, Exporter, Sender, Seller, Consignor, Supplier, Shipper/Exporter, Shpr., Actual shipper
-consignee: Consignee, Cnee, CNEE, Receiver, Consignee name, Buyer, Importer, Consigned to, Customer, Cons., Final consignee, Cnee.
+carrier: Carrier, Line, Shipping line, SSL, Ocean carrier, Carrier name, Steamship line, SS Line, Liner,
+ Vessel operator
+pol: POL, Port of loading, Load port, From, Loading port, Origin, Origin port, P.O.L., Loading, Port of load.,
+ PORT LOAD, POL (load)
+pod: POD, Port of discharge, Disch. port, To, Discharge port, Destination, Dest. port, P.O.D., Discharging,
+ Port of disch., PORT DISCH, POD (discharge)
+etd: ETD, Sailing, Departure, ETS, Date, E.T.D., Sailing date, Dep. date, Est. departure, Departs, Sails, ETD
+ date, Expected sailing
+shipper: Shipper, Shpr, SHPR, Shipper name, Exporter, Sender, Seller, Consignor, Supplier, Shipper/Exporter,
+ Shpr., Actual shipper
+consignee: Consignee, Cnee, CNEE, Receiver, Consignee name, Buyer, Importer, Consigned to, Customer, Cons.,
+ Final consignee, Cnee.
 container: Cntr, Container, Cntr no, Equipment, Container no., CTR#, Cntr no., Cont. no, Equip., Unit no, Container nr
 packages: Pkgs, Packages, Qty, No. of pkgs, Quantity, Pieces, Colli, Number, Count, Pcs, Quantity/Kind
 kind: Type, Kind, Pack, Packing, Package type, Pkg type, Packaging
-goods: Goods, Description, Commodity, Cargo, Descr. of goods, Product, Contents, Description of goods, Material, Article
+goods: Goods, Description, Commodity, Cargo, Descr. of goods, Product, Contents, Description of goods,
+ Material, Article
 weight: Weight, GW, Gross wt, Wt, Gross weight, G.W., Cargo wt, Kilos, Gross, Gr. weight
 unit: Unit, UOM, Wt unit, Units
 hazard: DG, IMO, Hazard, Dangerous goods, DG info, IMDG, Hazmat, Haz, DGR, IMO/UN

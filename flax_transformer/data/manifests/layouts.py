@@ -9,43 +9,91 @@ from flax_transformer.data.manifests.phrasing import Cells, Sender
 Layout = Callable[[Sender, Clutter, Manifest], str]
 _HEADER = ("carrier", "pol", "pod", "etd", "shipper", "consignee")
 _REQUESTS = (
-    "Pls book", "Please book", "We need space", "Kindly arrange shipment", "Please arrange booking", "Can you book", "Need a booking", "We would like to book", "Kindly reserve space",
-    "Request booking", "Please reserve", "Could you please arrange transport", "New booking", "Booking pls", "We have a shipment", "Please quote and book", "I need a slot", "shipment",
+    "Pls book", "Please book", "We need space", "Kindly arrange shipment", "Please arrange booking", "Can you book",
+    "Need a booking", "We would like to book", "Kindly reserve space",
+    "Request booking", "Please reserve", "Could you please arrange transport", "New booking", "Booking pls",
+    "We have a shipment", "Please quote and book", "I need a slot", "shipment",
 )  # fmt: skip
-_CARRIED = (" with {carrier}", " on {carrier}", " by {carrier}", " w/ {carrier}", " ({carrier})", ", carrier {carrier}", " on the {carrier} vessel", " with {carrier} line", ", line: {carrier}", " via {carrier}", " on a {carrier} ship", " using {carrier}")
+_CARRIED = (
+    " with {carrier}",
+    " on {carrier}",
+    " by {carrier}",
+    " w/ {carrier}",
+    " ({carrier})",
+    ", carrier {carrier}",
+    " on the {carrier} vessel",
+    " with {carrier} line",
+    ", line: {carrier}",
+    " via {carrier}",
+    " on a {carrier} ship",
+    " using {carrier}",
+)
 _ROUTED = (
-    " from {pol} to {pod}", " from {pol} to {pod}", " ex {pol} to {pod}", " {pol} - {pod}", " {pol} / {pod}", " {pol}-{pod}", " {pol} -> {pod}", ", POL {pol}, POD {pod}", " to {pod} from {pol}",
-    " for {pod} ex {pol}", ", loading {pol}, discharging {pod}", " ex {pol} for {pod}", " {pol} to {pod}", ", port of loading {pol} and port of discharge {pod}", " of goods from {pol} to {pod}", " out of {pol}, discharge {pod}",
+    " from {pol} to {pod}", " from {pol} to {pod}", " ex {pol} to {pod}", " {pol} - {pod}", " {pol} / {pod}",
+    " {pol}-{pod}", " {pol} -> {pod}", ", POL {pol}, POD {pod}", " to {pod} from {pol}",
+    " for {pod} ex {pol}", ", loading {pol}, discharging {pod}", " ex {pol} for {pod}", " {pol} to {pod}",
+    ", port of loading {pol} and port of discharge {pod}", " of goods from {pol} to {pod}",
+    " out of {pol}, discharge {pod}",
 )  # fmt: skip
 _SAILED = (
-    ", ETD {etd}", ", sailing {etd}", ", departure {etd}", ", leaving {etd}", ", dep. {etd}", ", ETS {etd}", " on {etd}", " etd {etd}", " sailing on {etd}", ", departing {etd}", " with ETD {etd}",
-    ", {etd}", " (ETD {etd})", " around {etd}", ", expected departure {etd}", ", vessel of {etd}", ", {etd} departure", " - etd abt {etd}",
+    ", ETD {etd}", ", sailing {etd}", ", departure {etd}", ", leaving {etd}", ", dep. {etd}", ", ETS {etd}",
+    " on {etd}", " etd {etd}", " sailing on {etd}", ", departing {etd}", " with ETD {etd}",
+    ", {etd}", " (ETD {etd})", " around {etd}", ", expected departure {etd}", ", vessel of {etd}", ", {etd} departure",
+    " - etd abt {etd}",
 )  # fmt: skip
 _PARTIES = (
-    "Shipper is {shipper}, cnee {consignee}.", "{shipper} ships to {consignee}.", "Consignee: {consignee}. Shipper: {shipper}.", "On behalf of {shipper} for {consignee}.", "Shipper: {shipper}\nConsignee: {consignee}",
-    "shpr {shipper}, cnee {consignee}", "The shipper is {shipper} and the consignee {consignee}.", "We are {shipper}; our customer is {consignee}.", "Shipper {shipper} / Consignee {consignee}", "seller {shipper}, buyer {consignee}.",
-    "Cargo of {shipper} goes to {consignee}.", "Sender is {shipper}, receiver {consignee}.", "consignee {consignee}, shipper {shipper}.", "Goods are sold by {shipper} to {consignee}.", "Exporter {shipper}, importer {consignee}.",
-    "SHPR: {shipper}\nCNEE: {consignee}", "Deliver to {consignee}, shipped by {shipper}.", "{consignee} is the consignee, {shipper} the shipper.", "a/c {shipper}, notify and consignee {consignee}.", "supplier: {shipper}; receiver: {consignee}",
-    "Our client {shipper} sends this to {consignee}.", "Buyer: {consignee}\nSeller: {shipper}", "{shipper} -> {consignee}", "This is for {consignee}, from {shipper}.", "B/L shipper {shipper}, B/L consignee {consignee}.",
+    "Shipper is {shipper}, cnee {consignee}.", "{shipper} ships to {consignee}.",
+    "Consignee: {consignee}. Shipper: {shipper}.", "On behalf of {shipper} for {consignee}.",
+    "Shipper: {shipper}\nConsignee: {consignee}",
+    "shpr {shipper}, cnee {consignee}", "The shipper is {shipper} and the consignee {consignee}.",
+    "We are {shipper}; our customer is {consignee}.", "Shipper {shipper} / Consignee {consignee}",
+    "seller {shipper}, buyer {consignee}.",
+    "Cargo of {shipper} goes to {consignee}.", "Sender is {shipper}, receiver {consignee}.",
+    "consignee {consignee}, shipper {shipper}.", "Goods are sold by {shipper} to {consignee}.",
+    "Exporter {shipper}, importer {consignee}.",
+    "SHPR: {shipper}\nCNEE: {consignee}", "Deliver to {consignee}, shipped by {shipper}.",
+    "{consignee} is the consignee, {shipper} the shipper.", "a/c {shipper}, notify and consignee {consignee}.",
+    "supplier: {shipper}; receiver: {consignee}",
+    "Our client {shipper} sends this to {consignee}.", "Buyer: {consignee}\nSeller: {shipper}",
+    "{shipper} -> {consignee}", "This is for {consignee}, from {shipper}.",
+    "B/L shipper {shipper}, B/L consignee {consignee}.",
 )  # fmt: skip
 _HEADLINES = (
-    "Booking {pol} / {pod}", "{carrier} {pol} - {pod}", "{carrier} {pol}-{pod} {etd}", "Re: {pol} to {pod}", "Booking {carrier}, {pol} to {pod}", "{pol} -> {pod}, ETD {etd}", "Shipment to {pod}", "{carrier} booking",
-    "{carrier} booking for {pod} from {pol}", "{etd}: {pol} / {pod}", "Subject: {carrier} {pol} {pod}", "RE: RE: booking {pol}/{pod} with {carrier}", "Export {pol}, {etd}", "{pol}/{pod} etd {etd}", "Order for {carrier}",
+    "Booking {pol} / {pod}", "{carrier} {pol} - {pod}", "{carrier} {pol}-{pod} {etd}", "Re: {pol} to {pod}",
+    "Booking {carrier}, {pol} to {pod}", "{pol} -> {pod}, ETD {etd}", "Shipment to {pod}", "{carrier} booking",
+    "{carrier} booking for {pod} from {pol}", "{etd}: {pol} / {pod}", "Subject: {carrier} {pol} {pod}",
+    "RE: RE: booking {pol}/{pod} with {carrier}", "Export {pol}, {etd}", "{pol}/{pod} etd {etd}",
+    "Order for {carrier}",
 )  # fmt: skip
 _PHRASES = {
-    "carrier": ("with {carrier}", "pls use {carrier}", "{carrier} please", "by {carrier}", "it should be {carrier}.", "we take {carrier}", "on {carrier} as usual", "vessel of {carrier}"),
+    "carrier": (
+        "with {carrier}", "pls use {carrier}", "{carrier} please", "by {carrier}", "it should be {carrier}.",
+        "we take {carrier}", "on {carrier} as usual", "vessel of {carrier}",
+    ),
     "pol": ("ex {pol}", "from {pol}", "loading at {pol}", "load in {pol}", "out of {pol}", "departing {pol}"),
     "pod": ("to {pod}", "for {pod}", "discharging at {pod}", "discharge {pod}", "destination is {pod}"),
-    "etd": ("ETD {etd}", "sailing {etd}", "ETD is {etd}", "etd remains {etd}", "leaves {etd}", "dep {etd}", "new ETD {etd}", "we need the sailing of {etd}"),
+    "etd": (
+        "ETD {etd}", "sailing {etd}", "ETD is {etd}", "etd remains {etd}", "leaves {etd}", "dep {etd}", "new ETD {etd}",
+        "we need the sailing of {etd}",
+    ),
 }  # fmt: skip
 _STORIES = (
-    "We are {shipper} and want to ship {cargo} from {pol} to {pod} for our customer {consignee}.", "Please book {cargo} from {pol} to {pod}, shipper {shipper}, consignee {consignee}.", "{shipper} has {cargo} ready in {pol} for {consignee}, port of discharge {pod}.",
-    "Can we move {cargo} ex {pol} to {pod}? Shipper is {shipper}, consignee {consignee}.", "need space for {cargo}, {pol} to {pod}, shipper {shipper}, receiver {consignee}.", "We have {cargo} of {shipper} to go from {pol} to {pod}. The consignee is {consignee}.",
-    "Our customer {consignee} buys {cargo} from {shipper}. It goes from {pol} to {pod}.", "Kindly arrange {cargo} for {pod}, loading {pol}. Exporter: {shipper}. Importer: {consignee}.", "{consignee} has ordered {cargo}, seller is {shipper}. Route {pol}-{pod}.",
+    "We are {shipper} and want to ship {cargo} from {pol} to {pod} for our customer {consignee}.",
+    "Please book {cargo} from {pol} to {pod}, shipper {shipper}, consignee {consignee}.",
+    "{shipper} has {cargo} ready in {pol} for {consignee}, port of discharge {pod}.",
+    "Can we move {cargo} ex {pol} to {pod}? Shipper is {shipper}, consignee {consignee}.",
+    "need space for {cargo}, {pol} to {pod}, shipper {shipper}, receiver {consignee}.",
+    "We have {cargo} of {shipper} to go from {pol} to {pod}. The consignee is {consignee}.",
+    "Our customer {consignee} buys {cargo} from {shipper}. It goes from {pol} to {pod}.",
+    "Kindly arrange {cargo} for {pod}, loading {pol}. Exporter: {shipper}. Importer: {consignee}.",
+    "{consignee} has ordered {cargo}, seller is {shipper}. Route {pol}-{pod}.",
 )  # fmt: skip
 _SHIPS = (
-    "We would like the {carrier} ship of {etd}.", "Carrier {carrier}, ETD {etd}.", "Please use {carrier}, sailing {etd}.", "{carrier} leaving {etd}.", "Sailing {etd} with {carrier}.", "The {carrier} vessel departing {etd} is fine.", "ETD {etd} on {carrier}.",
-    "Line: {carrier}, departure: {etd}.", "We booked {carrier} before, pls do so again, ETD {etd}.", "It must leave {etd} by {carrier}.",
+    "We would like the {carrier} ship of {etd}.", "Carrier {carrier}, ETD {etd}.",
+    "Please use {carrier}, sailing {etd}.", "{carrier} leaving {etd}.", "Sailing {etd} with {carrier}.",
+    "The {carrier} vessel departing {etd} is fine.", "ETD {etd} on {carrier}.",
+    "Line: {carrier}, departure: {etd}.", "We booked {carrier} before, pls do so again, ETD {etd}.",
+    "It must leave {etd} by {carrier}.",
 )  # fmt: skip
 
 
@@ -97,7 +145,10 @@ def mixed(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
     if draw.chance(0.5):
         lines.append(sender.say(draw.pick(_PARTIES), **header))
     else:
-        lines += [sender.label(field) + separator + _wrapped(sender, header[field]) for field in draw.shuffled(("shipper", "consignee"))]
+        lines += [
+            sender.label(field) + separator + _wrapped(sender, header[field])
+            for field in draw.shuffled(("shipper", "consignee"))
+        ]
     lines = draw.shuffled(lines) if draw.chance(0.5) else lines
     lines.insert(draw.below(len(lines) + 1), "\n".join(_items(sender, clutter, manifest)))
     for _ in range(draw.pick((0, 0, 1, 2))):
@@ -119,9 +170,22 @@ def story(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
 def joined(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
     """Everything in a row, with slashes or semicolons between."""
     header, draw = sender.header(manifest), sender.draw
-    route = draw.pick(("{pol} TO {pod}", "EX {pol} TO {pod}", "POL {pol} POD {pod}", "{pol}-{pod}", "{pol}/{pod}", "{pol} - {pod}", "FROM {pol} TO {pod}"))
+    route = draw.pick(
+        (
+            "{pol} TO {pod}",
+            "EX {pol} TO {pod}",
+            "POL {pol} POD {pod}",
+            "{pol}-{pod}",
+            "{pol}/{pod}",
+            "{pol} - {pod}",
+            "FROM {pol} TO {pod}",
+        )
+    )
     parts = [
-        sender.say(draw.pick(("{carrier}", "BOOK {carrier}", "{carrier} BKG", "pls book {carrier}", "LINE {carrier}")), **header),
+        sender.say(
+            draw.pick(("{carrier}", "BOOK {carrier}", "{carrier} BKG", "pls book {carrier}", "LINE {carrier}")),
+            **header,
+        ),
         route.format(**header),
         draw.pick(("ETD ", "ETS ", "SAILING ", "", "etd ", "DEP ")) + header["etd"],
         draw.pick(("SHPR ", "SHIPPER ", "SHPR: ", "Shipper: ", "S: ", "EXPORTER ")) + header["shipper"],
@@ -211,10 +275,25 @@ def grid(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
 def letter(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
     """Sentences that begin with the cargo and end with the ship."""
     header, draw = sender.header(manifest), sender.draw
-    parties = ("The cargo belongs to {shipper} and is going to {consignee}.", "Our principal {shipper} has sold to {consignee}.", "Shipper on the bill will be {shipper}; consignee will be {consignee}.")
-    routes = ("It should load at {pol} and discharge at {pod}.", "We ship it ex {pol} and want it in {pod}.", "Load port is {pol}, the port of discharge {pod}.")
-    ships = ("Please use {carrier}, departure {etd}.", "The vessel of {carrier} that departs {etd} would suit.", "Carrier: {carrier}, with an ETD of {etd}.")
-    sentences = [_cargo(sender, clutter, manifest), *(sender.say(draw.pick(templates), **header) for templates in (parties, routes, ships))]
+    parties = (
+        "The cargo belongs to {shipper} and is going to {consignee}.",
+        "Our principal {shipper} has sold to {consignee}.",
+        "Shipper on the bill will be {shipper}; consignee will be {consignee}.",
+    )
+    routes = (
+        "It should load at {pol} and discharge at {pod}.",
+        "We ship it ex {pol} and want it in {pod}.",
+        "Load port is {pol}, the port of discharge {pod}.",
+    )
+    ships = (
+        "Please use {carrier}, departure {etd}.",
+        "The vessel of {carrier} that departs {etd} would suit.",
+        "Carrier: {carrier}, with an ETD of {etd}.",
+    )
+    sentences = [
+        _cargo(sender, clutter, manifest),
+        *(sender.say(draw.pick(templates), **header) for templates in (parties, routes, ships)),
+    ]
     return draw.pick((" ", "\n")).join(sentences)
 
 
@@ -222,7 +301,10 @@ def arrows(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
     """Numbered labels with arrows or tildes before the values."""
     header, draw = sender.header(manifest), sender.draw
     mark, number = draw.pick((" => ", " >> ", " ~ ", " -- ")), draw.pick(("{}. ", "({}) ", "#{} "))
-    lines = [number.format(i + 1) + sender.label(field) + mark + header[field] for i, field in enumerate(draw.shuffled(_HEADER))]
+    lines = [
+        number.format(i + 1) + sender.label(field) + mark + header[field]
+        for i, field in enumerate(draw.shuffled(_HEADER))
+    ]
     return "\n".join(lines + _items(sender, clutter, manifest, bullets=("",)))
 
 
@@ -243,11 +325,35 @@ def _wrapped(sender: Sender, text: str) -> str:
 
 
 def _cargo(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
-    start = sender.draw.pick(("Cargo: ", "Goods: ", "", "", "Commodity: ", "We have ", "The cargo is ", "Details: ", "Loaded: ", "Container: "))
-    return sender.mistyped(start) + sender.draw.pick(("; ", "; ", ", ", " and ", "\n", " + ")).join(_items(sender, clutter, manifest, bullets=("",))) + "."
+    start = sender.draw.pick(
+        (
+            "Cargo: ",
+            "Goods: ",
+            "",
+            "",
+            "Commodity: ",
+            "We have ",
+            "The cargo is ",
+            "Details: ",
+            "Loaded: ",
+            "Container: ",
+        )
+    )
+    return (
+        sender.mistyped(start)
+        + sender.draw.pick(("; ", "; ", ", ", " and ", "\n", " + ")).join(
+            _items(sender, clutter, manifest, bullets=("",))
+        )
+        + "."
+    )
 
 
-def _items(sender: Sender, clutter: Clutter, manifest: Manifest, bullets: Sequence[str] = ("", "", "", "- ", "{n}) ", "{n}. ", "* ", "{n}: ")) -> list[str]:
+def _items(
+    sender: Sender,
+    clutter: Clutter,
+    manifest: Manifest,
+    bullets: Sequence[str] = ("", "", "", "- ", "{n}) ", "{n}. ", "* ", "{n}: "),
+) -> list[str]:
     """Lines for the items, all written in the same way: parts in a row, or labelled lines of their own."""
     draw = sender.draw
     cells = [sender.cells(item) for item in manifest["items"]]
@@ -261,10 +367,58 @@ def _item_line(sender: Sender, clutter: Clutter, items: Sequence[Cells]) -> list
     draw = sender.draw
     bar = draw.pick((", ", ", ", ", ", " ", " ", " / ", " - ", "; ", " | ", "\t", ": ", " // ", "/", "  "))
     order = draw.shuffled(("container", "cargo", "weight"))
-    cargo = draw.pick(("{packages} {goods}", "{packages} {goods}", "{packages} of {goods}", "{packages}{bar}{goods}", "{goods}{bar}{packages}", "{goods}, {packages}", "{packages} with {goods}", "{packages} ({goods})", "{goods} in {packages}", "{packages} - {goods}", "{packages} containing {goods}"))
-    before = draw.pick(("", "", "", "", "in ", "cntr ", "container ", "CTR# ", "in container ", "cont. ", "{size} ", "{size} no. ", "{size}: ", "container no. ", "stuffed in "))
+    cargo = draw.pick(
+        (
+            "{packages} {goods}",
+            "{packages} {goods}",
+            "{packages} of {goods}",
+            "{packages}{bar}{goods}",
+            "{goods}{bar}{packages}",
+            "{goods}, {packages}",
+            "{packages} with {goods}",
+            "{packages} ({goods})",
+            "{goods} in {packages}",
+            "{packages} - {goods}",
+            "{packages} containing {goods}",
+        )
+    )
+    before = draw.pick(
+        (
+            "",
+            "",
+            "",
+            "",
+            "in ",
+            "cntr ",
+            "container ",
+            "CTR# ",
+            "in container ",
+            "cont. ",
+            "{size} ",
+            "{size} no. ",
+            "{size}: ",
+            "container no. ",
+            "stuffed in ",
+        )
+    )
     after = draw.pick(("", "", "", "", "", " {seal}", ":", " :"))
-    gross = draw.pick(("{}", "{}", "{}", "{}", "gross {}", "G.W. {}", "{} gross", "weight {}", "total {}", "GW: {}", "{} brutto", "({})", "w/{}"))
+    gross = draw.pick(
+        (
+            "{}",
+            "{}",
+            "{}",
+            "{}",
+            "gross {}",
+            "G.W. {}",
+            "{} gross",
+            "weight {}",
+            "total {}",
+            "GW: {}",
+            "{} brutto",
+            "({})",
+            "w/{}",
+        )
+    )
     place = draw.pick(("goods", "goods", "end", "brackets"))
     says_none = draw.chance(0.2)
     lines = []
@@ -273,7 +427,9 @@ def _item_line(sender: Sender, clutter: Clutter, items: Sequence[Cells]) -> list
         if hazard and place != "end":
             goods += f" ({hazard})" if place == "brackets" else draw.pick((" ", ", ")) + hazard
         parts = {
-            "container": before.replace("{size}", clutter.size()) + cells.container + (after.replace("{seal}", clutter.seal()) if after else ""),
+            "container": before.replace("{size}", clutter.size())
+            + cells.container
+            + (after.replace("{seal}", clutter.seal()) if after else ""),
             "cargo": cargo.replace("{bar}", bar).format(packages=cells.packages, goods=goods),
             "weight": gross.format(sender.weight(cells)),
         }
@@ -286,12 +442,21 @@ def _labelled_item(sender: Sender, clutter: Clutter, items: Sequence[Cells]) -> 
     """A labelled line for each part of an item."""
     draw = sender.draw
     separator, end = draw.pick((": ", ": ", " ", " : ", " - ", "=")), draw.pick(("\n", "\n", "\n", ", ", "; ", " / "))
-    order = draw.shuffled(("container", "packages", "goods", "weight")) if draw.chance(0.5) else ["container", "packages", "goods", "weight"]
+    order = (
+        draw.shuffled(("container", "packages", "goods", "weight"))
+        if draw.chance(0.5)
+        else ["container", "packages", "goods", "weight"]
+    )
     is_together = draw.chance(0.3)
     says_none = draw.chance(0.3)
     texts = []
     for cells in items:
-        values = {"container": cells.container, "packages": cells.packages, "goods": cells.goods, "weight": sender.weight(cells)}
+        values = {
+            "container": cells.container,
+            "packages": cells.packages,
+            "goods": cells.goods,
+            "weight": sender.weight(cells),
+        }
         if is_together:
             values["goods"] = f"{cells.goods}, {cells.packages}, {sender.weight(cells)}"
         shown = [field for field in order if not is_together or field in ("container", "goods")]
@@ -311,11 +476,17 @@ def _rows(sender: Sender, manifest: Manifest) -> list[list[str]]:
     is_split, weighs_apart = draw.chance(0.5), draw.chance(0.4)
     columns: list[tuple[list[str], Callable[[Cells], list[str]]]] = [
         (["container"], lambda one: [one.container]),
-        (["packages", "kind"], lambda one: [one.count, one.kind]) if is_split else (["packages"], lambda one: [one.packages]),
-        (["weight", "unit"], lambda one: [one.number, one.unit]) if weighs_apart else (["weight"], lambda one: [sender.weight(one)]),
+        (["packages", "kind"], lambda one: [one.count, one.kind])
+        if is_split
+        else (["packages"], lambda one: [one.packages]),
+        (["weight", "unit"], lambda one: [one.number, one.unit])
+        if weighs_apart
+        else (["weight"], lambda one: [sender.weight(one)]),
     ]
     is_dangerous = any(one.hazard for one in cells)
-    hazard = draw.pick(("goods", "column", "columns")) if is_dangerous else draw.pick(("goods", "goods", "goods", "column"))
+    hazard = (
+        draw.pick(("goods", "column", "columns")) if is_dangerous else draw.pick(("goods", "goods", "goods", "column"))
+    )
     if hazard == "goods":
         columns.append((["goods"], lambda one: [f"{one.goods} {one.hazard}".strip()]))
     else:

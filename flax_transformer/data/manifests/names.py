@@ -42,7 +42,9 @@ def family(onsets: str, vowels: str, codas: str, endings: str) -> Family:
 def word(draw: Draw, language: Family) -> str:
     """An invented word of one to four syllables, in lower case."""
     syllables = [
-        draw.pick(language.onsets) + draw.pick(language.vowels) + (draw.pick(language.codas) if draw.chance(0.6) else "")
+        draw.pick(language.onsets)
+        + draw.pick(language.vowels)
+        + (draw.pick(language.codas) if draw.chance(0.6) else "")
         for _ in range(draw.pick((1, 1, 2, 2, 2, 3)))
     ]
     text = "".join(syllables) + (draw.pick(language.endings) if draw.chance(0.5) else "")
@@ -92,7 +94,9 @@ def _core(draw: Draw, stock: Stock) -> str:
         return link.replace("1", first).replace("2", name(draw, stock))
     if kind < 19:
         return _initials(draw).replace(".", "") + draw.pick(("", str(1 + draw.below(99)), "-" + str(draw.below(10))))
-    return draw.pick((f"{1 + draw.below(99)}{first}", f"{first} {1 + draw.below(99)}", f"{first[:1]}{draw.below(10)}-{first}"))
+    return draw.pick(
+        (f"{1 + draw.below(99)}{first}", f"{first} {1 + draw.below(99)}", f"{first[:1]}{draw.below(10)}-{first}")
+    )
 
 
 def _initials(draw: Draw) -> str:
@@ -115,9 +119,13 @@ def goods(draw: Draw, stock: Stock) -> str:
 def _grade(draw: Draw) -> str:
     number = 1 + draw.below(draw.pick((10, 100, 1000)))
     letters = "".join(draw.pick("ABCDEFGHKLMNPRSTVWX") for _ in range(draw.pick((1, 2, 2, 3))))
-    return draw.pick((f"{letters}{number}", f"{letters}-{number}", f"{number}mm", f"{number} ml", letters, f"{letters} {number}"))
+    return draw.pick(
+        (f"{letters}{number}", f"{letters}-{number}", f"{number}mm", f"{number} ml", letters, f"{letters} {number}")
+    )
 
 
 def person(draw: Draw, stock: Stock) -> str:
     """Somebody who writes or is written to."""
-    return draw.pick((name(draw, stock), f"{name(draw, stock)} {name(draw, stock)}", f"{_initials(draw)} {name(draw, stock)}"))
+    return draw.pick(
+        (name(draw, stock), f"{name(draw, stock)} {name(draw, stock)}", f"{_initials(draw)} {name(draw, stock)}")
+    )

@@ -12,13 +12,20 @@ from flax_transformer.data.manifests.names import Stock
 
 _WORD = re.compile(r"(?<![{'\w])[A-Za-z]{5,}(?![}'\w])")  # outside of a template's {slots}
 _DATES = (
-    "{d:%Y-%m-%d}", "{d:%Y-%m-%d}", "{d:%Y/%m/%d}", "{d:%Y.%m.%d}", "{d:%Y%m%d}", "{d:%d/%m/%Y}", "{d:%d/%m/%Y}", "{d:%d/%m/%y}",
-    "{d:%d.%m.%Y}", "{d:%d.%m.%Y}", "{d:%d.%m.%y}", "{d:%d-%m-%Y}", "{d:%d-%m-%y}", "{n}/{d:%m/%Y}", "{n}.{m}.{d:%Y}", "{n}/{m}/{d:%y}",
-    "{d:%d} {mon} {d:%Y}", "{n} {mon} {d:%Y}", "{n} {mon} {d:%y}", "{d:%d}-{mon}-{d:%y}", "{d:%d}-{mon}-{d:%Y}", "{n}-{mon}-{d:%Y}",
-    "{d:%d}{MON}{d:%y}", "{d:%d}{MON}{d:%Y}", "{d:%d} {MON} {d:%Y}", "{d:%d}-{MON}-{d:%Y}", "{d:%d}/{mon}/{d:%Y}", "{d:%d}.{MON}.{d:%y}",
-    "{month} {th} {d:%Y}", "{month} {th}, {d:%Y}", "{mon} {n}, {d:%Y}", "{mon} {d:%d} {d:%Y}", "{month} {n}, {d:%Y}", "{MON} {d:%d}, {d:%Y}",
-    "{th} {month} {d:%Y}", "{th} {mon} {d:%Y}", "{th} of {month} {d:%Y}", "{n} {month} {d:%Y}", "{day} {n} {mon} {d:%Y}", "{day}, {n} {month} {d:%Y}",
-    "{day} {d:%d/%m/%Y}", "{n} de {mes} de {d:%Y}", "{n} {mois} {d:%Y}", "{n}. {monat} {d:%Y}", "{d:%d}. {monat} {d:%Y}", "{n} {mese} {d:%Y}", "{n} {maand} {d:%Y}",
+    "{d:%Y-%m-%d}", "{d:%Y-%m-%d}", "{d:%Y/%m/%d}", "{d:%Y.%m.%d}", "{d:%Y%m%d}", "{d:%d/%m/%Y}", "{d:%d/%m/%Y}",
+    "{d:%d/%m/%y}",
+    "{d:%d.%m.%Y}", "{d:%d.%m.%Y}", "{d:%d.%m.%y}", "{d:%d-%m-%Y}", "{d:%d-%m-%y}", "{n}/{d:%m/%Y}", "{n}.{m}.{d:%Y}",
+    "{n}/{m}/{d:%y}",
+    "{d:%d} {mon} {d:%Y}", "{n} {mon} {d:%Y}", "{n} {mon} {d:%y}", "{d:%d}-{mon}-{d:%y}", "{d:%d}-{mon}-{d:%Y}",
+    "{n}-{mon}-{d:%Y}",
+    "{d:%d}{MON}{d:%y}", "{d:%d}{MON}{d:%Y}", "{d:%d} {MON} {d:%Y}", "{d:%d}-{MON}-{d:%Y}", "{d:%d}/{mon}/{d:%Y}",
+    "{d:%d}.{MON}.{d:%y}",
+    "{month} {th} {d:%Y}", "{month} {th}, {d:%Y}", "{mon} {n}, {d:%Y}", "{mon} {d:%d} {d:%Y}", "{month} {n}, {d:%Y}",
+    "{MON} {d:%d}, {d:%Y}",
+    "{th} {month} {d:%Y}", "{th} {mon} {d:%Y}", "{th} of {month} {d:%Y}", "{n} {month} {d:%Y}",
+    "{day} {n} {mon} {d:%Y}", "{day}, {n} {month} {d:%Y}",
+    "{day} {d:%d/%m/%Y}", "{n} de {mes} de {d:%Y}", "{n} {mois} {d:%Y}", "{n}. {monat} {d:%Y}",
+    "{d:%d}. {monat} {d:%Y}", "{n} {mese} {d:%Y}", "{n} {maand} {d:%Y}",
 )  # fmt: skip
 _MONTHS = {
     "month": "January February March April May June July August September October November December",
@@ -29,19 +36,36 @@ _MONTHS = {
     "maand": "januari februari maart april mei juni juli augustus september oktober november december",
 }
 _MONTHS = {language: names.split() for language, names in _MONTHS.items()}
-_DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+_DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 _CONTAINERS = (
     "{owner}{serial}{check}", "{owner}{serial}{check}", "{owner}{serial}{check}", "{owner}{serial}{check}",
     "{owner} {serial}{check}", "{owner} {serial}-{check}", "{owner}-{serial}-{check}", "{owner}{serial}-{check}",
     "{owner} {serial} {check}", "{owner}-{serial}{check}", "{owner} {serial}/{check}", "{owner}/{serial}-{check}",
 )  # fmt: skip
 _HAZARDS = (
-    "UN{un} class {imo}", "UN {un} cl. {imo}", "IMO {imo}, UN{un}", "DG {imo} UN {un}", "IMO {imo} / UN {un}", "UN {un}, class {imo}",
-    "class {imo} / UN{un}", "UN{un} cl {imo}", "cl. {imo} UN {un}", "UN No. {un}, IMO class {imo}", "IMO {imo} UN {un}", "UN-{un} / {imo}",
-    "IMDG {imo}, UN {un}", "UN{un}/{imo}", "haz class {imo} UN#{un}", "DG class {imo}, UN no. {un}", "UN {un} Klasse {imo}", "ONU {un} clase {imo}",
-    "UN{un} ({imo})", "hazardous cl.{imo}, un{un}", "class {imo}, UN {un}, PG II", "UN {un}, class {imo}, PG III", "UN {un}, {imo}, III",
+    "UN{un} class {imo}", "UN {un} cl. {imo}", "IMO {imo}, UN{un}", "DG {imo} UN {un}", "IMO {imo} / UN {un}",
+    "UN {un}, class {imo}",
+    "class {imo} / UN{un}", "UN{un} cl {imo}", "cl. {imo} UN {un}", "UN No. {un}, IMO class {imo}",
+    "IMO {imo} UN {un}", "UN-{un} / {imo}",
+    "IMDG {imo}, UN {un}", "UN{un}/{imo}", "haz class {imo} UN#{un}", "DG class {imo}, UN no. {un}",
+    "UN {un} Klasse {imo}", "ONU {un} clase {imo}",
+    "UN{un} ({imo})", "hazardous cl.{imo}, un{un}", "class {imo}, UN {un}, PG II", "UN {un}, class {imo}, PG III",
+    "UN {un}, {imo}, III",
 )  # fmt: skip
-_NOT_DANGEROUS = ("not dangerous", "non-haz", "no DG", "non hazardous", "NON DG", "harmless", "no IMO", "general cargo", "n/a", "none", "no", "-")
+_NOT_DANGEROUS = (
+    "not dangerous",
+    "non-haz",
+    "no DG",
+    "non hazardous",
+    "NON DG",
+    "harmless",
+    "no IMO",
+    "general cargo",
+    "n/a",
+    "none",
+    "no",
+    "-",
+)
 
 
 def slips(word: str) -> list[str]:
@@ -80,7 +104,15 @@ class Sender:
         languages: labels, one of which the sender may write beside or, with ``is_monolingual``, in place of English.
     """
 
-    def __init__(self, draw: Draw, noise: float, stock: Stock, english: Labels, languages: tuple[Labels, ...], is_monolingual: bool) -> None:
+    def __init__(
+        self,
+        draw: Draw,
+        noise: float,
+        stock: Stock,
+        english: Labels,
+        languages: tuple[Labels, ...],
+        is_monolingual: bool,
+    ) -> None:
         self.draw, self.stock, self._noise, self._english = draw, stock, noise, english
         self._foreign = draw.pick(languages) if draw.chance(0.3) else None
         ways = ("{0}/{1}", "{0} / {1}", "{1}/{0}", "{1} / {0}", "{1} ({0})", *("{0}",) * 6 * is_monolingual)
@@ -146,7 +178,9 @@ class Sender:
             country = self.draw.pick((*freight.COUNTRIES[code[:2]], code[:2]))
             text = self.draw.pick(("{}, {}", "{}, {}", "{} ({})", "{}/{}", "{} {}")).format(text, country)
         elif self.draw.chance(0.05):
-            text = self.draw.pick((f"{text} ({code})", f"{code} {text}", f"{code[:2]} {code[2:]}", f"port of {text}", f"{text} port"))
+            text = self.draw.pick(
+                (f"{text} ({code})", f"{code} {text}", f"{code[:2]} {code[2:]}", f"port of {text}", f"{text} port")
+            )
         return text
 
     def day(self, day: datetime.date) -> str:
@@ -155,7 +189,9 @@ class Sender:
         months = {language: names[day.month - 1] for language, names in _MONTHS.items()}
         mon = months["month"][: self.draw.pick((3, 3, 3, 4))] if day.month == 9 else months["month"][:3]
         weekday = _DAYS[day.weekday()][: self.draw.pick((3, 3, 9))]
-        return self._date.format(d=day, n=day.day, m=day.month, th=f"{day.day}{suffix}", mon=mon, MON=mon.upper(), day=weekday, **months)
+        return self._date.format(
+            d=day, n=day.day, m=day.month, th=f"{day.day}{suffix}", mon=mon, MON=mon.upper(), day=weekday, **months
+        )
 
     def some_day(self) -> str:
         """A date that is none of the record's."""
@@ -169,4 +205,6 @@ class Sender:
         """Each word of five letters or more has a chance of a slip."""
         if not self._noise:
             return text
-        return _WORD.sub(lambda match: self.draw.pick(slips(match[0])) if self.draw.chance(self._noise) else match[0], text)
+        return _WORD.sub(
+            lambda match: self.draw.pick(slips(match[0])) if self.draw.chance(self._noise) else match[0], text
+        )

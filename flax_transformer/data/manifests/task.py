@@ -65,7 +65,8 @@ def load_manifests(config: ManifestsData, seed: int) -> Splits:
     streams = (_stream(config, np.random.default_rng((seed, number)), kinds) for number, kinds in enumerate(_KINDS))
     sizes = (config.test_size - config.test_size // 2, config.test_size // 2, config.validation_size)
     held_out, known, validation = (
-        list(itertools.islice(unseen(stream, seen, grow=True), size)) for size, stream in zip(sizes, streams)
+        list(itertools.islice(unseen(stream, seen, grow=True), size))
+        for size, stream in zip(sizes, streams, strict=False)
     )
     train = list(itertools.islice(unseen(next(streams), seen, grow=False), config.train_size))
     groups = [""] * len(held_out) + ["seen"] * len(known)

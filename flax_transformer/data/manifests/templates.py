@@ -19,7 +19,7 @@ class Kinds:
     """What texts are made of.
 
     Args:
-        languages: labels in other languages than English; alone or, without ``is_monolingual``, beside the English ones.
+        languages: labels in other languages than English, with ``is_monolingual`` also without the English ones.
     """
 
     stock: Stock
@@ -31,7 +31,9 @@ class Kinds:
 
 SEEN = Kinds(stock.SEEN, layouts.SEEN_LAYOUTS, labels.SEEN_ENGLISH, labels.SEEN_LANGUAGES, is_monolingual=True)
 # Held out: nothing of it occurs in training.
-UNSEEN = Kinds(stock.UNSEEN, layouts.UNSEEN_LAYOUTS, labels.UNSEEN_ENGLISH, labels.UNSEEN_LANGUAGES, is_monolingual=False)
+UNSEEN = Kinds(
+    stock.UNSEEN, layouts.UNSEEN_LAYOUTS, labels.UNSEEN_ENGLISH, labels.UNSEEN_LANGUAGES, is_monolingual=False
+)
 
 
 class EmailTemplates:
