@@ -59,6 +59,8 @@ def classifier_run(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     assert run_command("train", *CLASSIFICATION, "--data.path", reviews, "--run", folder) == 0
     return folder
 
+BEAM = ("--strategy", "beam", "--beam-width", "2")
+
 
 @pytest.fixture(scope="module")
 def manifests_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
@@ -92,6 +94,20 @@ def test_evaluate_gives_the_scores_of_the_run(
     assert re.search(
         r"\n +main +seen\nexact match +0\.0% .*\nfield/carrier +0\.0% +0\.0%\n", capsys.readouterr().out, re.DOTALL
     )
+
+
+def test_a_review_says_what_to_trust(
+    classifier_run: Path, manifests_run: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+):
+    """Of an untrained model: nothing."""
+    capsys.readouterr()
+    assert run_command("predict", manifests_run[0], "two boxes", "--json", "--review", "--n-best", "2", *BEAM) == 0
+    line = json.loads(capsys.readouterr().out)
+    manifest, fields = json.loads(line["prediction"]), line["fields"]
+    assert fields["shipper"]["value"] == manifest["shipper"]
+    assert "not in text" in fields["items.0.container"]["flags"]
+    assert all(0 <= field["confidence"] < 0.5 for field in fields.values())
+    assert "expected a model of manifests" in error_line(capsys, "predict", classifier_run, "a", "--review")
 
 
 def test_a_file_of_manifests_is_scored_by_field(
