@@ -59,6 +59,7 @@ def classifier_run(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     assert run_command("train", *CLASSIFICATION, "--data.path", reviews, "--run", folder) == 0
     return folder
 
+
 BEAM = ("--strategy", "beam", "--beam-width", "2")
 
 

@@ -1,10 +1,11 @@
 """How a manifest is laid out in a text: forms, tables, sentences, EDI. Each layout is a function of a sender."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from flax_transformer.data.manifests.clutter import Clutter
 from flax_transformer.data.manifests.freight import Manifest
-from flax_transformer.data.manifests.phrasing import Cells, Sender
+from flax_transformer.data.manifests.items import cargo_sentence, item_lines, item_rows
+from flax_transformer.data.manifests.phrasing import Sender
 
 Layout = Callable[[Sender, Clutter, Manifest], str]
 _HEADER = ("carrier", "pol", "pod", "etd", "shipper", "consignee")
@@ -113,7 +114,7 @@ def form(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
         return (label + " " if fill == "." and width else label).ljust(width, fill) + separator + value
 
     lines = [labelled(field) for field in draw.shuffled(_HEADER)] if draw.chance(0.5) else list(map(labelled, _HEADER))
-    lines += _items(sender, clutter, manifest)
+    lines += item_lines(sender, clutter, manifest)
     for _ in range(draw.pick((0, 0, 1, 1, 2, 3))):
         lines.insert(draw.below(len(lines) + 1), clutter.line())
     return "\n".join(lines)
@@ -126,7 +127,7 @@ def prose(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
     sentences = [
         sender.say(draw.pick(_REQUESTS) + "".join(parts) + draw.pick((".", ".", ".", ":", "?", " please.")), **header),
         sender.say(draw.pick(_PARTIES), **header),
-        _cargo(sender, clutter, manifest),
+        cargo_sentence(sender, clutter, manifest),
     ]
     sentences = draw.shuffled(sentences) if draw.chance(0.4) else sentences
     for _ in range(draw.pick((0, 0, 1, 1, 2))):
@@ -150,7 +151,7 @@ def mixed(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
             for field in draw.shuffled(("shipper", "consignee"))
         ]
     lines = draw.shuffled(lines) if draw.chance(0.5) else lines
-    lines.insert(draw.below(len(lines) + 1), "\n".join(_items(sender, clutter, manifest)))
+    lines.insert(draw.below(len(lines) + 1), "\n".join(item_lines(sender, clutter, manifest)))
     for _ in range(draw.pick((0, 0, 1, 2))):
         lines.insert(draw.below(len(lines) + 1), clutter.line() if draw.chance(0.5) else clutter.remark())
     return draw.pick(("\n", "\n", "\n", "\n\n", ". ", "; ")).join([sender.say(headline, **header), *lines])
@@ -159,7 +160,7 @@ def mixed(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
 def story(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
     """Sentences in which the cargo, the parties and the route stand together."""
     header, draw = sender.header(manifest), sender.draw
-    cargo = draw.pick((", ", " and ", "; ", " + ")).join(_items(sender, clutter, manifest, bullets=("",)))
+    cargo = draw.pick((", ", " and ", "; ", " + ")).join(item_lines(sender, clutter, manifest, bullets=("",)))
     first = sender.say(draw.pick(_STORIES), cargo=cargo, **header)
     sentences = [first, sender.say(draw.pick(_SHIPS), **header)]
     if draw.chance(0.5):
@@ -191,7 +192,7 @@ def joined(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
         draw.pick(("SHPR ", "SHIPPER ", "SHPR: ", "Shipper: ", "S: ", "EXPORTER ")) + header["shipper"],
         draw.pick(("CNEE ", "CONSIGNEE ", "CNEE: ", "Consignee: ", "C: ", "RECEIVER ")) + header["consignee"],
     ]
-    items = _items(sender, clutter, manifest, bullets=("",))
+    items = item_lines(sender, clutter, manifest, bullets=("",))
     parts = parts + items if draw.chance(0.7) else [*parts[:3], *items, *parts[3:]]
     for _ in range(draw.pick((0, 0, 1, 2))):
         parts.insert(draw.below(len(parts) + 1), clutter.line())
@@ -207,14 +208,14 @@ def table(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
     top = draw.pick(("\n".join(labelled), bar.join(labelled[:4]) + "\n" + bar.join(labelled[4:]), "\n".join(cells)))
     if draw.chance(0.3):
         top += "\n" + clutter.line()
-    return top + draw.pick(("\n", "\n\n")) + "\n".join(bar.join(row) for row in _rows(sender, manifest))
+    return top + draw.pick(("\n", "\n\n")) + "\n".join(bar.join(row) for row in item_rows(sender, manifest))
 
 
 def record(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
     """As a spreadsheet is exported: one row of titles for all fields, a row for each item."""
     header, draw = sender.header(manifest), sender.draw
     bar = draw.pick((";", ";", "\t", "|", ",", " ; "))
-    titles, *rows = _rows(sender, manifest)
+    titles, *rows = item_rows(sender, manifest)
     fields = draw.shuffled(_HEADER)
     lines = [[sender.label(field) for field in fields] + titles]
     repeats = draw.chance(0.5)
@@ -232,7 +233,7 @@ def voyage_table(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
     for fields in (_HEADER[:split], _HEADER[split:]):
         if fields:
             parts += [bar.join(map(sender.label, fields)), bar.join(header[field] for field in fields)]
-    return "\n".join(parts + _items(sender, clutter, manifest))
+    return "\n".join(parts + item_lines(sender, clutter, manifest))
 
 
 def edifact(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
@@ -261,7 +262,7 @@ def tagged(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
     header, draw = sender.header(manifest), sender.draw
     left, right = draw.pick((("[", "] "), ("<", "> "), ("{", "} "), ("**", ":** ")))
     lines = [left + sender.label(field) + right + header[field] for field in draw.shuffled(_HEADER)]
-    return "\n".join(lines + _items(sender, clutter, manifest, bullets=("+ ", "o ")))
+    return "\n".join(lines + item_lines(sender, clutter, manifest, bullets=("+ ", "o ")))
 
 
 def grid(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
@@ -269,7 +270,7 @@ def grid(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
     header, draw = sender.header(manifest), sender.draw
     cells = [f"| {sender.label(field)} | {header[field]} |" for field in draw.shuffled(_HEADER)]
     lines = cells if draw.chance(0.5) else [cells[i] + cells[i + 1][1:] for i in range(0, len(cells), 2)]
-    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in _rows(sender, manifest)])
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in item_rows(sender, manifest)])
 
 
 def letter(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
@@ -291,7 +292,7 @@ def letter(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
         "Carrier: {carrier}, with an ETD of {etd}.",
     )
     sentences = [
-        _cargo(sender, clutter, manifest),
+        cargo_sentence(sender, clutter, manifest),
         *(sender.say(draw.pick(templates), **header) for templates in (parties, routes, ships)),
     ]
     return draw.pick((" ", "\n")).join(sentences)
@@ -305,13 +306,13 @@ def arrows(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
         number.format(i + 1) + sender.label(field) + mark + header[field]
         for i, field in enumerate(draw.shuffled(_HEADER))
     ]
-    return "\n".join(lines + _items(sender, clutter, manifest, bullets=("",)))
+    return "\n".join(lines + item_lines(sender, clutter, manifest, bullets=("",)))
 
 
 # The frequent ones several times.
 SEEN_LAYOUTS: tuple[Layout, ...] = (
-    form, form, form, form, form, form, form, prose, prose, prose, mixed, mixed, mixed, mixed, story, story, joined, joined, joined,
-    table, table, record, voyage_table, edifact,
+    *(form,) * 7, *(prose,) * 3, *(mixed,) * 4, *(joined,) * 3, story, story, table, table, record, voyage_table,
+    edifact,
 )  # fmt: skip
 UNSEEN_LAYOUTS: tuple[Layout, ...] = (tagged, grid, letter, arrows)
 
@@ -322,180 +323,3 @@ def _wrapped(sender: Sender, text: str) -> str:
         before, after = text.rsplit(" ", 1)
         return f"{before}\n  {after}"
     return text
-
-
-def _cargo(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
-    start = sender.draw.pick(
-        (
-            "Cargo: ",
-            "Goods: ",
-            "",
-            "",
-            "Commodity: ",
-            "We have ",
-            "The cargo is ",
-            "Details: ",
-            "Loaded: ",
-            "Container: ",
-        )
-    )
-    return (
-        sender.mistyped(start)
-        + sender.draw.pick(("; ", "; ", ", ", " and ", "\n", " + ")).join(
-            _items(sender, clutter, manifest, bullets=("",))
-        )
-        + "."
-    )
-
-
-def _items(
-    sender: Sender,
-    clutter: Clutter,
-    manifest: Manifest,
-    bullets: Sequence[str] = ("", "", "", "- ", "{n}) ", "{n}. ", "* ", "{n}: "),
-) -> list[str]:
-    """Lines for the items, all written in the same way: parts in a row, or labelled lines of their own."""
-    draw = sender.draw
-    cells = [sender.cells(item) for item in manifest["items"]]
-    write = _labelled_item if bullets[0] == "" and len(bullets) > 1 and draw.chance(0.3) else _item_line
-    bullet = draw.pick(bullets)
-    return [bullet.format(n=n) + line for n, line in enumerate(write(sender, clutter, cells), start=1)]
-
-
-def _item_line(sender: Sender, clutter: Clutter, items: Sequence[Cells]) -> list[str]:
-    """The parts of an item in one order and with the same marks between for all of them."""
-    draw = sender.draw
-    bar = draw.pick((", ", ", ", ", ", " ", " ", " / ", " - ", "; ", " | ", "\t", ": ", " // ", "/", "  "))
-    order = draw.shuffled(("container", "cargo", "weight"))
-    cargo = draw.pick(
-        (
-            "{packages} {goods}",
-            "{packages} {goods}",
-            "{packages} of {goods}",
-            "{packages}{bar}{goods}",
-            "{goods}{bar}{packages}",
-            "{goods}, {packages}",
-            "{packages} with {goods}",
-            "{packages} ({goods})",
-            "{goods} in {packages}",
-            "{packages} - {goods}",
-            "{packages} containing {goods}",
-        )
-    )
-    before = draw.pick(
-        (
-            "",
-            "",
-            "",
-            "",
-            "in ",
-            "cntr ",
-            "container ",
-            "CTR# ",
-            "in container ",
-            "cont. ",
-            "{size} ",
-            "{size} no. ",
-            "{size}: ",
-            "container no. ",
-            "stuffed in ",
-        )
-    )
-    after = draw.pick(("", "", "", "", "", " {seal}", ":", " :"))
-    gross = draw.pick(
-        (
-            "{}",
-            "{}",
-            "{}",
-            "{}",
-            "gross {}",
-            "G.W. {}",
-            "{} gross",
-            "weight {}",
-            "total {}",
-            "GW: {}",
-            "{} brutto",
-            "({})",
-            "w/{}",
-        )
-    )
-    place = draw.pick(("goods", "goods", "end", "brackets"))
-    says_none = draw.chance(0.2)
-    lines = []
-    for cells in items:
-        goods, hazard = cells.goods, cells.hazard or (sender.no_hazard() if says_none else "")
-        if hazard and place != "end":
-            goods += f" ({hazard})" if place == "brackets" else draw.pick((" ", ", ")) + hazard
-        parts = {
-            "container": before.replace("{size}", clutter.size())
-            + cells.container
-            + (after.replace("{seal}", clutter.seal()) if after else ""),
-            "cargo": cargo.replace("{bar}", bar).format(packages=cells.packages, goods=goods),
-            "weight": gross.format(sender.weight(cells)),
-        }
-        row = [parts[part] for part in order] + ([hazard] if hazard and place == "end" else [])
-        lines.append(bar.join(row))
-    return lines
-
-
-def _labelled_item(sender: Sender, clutter: Clutter, items: Sequence[Cells]) -> list[str]:
-    """A labelled line for each part of an item."""
-    draw = sender.draw
-    separator, end = draw.pick((": ", ": ", " ", " : ", " - ", "=")), draw.pick(("\n", "\n", "\n", ", ", "; ", " / "))
-    order = (
-        draw.shuffled(("container", "packages", "goods", "weight"))
-        if draw.chance(0.5)
-        else ["container", "packages", "goods", "weight"]
-    )
-    is_together = draw.chance(0.3)
-    says_none = draw.chance(0.3)
-    texts = []
-    for cells in items:
-        values = {
-            "container": cells.container,
-            "packages": cells.packages,
-            "goods": cells.goods,
-            "weight": sender.weight(cells),
-        }
-        if is_together:
-            values["goods"] = f"{cells.goods}, {cells.packages}, {sender.weight(cells)}"
-        shown = [field for field in order if not is_together or field in ("container", "goods")]
-        lines = [sender.label(field) + separator + values[field] for field in shown]
-        if cells.hazard or says_none:
-            lines.append(sender.label("hazard") + separator + (cells.hazard or sender.no_hazard()))
-        if draw.chance(0.1):
-            lines.insert(draw.below(len(lines)), clutter.line())
-        texts.append(end.join(lines))
-    return texts
-
-
-def _rows(sender: Sender, manifest: Manifest) -> list[list[str]]:
-    """Titles, and the cells of each item below them."""
-    draw = sender.draw
-    cells = [sender.cells(item) for item in manifest["items"]]
-    is_split, weighs_apart = draw.chance(0.5), draw.chance(0.4)
-    columns: list[tuple[list[str], Callable[[Cells], list[str]]]] = [
-        (["container"], lambda one: [one.container]),
-        (["packages", "kind"], lambda one: [one.count, one.kind])
-        if is_split
-        else (["packages"], lambda one: [one.packages]),
-        (["weight", "unit"], lambda one: [one.number, one.unit])
-        if weighs_apart
-        else (["weight"], lambda one: [sender.weight(one)]),
-    ]
-    is_dangerous = any(one.hazard for one in cells)
-    hazard = (
-        draw.pick(("goods", "column", "columns")) if is_dangerous else draw.pick(("goods", "goods", "goods", "column"))
-    )
-    if hazard == "goods":
-        columns.append((["goods"], lambda one: [f"{one.goods} {one.hazard}".strip()]))
-    else:
-        columns.append((["goods"], lambda one: [one.goods]))
-        none = draw.pick(("", "-", "no", "n/a"))
-        if hazard == "column":
-            columns.append((["hazard"], lambda one: [one.hazard or none]))
-        else:
-            columns.append((["un", "imo"], lambda one: [one.un or none, one.imo or none]))
-    columns = draw.shuffled(columns) if draw.chance(0.5) else columns
-    titles = [sender.label(field) for fields, _ in columns for field in fields]
-    return [titles, *([value for _, write in columns for value in write(one)] for one in cells)]
