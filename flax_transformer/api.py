@@ -31,7 +31,7 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
         >>> config = TrainConfig(
         ...     data=ManifestsData(train_size=8, validation_size=1, test_size=1, max_items=1),
         ...     model=ModelConfig(d_model=8, d_ff=16, num_encoder_layers=1, num_decoder_layers=1),
-        ...     batch=BatchConfig(size=4, buckets=1),
+        ...     batch=BatchConfig(size=4, buckets=1, max_source_length=512),
         ... )
         >>> folder = tempfile.mkdtemp()
         >>> run = train(config, f"{folder}/run")  # doctest: +ELLIPSIS

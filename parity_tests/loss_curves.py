@@ -26,7 +26,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 def manifests(steps: int) -> tuple[TrainConfig, list[Batch]]:
     """The default manifests run, with dropout and smaller batches, and its first batches."""
     preset = PRESETS["manifests"]["default"]
-    batch = BatchConfig(size=16, buckets=3)
+    batch = BatchConfig(size=16, buckets=3, max_source_length=512)
     data = ManifestsData(train_size=20 * steps, validation_size=1, test_size=1, max_items=1)
     splits = load_splits(data, preset.seed)
     tokenizer = train_tokenizer(preset.tokenizer, [*splits.train.sources, *map(str, splits.train.targets)])

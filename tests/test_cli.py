@@ -60,6 +60,9 @@ def classifier_run(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
+BEAM = ("--strategy", "beam", "--beam-width", "2")
+
+
 @pytest.fixture(scope="module")
 def manifests_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run, and what it printed."""
@@ -89,7 +92,37 @@ def test_evaluate_gives_the_scores_of_the_run(
         expected = f"accuracy {results[split]['accuracy']:.1%}\nloss {results[split]['loss']:.4f}\n"
         assert capsys.readouterr().out.startswith(f"{expected}macro f1 ")
     assert run_command("evaluate", manifests_run[0]) == 0
-    assert "field/carrier 0.0%" in capsys.readouterr().out
+    assert re.search(
+        r"\n +main +seen\nexact match +0\.0% .*\nfield/carrier +0\.0% +0\.0%\n", capsys.readouterr().out, re.DOTALL
+    )
+
+
+def test_a_review_says_what_to_trust(
+    classifier_run: Path, manifests_run: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+):
+    """Of an untrained model: nothing."""
+    capsys.readouterr()
+    assert run_command("predict", manifests_run[0], "two boxes", "--json", "--review", "--n-best", "2", *BEAM) == 0
+    line = json.loads(capsys.readouterr().out)
+    manifest, fields = json.loads(line["prediction"]), line["fields"]
+    assert fields["shipper"]["value"] == manifest["shipper"]
+    assert "not in text" in fields["items.0.container"]["flags"]
+    assert all(0 <= field["confidence"] < 0.5 for field in fields.values())
+    assert "expected a model of manifests" in error_line(capsys, "predict", classifier_run, "a", "--review")
+
+
+def test_a_file_of_manifests_is_scored_by_field(
+    manifests_run: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "labelled.jsonl"
+    path.write_text(json.dumps({"source": "two boxes", "target": {"carrier": "MAEU", "items": [{"goods": "rice"}]}}))
+    capsys.readouterr()
+    assert run_command("evaluate", manifests_run[0], "--file", path) == 0
+    assert "field/carrier 0.0%\nfield/items.goods 0.0%\n" in capsys.readouterr().out
+    for target in ("no JSON", [1], {}):
+        path.write_text(json.dumps({"source": "two boxes", "target": target}))
+        told = error_line(capsys, "evaluate", manifests_run[0], "--file", path)
+        assert "line 1: expected a JSON object with fields, as manifests writes them" in told
 
 
 def test_the_schema_of_the_task_makes_every_output_parse(

@@ -12,12 +12,33 @@ from flax_transformer.errors import UserError
 
 TEXTS = ["Booked 40 bags, 1250 kg, ETD 2026-03-14.", "booked 12 drums from Łódź to Rotterdam", "40 bags; 12 drums"] * 3
 BPE = train_tokenizer(TokenizerConfig(vocab_size=400), TEXTS)
+ISOLATED = train_tokenizer(TokenizerConfig(vocab_size=400, spaces="isolated"), TEXTS)
 
 
 @settings(deadline=None)
 @given(st.lists(st.text(), max_size=4))
 def test_byte_level_bpe_gives_back_exactly_what_it_encoded(texts):
     assert BPE.decode(BPE.encode(texts)) == texts
+    assert ISOLATED.decode(ISOLATED.encode(texts)) == texts
+
+
+def test_isolated_spaces_leave_a_word_the_same_pieces_everywhere():
+    """Joined ones do not: that is what makes copying a word into JSON hard."""
+    for tokenizer, is_same in ((ISOLATED, True), (BPE, False)):
+        quoted, spaced = tokenizer.encode(['{"drums"', "12 drums"])
+        (alone,) = tokenizer.encode(["drums"])
+        assert quoted[-1 - len(alone) : -1] == alone
+        assert (spaced[-len(alone) :] == alone) == is_same
+    (ids,) = ISOLATED.encode(["a  b"])
+    assert ISOLATED.decode([[i] for i in ids]) == ["a", " ", " ", "b"]
+
+
+def test_the_bytes_of_isolated_tokens_add_up_to_the_text():
+    pieces = ISOLATED.token_bytes()
+    text = 'booked 12 drums "Łódź" {}'
+    (ids,) = ISOLATED.encode([text])
+    assert b"".join(pieces[i] for i in ids) == text.encode()
+    assert not any(b" " in piece and piece != b" " for piece in pieces.values())
 
 
 @pytest.mark.parametrize("text", [" \n\t ", "a  b ", "[EOS] [PAD][UNK]", "½ ١٢ 日本", "\x00", "e\u0301 é", ""])

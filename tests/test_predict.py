@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -301,8 +301,10 @@ def test_a_schema_that_is_too_large_is_refused_in_time(value: dict[str, Any]):
     assert time.monotonic() - start < 60
 
 
-def test_the_automaton_accepts_json_of_the_schema_and_nothing_else():
-    tokenizer = train_tokenizer(TokenizerConfig(vocab_size=320), [json.dumps({"kind": "bags", "note": "x"})] * 3)
+@pytest.mark.parametrize("spaces", ["joined", "isolated"])
+def test_the_automaton_accepts_json_of_the_schema_and_nothing_else(spaces: Literal["joined", "isolated"]):
+    config = TokenizerConfig(vocab_size=320, spaces=spaces)
+    tokenizer = train_tokenizer(config, [json.dumps({"kind": "bags", "note": "x"})] * 3)
     constraint = json_constraint(SCHEMA, tokenizer)
 
     def end(text: str) -> int:

@@ -33,7 +33,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     from flax_transformer.distributed.memory import require_memory
     from flax_transformer.runtime import set_up_jax
     from flax_transformer.training.evaluate import Evaluator, format_counts
-    from flax_transformer.training.report import format_score
+    from flax_transformer.training.report import format_table
     from flax_transformer.training.run import Run
 
     if not isinstance(run, Run):
@@ -48,8 +48,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     if evaluator.counts:
         warn(f"{', '.join(flags.file) or flags.split}: {format_counts(evaluator.counts, config.batch)}")
     predictions, scores = evaluator.evaluate(run.best_model())
-    for name, value in scores.items():
-        print(format_score(name, value))
+    print("\n".join(format_table(scores, evaluator.examples.groups)))
     if run.classes:
         matrix = confusion.confusion_matrix(list(map(int, predictions)), evaluator.examples.targets, len(run.classes))
         print("\n".join(confusion.lines(matrix, run.classes)))
@@ -71,6 +70,7 @@ def _examples(run: "Run", flags: EvaluateFlags) -> "Examples":
         data = ClassificationData() if run.classes else Seq2SeqData()
     data = replace(data, delimiter=flags.delimiter, encoding=flags.encoding)
     examples = load_examples(data, flags.file, run.classes)
+    _require_json(run, examples)
     record = load_record(run.folder)
     seen = len(trained_on(record, examples)) if record else 0
     if seen:
@@ -78,3 +78,16 @@ def _examples(run: "Run", flags: EvaluateFlags) -> "Examples":
             f"{seen:,} of {len(examples):,} texts are among those that the run was trained on, which flatters the score"
         )
     return examples
+
+
+def _require_json(run: "Run", examples: "Examples") -> None:
+    """Raises :class:`UserError` where the task writes JSON objects and some target is none."""
+    from flax_transformer.data.scoring import parse_json
+    from flax_transformer.data.tasks import TASKS
+
+    if TASKS[run.config.data.task].schema is None:
+        return
+    for target, place in zip(examples.targets, examples.places, strict=True):
+        if not parse_json(target):
+            task = run.config.data.task
+            raise UserError(f"{place}: expected a JSON object with fields, as {task} writes them, got {target[:60]!r}")

@@ -45,6 +45,8 @@ class PredictFlags(RunFlags):
     """end at once where any text can have no prediction"""
     top: int = 1
     """of classification: classes to name, with their probabilities"""
+    review: tyro.conf.FlagCreatePairsOff[bool] = False
+    """of manifests: each value with its confidence, its place in the text, and flags where it looks wrong"""
     output: Path | None = None
     """file to write instead of standard output, line by line"""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -57,6 +59,7 @@ def predict(arguments: Sequence[str]) -> int:
     _check(flags, run)
 
     from flax_transformer.cli.predictions import Output, progress_bar, summary, write_predictions
+    from flax_transformer.data.tasks import TASKS
     from flax_transformer.decoding.predictor import Predictor
     from flax_transformer.runtime import set_up_jax
 
@@ -71,7 +74,7 @@ def predict(arguments: Sequence[str]) -> int:
     set_up_jax()
     model = run.best_model()
     batch = BatchConfig(flags.batch_size)
-    predictor = Predictor(model, run.tokenizer, batch, flags.generation, constraint, flags.top)
+    predictor = Predictor(model, run.tokenizer, batch, flags.generation, constraint, flags.top, flags.review)
     output = Output(flags.output, run.fingerprint(model) | _settings(flags) if flags.output else {})
     done = output.count_written(texts) if flags.resume else 0
     if done == 0:
@@ -83,7 +86,9 @@ def predict(arguments: Sequence[str]) -> int:
             total = len(sources.sequences.lengths)
             bar = progress.add_task("", total=total, completed=total - left)
             predictions = run.predictions(predictor, sources, done, lambda count: progress.advance(bar, count))
-            write_predictions(predictions, texts, output, done, progress)
+            write_predictions(
+                predictions, texts, output, done, progress, TASKS[limits.task].review if flags.review else None
+            )
     except KeyboardInterrupt:
         if flags.output is None:
             raise
@@ -115,8 +120,19 @@ def _check(flags: PredictFlags, run: "Predictable") -> None:
             raise UserError(f"--{name}: expected --file, of which it is said, got none")
     if flags.top < 1 or (flags.top > 1 and run.model_config.architecture != "classifier"):
         raise UserError(f"--top: expected at least 1, and more than 1 of a classifier alone, got {flags.top}")
+    if flags.review:
+        _require_review(run)
     if flags.batch_size < 1:
         raise UserError(f"--batch-size: expected a whole number of at least 1, got {flags.batch_size}")
+
+
+def _require_review(run: "Predictable") -> None:
+    from flax_transformer.data.tasks import TASKS
+
+    task = run.prediction_config.task
+    known = [name for name, entry in TASKS.items() if entry.review]
+    if task not in known:
+        raise UserError(f"--review: expected a model of {', '.join(known)}, got one of {task or 'an unknown task'}")
 
 
 def _read(flags: PredictFlags, limits: PredictionConfig) -> list["Text"]:
@@ -142,7 +158,7 @@ def _refuse(texts: Sequence["Text"], problems: Sequence[str]) -> None:
 
 def _settings(flags: PredictFlags) -> dict[str, Any]:
     """Of a call, all that decides what is written."""
-    names = ("batch_size", "column", "keep", "delimiter", "encoding", "long", "top", "json")
+    names = ("batch_size", "column", "keep", "delimiter", "encoding", "long", "top", "json", "review")
     schema = flags.schema and hashlib.sha256(flags.schema.read_bytes()).hexdigest()
     return {**{name: getattr(flags, name) for name in names}, "generation": to_dict(flags.generation), "schema": schema}
 

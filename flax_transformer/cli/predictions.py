@@ -5,7 +5,7 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,13 +110,25 @@ class Output:
 
 
 def write_predictions(
-    predictions: Iterator[Prediction], texts: Sequence[Text], output: Output, done: int, progress: Progress
+    predictions: Iterator[Prediction],
+    texts: Sequence[Text],
+    output: Output,
+    done: int,
+    progress: Progress,
+    review: Callable[[str, str, Sequence[tuple[bytes, float]]], Mapping[str, Any]] | None = None,
 ) -> None:
-    """A line for each text from number ``done`` on, in order, to the output or standard output."""
+    """A line for each text from number ``done`` on, in order, to the output or standard output.
+
+    Args:
+        review: adds to a line what is to be trusted of the values that were predicted.
+    """
     path = output.path
     with progress, nullcontext(sys.stdout) if path is None else path.open("a", encoding="utf-8") as file:
         for number, prediction in enumerate(predictions, start=done):
-            _write_line(file, number, texts[number], prediction)
+            reviewed: dict[str, Any] = {}
+            if review is not None and isinstance(prediction.value, str):
+                reviewed["fields"] = review(texts[number].text or "", prediction.value, prediction.pieces)
+            _write_line(file, number, texts[number], prediction, reviewed)
 
 
 def progress_bar(to_terminal: bool) -> Progress:
@@ -146,9 +158,9 @@ def _kind(problem: str) -> str:
     return "too long" if " tokens, " in problem else problem.removeprefix("the text ").removeprefix("is ")
 
 
-def _write_line(file: TextIO, number: int, text: Text, prediction: Prediction) -> None:
+def _write_line(file: TextIO, number: int, text: Text, prediction: Prediction, reviewed: Mapping[str, Any]) -> None:
     kept = {name: _plain(value) for name, value in text.kept.items()}
-    file.write(_to_json({"row": number + 1, "text": text.text, **kept, **_to_dict(prediction)}) + "\n")
+    file.write(_to_json({"row": number + 1, "text": text.text, **kept, **_to_dict(prediction), **reviewed}) + "\n")
     file.flush()
 
 

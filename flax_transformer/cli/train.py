@@ -186,7 +186,7 @@ def _task_overview() -> str:
 
 def _print_result(result: "Result") -> None:
     from flax_transformer.data.tasks import TASKS
-    from flax_transformer.training.report import format_score, format_scores
+    from flax_transformer.training.report import format_score, format_scores, format_table
 
     for i in range(min(_SAMPLES, len(result.predictions))):
         print()
@@ -200,6 +200,8 @@ def _print_result(result: "Result") -> None:
             print(f"{label + ':':<11}{line[:_SAMPLE_WIDTH]}{' ...' if len(line) > _SAMPLE_WIDTH else ''}")
     metric = TASKS[result.run.config.data.task].metric
     print(f"\ntest: {format_scores(result.scores)}\nrun folder: {result.run.folder}")
+    if any(result.examples.groups):
+        print("\n".join(format_table(result.scores, result.examples.groups)))
     print(format_score(metric, result.scores[metric]))
 
 

@@ -13,6 +13,8 @@ class Examples:
     """``targets[i]`` belongs to ``sources[i]``: a text (seq2seq) or a class id (classifier).
 
     ``places[i]``, file and line, is what a message about the example names; empty where there are no files.
+    ``groups[i]`` is the group that the example is scored in: the empty name is that of the main scores, and the scores
+    of any other group are given beside them, as ``group/score``. Without groups all are scored together.
 
     Raises ``ValueError`` where they differ in number.
     """
@@ -20,12 +22,15 @@ class Examples:
     sources: Sequence[str]
     targets: Sequence[Any]
     places: Sequence[str] = field(default=(), compare=False, repr=False)
+    groups: Sequence[str] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if len(self.sources) != len(self.targets):
             raise ValueError(f"expected a target for each source, got {len(self.sources)} and {len(self.targets)}")
-        if self.places and len(self.places) != len(self.sources):
-            raise ValueError(f"expected a place for each source, got {len(self.sources)} and {len(self.places)}")
+        for name in ("places", "groups"):
+            given = len(getattr(self, name))
+            if given and given != len(self.sources):
+                raise ValueError(f"expected one of {name} for each source, got {len(self.sources)} and {given}")
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -33,8 +38,8 @@ class Examples:
     def take(self, indices: Iterable[int]) -> "Examples":
         """The examples of these indices, in their order."""
         chosen = list(indices)
-        places = [self.places[i] for i in chosen] if self.places else ()
-        return Examples([self.sources[i] for i in chosen], [self.targets[i] for i in chosen], places)
+        places, groups = ([rows[i] for i in chosen] if rows else () for rows in (self.places, self.groups))
+        return Examples([self.sources[i] for i in chosen], [self.targets[i] for i in chosen], places, groups)
 
     @classmethod
     def unanswered(cls, sources: Sequence[str], architecture: Architecture) -> "Examples":

@@ -1,12 +1,13 @@
 """The tasks: what each one reads, how its predictions are scored, and what JSON it writes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flax_transformer.config import ClassificationData, DataConfig
 from flax_transformer.data.examples import Examples, Splits
 from flax_transformer.data.imdb import load_imdb
+from flax_transformer.data.manifests.review import review_manifest
 from flax_transformer.data.manifests.task import MANIFEST_SCHEMA, load_manifests, score_manifests
 from flax_transformer.data.multi30k import load_multi30k
 from flax_transformer.data.own import load_classification, load_seq2seq
@@ -25,17 +26,19 @@ class Task:
         score: predictions and targets, one for each example -> scores. Rates lie in [0, 1], BLEU and chrF in [0, 100].
         metric: the score by which the best checkpoint is kept; higher is better.
         schema: JSON schema of the targets; None where they are not JSON, or not known to be.
+        review: a text, its prediction and the tokens of this with their log-probabilities -> what to trust of it.
     """
 
     load: Callable[[Any, int], Splits]
     score: Callable[[Sequence[Any], Sequence[Any]], Scores]
     metric: str
     schema: dict[str, Any] | None = None
+    review: Callable[[str, str, Sequence[tuple[bytes, float]]], Mapping[str, Any]] | None = None
 
 
 # By the names of the configs.
 TASKS = {
-    "manifests": Task(load_manifests, score_manifests, "exact_match", MANIFEST_SCHEMA),
+    "manifests": Task(load_manifests, score_manifests, "exact_match", MANIFEST_SCHEMA, review_manifest),
     "imdb": Task(load_imdb, score_classes, "accuracy"),
     "multi30k": Task(lambda config, seed: load_multi30k(config), score_translations, "bleu"),
     "snips": Task(load_snips, score_frames, "exact_match", FRAME_SCHEMA),
@@ -59,10 +62,16 @@ def load_splits(config: DataConfig, seed: int, classes: Sequence[str] = ()) -> S
 
 
 def score(config: DataConfig, predictions: Sequence[Any], examples: Examples) -> Scores:
-    """Predictions in the order of ``examples``, texts or class ids.
+    """Predictions in the order of ``examples``, texts or class ids; each group of them apart.
 
     Raises ``ValueError`` where the two differ in number.
     """
     if len(predictions) != len(examples):
         raise ValueError(f"expected a prediction for each of {len(examples)} examples, got {len(predictions)}")
-    return TASKS[config.task].score(predictions, examples.targets)
+    groups = examples.groups or [""] * len(examples)
+    scores: Scores = {}
+    for group in sorted(set(groups)):  # the main one, whose name is empty, comes first
+        chosen = [i for i, name in enumerate(groups) if name == group]
+        found = TASKS[config.task].score([predictions[i] for i in chosen], [examples.targets[i] for i in chosen])
+        scores |= {f"{group}/{name}" if group else name: value for name, value in found.items()}
+    return scores

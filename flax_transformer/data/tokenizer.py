@@ -119,9 +119,9 @@ def _train_byte_level_bpe(config: TokenizerConfig, texts: Sequence[str]) -> toke
     backend = tokenizers.Tokenizer(models.BPE())
     if config.lowercase:
         backend.normalizer = normalizers.Lowercase()
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
+    isolated = [pre_tokenizers.Split(" ", "isolated")] if config.spaces == "isolated" else []
+    digits, bytes_ = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*isolated, digits, bytes_])
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size,

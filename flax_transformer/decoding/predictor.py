@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,24 @@ from flax_transformer.config import BatchConfig, GenerationConfig
 from flax_transformer.data.batches import Sequences
 from flax_transformer.data.generation import Constraint, check_settings, padded_width
 from flax_transformer.data.tokenizer import Tokenizer
+from flax_transformer.decoding.confidence import token_log_probabilities
 from flax_transformer.decoding.generate import Generation, generate, read_tokens
 from flax_transformer.errors import UserError
 from flax_transformer.nn.models import Classifier, Seq2Seq
 
 # Batches whose texts are sorted together: enough that those of a batch are of like length, little to lose when stopped.
 _BATCHES_AT_ONCE = 16
+
+
+class Scored(NamedTuple):
+    """Outputs, and the log-probability of each token of the best ones."""
+
+    generation: Generation
+    token_scores: Float[Array, "batch tokens"]
+
+
 # What the device makes of a batch: texts, or the log-probability of each class.
-Output = Generation | Float[Array, "batch classes"]
+Output = Generation | Scored | Float[Array, "batch classes"]
 Item = TypeVar("Item")
 
 
@@ -42,6 +52,8 @@ class Prediction:
     cut: bool = False
     # why there is no prediction
     error: str = ""
+    # of generated texts, where asked for: the bytes that each token adds, and its log-probability
+    pieces: tuple[tuple[bytes, float], ...] = ()
 
 
 class Predictor:
@@ -52,9 +64,10 @@ class Predictor:
         generation: how to generate; ``config.max_new_tokens`` tokens greedily if not given.
         constraint: what generated texts may look like.
         top: of classification: classes to name, the most probable first.
+        with_pieces: of generated texts, also give the probability of each token.
 
     Raises:
-        UserError: the model cannot generate as it is told to.
+        UserError: the model cannot generate as it is told to; or the tokens of ``with_pieces`` have no bytes.
     """
 
     def __init__(
@@ -65,8 +78,10 @@ class Predictor:
         generation: GenerationConfig | None = None,
         constraint: Constraint | None = None,
         top: int = 1,
+        with_pieces: bool = False,
     ) -> None:
         self._top = top
+        self._bytes = tokenizer.token_bytes() if with_pieces else {}
         self.model, self._tokenizer, self._size, self._constraint = model, tokenizer, config.size, constraint
         self._generation = generation or GenerationConfig(config.max_new_tokens)
         if isinstance(model, Seq2Seq):
@@ -121,9 +136,21 @@ class Predictor:
         if isinstance(self.model, Classifier):
             return _classify(self.model, jnp.asarray(source), jnp.asarray(source_lengths))
         seeds = np.maximum(numbers, 0).tolist()  # filler has none
-        return generate(
+        output = generate(
             self.model, source, source_lengths, self._generation, constraint=self._constraint, row_seeds=seeds
         )
+        return self._with_token_scores(output, source, source_lengths) if self._bytes else output
+
+    def _with_token_scores(
+        self, output: Generation, source: Int[np.ndarray, "batch source"], source_lengths: Int[np.ndarray, " batch"]
+    ) -> "Scored":
+        """Of the best output of each source."""
+        best = jax.tree.map(lambda rows: rows[:: self._generation.n_best], output)
+        assert isinstance(self.model, Seq2Seq)
+        scores = token_log_probabilities(
+            self.model, jnp.asarray(source), jnp.asarray(source_lengths), best.tokens, best.lengths
+        )
+        return Scored(output, scores)
 
     def read(self, output: Output) -> list[Prediction]:
         """Wait for a batch; one prediction for each row, filler too.
@@ -131,7 +158,19 @@ class Predictor:
         Raises:
             UserError: the model's logits are not finite.
         """
+        if isinstance(output, Scored):
+            return self._read_pieces(output)
         return self._read_texts(output) if isinstance(output, Generation) else _read_classes(output, self._top)
+
+    def _read_pieces(self, output: "Scored") -> list[Prediction]:
+        """Texts with their pieces; tokens that add nothing, such as the end token, have none."""
+        rows = read_tokens(output.generation)[:: self._generation.n_best]
+        scores = np.asarray(output.token_scores).tolist()
+        pieces = [
+            tuple((self._bytes.get(token, b""), score) for token, score in zip(row, given, strict=False))
+            for row, given in zip(rows, scores, strict=True)
+        ]
+        return [replace(one, pieces=of) for one, of in zip(self._read_texts(output.generation), pieces, strict=True)]
 
     def _read_texts(self, output: Generation) -> list[Prediction]:
         texts = self._tokenizer.decode(read_tokens(output))

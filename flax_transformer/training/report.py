@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -169,6 +169,26 @@ def _is_line_until(line: str, step: int) -> bool:
 def format_scores(scores: Mapping[str, float | str]) -> str:
     """The main scores for people: ``exact match 93.4%, loss 0.1230``. Those of a part, ``field/date``, are left out."""
     return ", ".join(format_score(name, value) for name, value in scores.items() if "/" not in name)
+
+
+def format_table(scores: Mapping[str, float | str], groups: Iterable[str] = ()) -> list[str]:
+    """All scores, a line each; where the examples have groups, those of the groups side by side.
+
+    Args:
+        groups: of the examples, see :class:`flax_transformer.data.examples.Examples`; the main one is the first column.
+    """
+    others = sorted(set(groups) - {""})
+    if not others:
+        return [format_score(name, value) for name, value in scores.items()]
+    rows = [name for name in scores if f"{others[0]}/{name}" in scores]
+    width = max(map(len, rows)) + 2
+    lines = ["".ljust(width) + "".join(title.rjust(10) for title in ("main", *others))]
+    for row in rows:
+        values = [scores[row], *(scores[f"{group}/{row}"] for group in others)]
+        cells = [format_score("", value).strip().rjust(10) for value in values]
+        lines.append(row.replace("_", " ").ljust(width) + "".join(cells))
+    in_table = {*rows, *(f"{group}/{row}" for group in others for row in rows)}
+    return [*lines, *(format_score(name, value) for name, value in scores.items() if name not in in_table)]
 
 
 def format_score(name: str, value: float | str) -> str:

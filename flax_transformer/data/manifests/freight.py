@@ -1,4 +1,4 @@
-"""Sea freight: codes with the ways in which people write them, container numbers, and records drawn from these.
+"""Sea freight: codes with the ways in which people write them, container numbers, and records.
 
 Codes are public standards: SCAC for carriers, UN/LOCODE for ports, UNECE Recommendation 20 for units and 21 for
 packages, UN numbers with IMO classes for dangerous goods, ISO 6346 for containers.
@@ -6,123 +6,108 @@ packages, UN numbers with IMO classes for dangerous goods, ISO 6346 for containe
 
 import datetime
 import string
-from collections.abc import Callable, Sequence
-from typing import TypedDict, TypeVar
+from collections.abc import Callable
+from typing import TypedDict
 
-import numpy as np
-
-T = TypeVar("T")
+from flax_transformer.data.manifests.draw import Draw
+from flax_transformer.data.manifests.names import Stock, goods, party
 
 # SCAC -> names and abbreviations.
 CARRIERS = {
-    "MAEU": ("Maersk", "Maersk Line", "MSK"),
-    "MSCU": ("MSC", "Med Shipping"),
-    "CMDU": ("CMA CGM", "CMA-CGM", "CMA"),
-    "HLCU": ("Hapag-Lloyd", "Hapag", "HLAG"),
-    "ONEY": ("ONE", "Ocean Network Express"),
-    "EGLV": ("Evergreen", "EMC", "Evergreen Line"),
-    "COSU": ("COSCO", "Cosco Shipping"),
-    "HDMU": ("HMM", "Hyundai MM"),
-    "YMLU": ("Yang Ming", "YML"),
-    "ZIMU": ("ZIM", "ZIM Line"),
-    "OOLU": ("OOCL", "Orient Overseas"),
-    "WHLC": ("Wan Hai", "WHL"),
-}
+    "MAEU": ("Maersk", "Maersk Line", "MSK", "Maersk A/S", "A.P. Moller Maersk", "Moller-Maersk", "Mærsk"),
+    "MSCU": ("MSC", "Med Shipping", "MSC Mediterranean Shipping Company", "Mediterranean Shipping Co", "M.S.C."),
+    "CMDU": ("CMA CGM", "CMA-CGM", "CMA", "CMA CGM S.A.", "CMACGM", "CMA/CGM"),
+    "HLCU": ("Hapag-Lloyd", "Hapag", "HLAG", "Hapag Lloyd", "Hapag-Lloyd AG", "HPL", "Hapag Lloyd A.G."),
+    "ONEY": ("ONE", "Ocean Network Express", "ONE Line", "O.N.E.", "Ocean Network Express Pte. Ltd."),
+    "EGLV": ("Evergreen", "EMC", "Evergreen Line", "Evergreen Marine", "Evergreen Marine Corp.", "EVG"),
+    "COSU": (
+        "COSCO", "Cosco Shipping", "COSCO Shipping Lines", "Cosco Container Lines", "COSCON", "China Ocean Shipping",
+    ),
+    "HDMU": ("HMM", "Hyundai MM", "Hyundai Merchant Marine", "HMM Co., Ltd.", "H.M.M.", "Hyundai"),
+    "YMLU": ("Yang Ming", "YML", "Yang Ming Line", "Yangming", "Yang Ming Marine Transport", "YM Line"),
+    "ZIMU": ("ZIM", "ZIM Line", "Zim Integrated Shipping", "Zim Integrated", "ZIM Lines"),
+    "OOLU": ("OOCL", "Orient Overseas", "Orient Overseas Container Line", "O.O.C.L.", "OOCL Ltd"),
+    "WHLC": ("Wan Hai", "WHL", "Wan Hai Lines", "Wanhai", "Wan Hai Line", "WHL Lines"),
+}  # fmt: skip
 
 # UN/LOCODE -> names and abbreviations.
 PORTS = {
-    "CNSHA": ("Shanghai", "SHA"),
-    "CNNGB": ("Ningbo", "NGB"),
-    "CNYTN": ("Yantian", "YTN"),
-    "CNTAO": ("Qingdao", "Tsingtao"),
-    "HKHKG": ("Hong Kong", "HKG"),
-    "SGSIN": ("Singapore", "S'pore", "SIN"),
-    "KRPUS": ("Busan", "Pusan"),
-    "JPYOK": ("Yokohama", "YOK"),
-    "TWKHH": ("Kaohsiung", "KHH"),
-    "VNSGN": ("Ho Chi Minh", "HCMC", "Saigon"),
-    "THLCH": ("Laem Chabang", "LCB"),
-    "MYPKG": ("Port Klang", "Port Kelang"),
-    "INNSA": ("Nhava Sheva", "JNPT"),
-    "INMUN": ("Mundra", "MUN"),
-    "LKCMB": ("Colombo", "CMB"),
-    "AEJEA": ("Jebel Ali", "J. Ali"),
-    "SAJED": ("Jeddah", "Jidda"),
-    "GRPIR": ("Piraeus", "PIR"),
-    "ITGOA": ("Genoa", "Genova"),
-    "ESVLC": ("Valencia", "VLC"),
-    "FRLEH": ("Le Havre", "LEH"),
-    "BEANR": ("Antwerp", "Antwerpen", "ANR"),
-    "NLRTM": ("Rotterdam", "R'dam", "RTM"),
-    "DEHAM": ("Hamburg", "HAM"),
-    "DEBRV": ("Bremerhaven", "B'haven"),
-    "GBFXT": ("Felixstowe", "FXT"),
-    "PLGDN": ("Gdansk", "GDN"),
-    "SEGOT": ("Gothenburg", "Goteborg"),
-    "USNYC": ("New York", "NYC"),
-    "USLAX": ("Los Angeles", "LAX", "L.A."),
-    "USSAV": ("Savannah", "SAV"),
-    "USHOU": ("Houston", "HOU"),
-    "BRSSZ": ("Santos", "SSZ"),
-    "ZADUR": ("Durban", "DUR"),
-    "AUMEL": ("Melbourne", "MEL"),
-    "AUSYD": ("Sydney", "SYD"),
+    "CNSHA": ("Shanghai", "SHA", "Shang Hai", "Shanghai Port"),
+    "CNNGB": ("Ningbo", "NGB", "Ningpo", "Ning Bo", "Ningbo-Zhoushan"),
+    "CNYTN": ("Yantian", "YTN", "Yan Tian", "Shenzhen Yantian"),
+    "CNTAO": ("Qingdao", "Tsingtao", "TAO", "Qing Dao"),
+    "HKHKG": ("Hong Kong", "HKG", "Hongkong", "H.K."),
+    "SGSIN": ("Singapore", "S'pore", "SIN", "Spore", "Singapur", "PSA Singapore"),
+    "KRPUS": ("Busan", "Pusan", "PUS", "Busan New Port"),
+    "JPYOK": ("Yokohama", "YOK", "Y'hama"),
+    "TWKHH": ("Kaohsiung", "KHH", "Kaohsiung City"),
+    "VNSGN": ("Ho Chi Minh", "HCMC", "Saigon", "SGN", "Ho Chi Minh City", "Cat Lai", "HCM City"),
+    "THLCH": ("Laem Chabang", "LCB", "Laemchabang", "LCH"),
+    "MYPKG": ("Port Klang", "Port Kelang", "PKG", "Klang", "Port Klang Westport", "Pelabuhan Klang"),
+    "INNSA": ("Nhava Sheva", "JNPT", "NSA", "Nhavasheva", "Jawaharlal Nehru Port", "Navi Mumbai JNPT"),
+    "INMUN": ("Mundra", "MUN", "Mundra Port"),
+    "LKCMB": ("Colombo", "CMB", "Kolombo"),
+    "AEJEA": ("Jebel Ali", "J. Ali", "JEA", "Jebel-Ali", "Dubai Jebel Ali"),
+    "SAJED": ("Jeddah", "Jidda", "JED", "Djeddah", "Yeda", "Jeddah Islamic Port"),
+    "GRPIR": ("Piraeus", "PIR", "Pireus", "Piräus", "Le Pirée"),
+    "ITGOA": ("Genoa", "Genova", "GOA", "Genua", "Gênes"),
+    "ESVLC": ("Valencia", "VLC", "València", "Valence"),
+    "FRLEH": ("Le Havre", "LEH", "Havre", "LeHavre"),
+    "BEANR": ("Antwerp", "Antwerpen", "ANR", "Anvers", "Amberes"),
+    "NLRTM": ("Rotterdam", "R'dam", "RTM", "Rdam", "Rotterdam Maasvlakte"),
+    "DEHAM": ("Hamburg", "HAM", "Hambourg", "Hamburgo", "HH"),
+    "DEBRV": ("Bremerhaven", "B'haven", "BRV", "Bremerhafen", "Bhv"),
+    "GBFXT": ("Felixstowe", "FXT", "F'stowe", "Felixst."),
+    "PLGDN": ("Gdansk", "GDN", "Gdańsk", "Danzig"),
+    "SEGOT": ("Gothenburg", "Goteborg", "GOT", "Göteborg"),
+    "USNYC": ("New York", "NYC", "Port Newark NY", "NY", "New York/New Jersey", "NY NJ"),
+    "USLAX": ("Los Angeles", "LAX", "L.A.", "LA", "San Pedro LA", "Los Angeles CA"),
+    "USSAV": ("Savannah", "SAV", "Savannah GA"),
+    "USHOU": ("Houston", "HOU", "Houston TX", "Barbours Cut Houston"),
+    "BRSSZ": ("Santos", "SSZ", "Porto de Santos", "Santos SP"),
+    "ZADUR": ("Durban", "DUR", "Durban Harbour"),
+    "AUMEL": ("Melbourne", "MEL", "Melb", "Melbourne VIC"),
+    "AUSYD": ("Sydney", "SYD", "Port Botany Sydney", "Sydney NSW"),
 }
+
+# The first two letters of a UN/LOCODE -> the country.
+COUNTRIES = {
+    "CN": ("China", "PR China", "P.R.C."), "HK": ("Hong Kong SAR", "China"), "SG": ("Singapore",),
+    "KR": ("South Korea", "Korea", "Rep. of Korea"), "JP": ("Japan",), "TW": ("Taiwan", "ROC"),
+    "VN": ("Vietnam", "Viet Nam"),
+    "TH": ("Thailand",), "MY": ("Malaysia",), "IN": ("India",), "LK": ("Sri Lanka",), "AE": ("UAE", "U.A.E.", "Dubai"),
+    "SA": ("Saudi Arabia", "KSA"), "GR": ("Greece", "Griechenland"), "IT": ("Italy", "Italia", "Italien"),
+    "ES": ("Spain", "España"), "FR": ("France",), "BE": ("Belgium", "Belgien", "België"),
+    "NL": ("Netherlands", "Holland"),
+    "DE": ("Germany", "Deutschland", "Allemagne"), "GB": ("UK", "United Kingdom", "England"),
+    "PL": ("Poland", "Polska"),
+    "SE": ("Sweden", "Sverige"), "US": ("USA", "U.S.A.", "United States"), "BR": ("Brazil", "Brasil"),
+    "ZA": ("South Africa", "RSA"), "AU": ("Australia",),
+}  # fmt: skip
 
 # UNECE Recommendation 21 -> words for many of them.
 PACKAGES = {
-    "CT": ("cartons", "ctns", "ctn"),
-    "PX": ("pallets", "plts", "plt"),
-    "DR": ("drums", "drms"),
-    "BG": ("bags", "bgs"),
-    "CS": ("cases", "cs"),
-    "CR": ("crates", "crts"),
-    "RO": ("rolls", "rls"),
-    "BX": ("boxes", "bxs"),
-}
+    "CT": ("cartons", "cartons", "ctns", "ctns", "ctn", "carton", "cartns", "Kartons", "cartones", "cartoni"),
+    "PX": ("pallets", "pallets", "plts", "plt", "pallet", "pals", "Paletten", "palettes", "palets", "plls"),
+    "DR": ("drums", "drums", "drms", "drum", "Fässer", "fûts", "bidones", "fusti", "vaten"),
+    "BG": ("bags", "bags", "bgs", "bag", "Säcke", "sacs", "sacos", "sacchi", "zakken"),
+    "CS": ("cases", "cases", "cs", "case", "cses", "caisses", "casse"),
+    "CR": ("crates", "crates", "crts", "crate", "Verschläge", "kratten"),
+    "RO": ("rolls", "rolls", "rls", "roll", "Rollen", "rouleaux", "rollos", "rotoli"),
+    "BX": ("boxes", "boxes", "bxs", "box", "Schachteln", "boîtes", "cajas", "scatole"),
+}  # fmt: skip
 
 # UNECE Recommendation 20 -> words.
 UNITS = {
-    "KGM": ("kg", "kgs", "KGS", "kilos"),
-    "LBR": ("lb", "lbs", "LBS", "pounds"),
-    "TNE": ("t", "MT", "mt", "tonnes"),
+    "KGM": ("kg", "kg", "kgs", "KGS", "KG", "Kg", "kilos", "kgm", "kilograms", "Kgs.", "KGM"),
+    "LBR": ("lb", "lbs", "LBS", "pounds", "lbs.", "Lbs", "LBR"),
+    "TNE": ("t", "MT", "mt", "tonnes", "to", "tons", "mtons", "M/T", "metric tons", "TNE"),
 }
 
-GOODS = (
-    "ceramic tiles", "cotton shirts", "office chairs", "machine parts", "green coffee", "frozen shrimp", "steel coils",
-    "copper wire", "plywood", "printing paper", "garden furniture", "toys", "car tyres", "glassware", "water pumps",
-    "solar panels", "LED lamps", "bicycles", "rubber gloves", "olive oil", "canned tuna", "rice", "black tea",
-    "leather shoes", "kitchenware", "hand tools", "ball bearings", "pvc resin", "wooden doors", "cocoa beans",
-)  # fmt: skip
-
-# Dangerous goods: name, UN number, IMO class.
-DANGEROUS_GOODS = (
-    ("paint", 1263, "3"),
-    ("ethanol", 1170, "3"),
-    ("acetone", 1090, "3"),
-    ("adhesives", 1133, "3"),
-    ("perfume", 1266, "3"),
-    ("aerosols", 1950, "2.1"),
-    ("propane", 1978, "2.1"),
-    ("safety matches", 1944, "4.1"),
-    ("charcoal", 1361, "4.2"),
-    ("calcium carbide", 1402, "4.3"),
-    ("ammonium nitrate", 1942, "5.1"),
-    ("hydrogen peroxide", 2014, "5.1"),
-    ("pesticide", 2902, "6.1"),
-    ("hydrochloric acid", 1789, "8"),
-    ("caustic soda", 1824, "8"),
-    ("lithium batteries", 3480, "9"),
-)
-
-# A party is one word of each row.
-PARTY_NAMES = (
-    ("Baltic", "Nordwind", "Kestrel", "Sunrise", "Golden Bay", "Alpine", "Meridian", "Blue Star", "Harbour", "Orchid",
-     "Falcon", "Cedar", "Pacific", "Delta", "Evans", "Kowalski", "Tanaka", "Oliveira", "Bergmann", "Rossi", "Jansen",
-     "Novak", "Lindqvist", "Mehta", "Okafor", "Silva", "Dubois", "Haddad", "Nguyen", "Castillo"),
-    ("Timber", "Textiles", "Foods", "Chemicals", "Trading", "Import", "Export", "Tools", "Steel", "Paper", "Plastics",
-     "Motors", "Supplies", "Ceramics", "Marine", "Home", "Sports", "Electric", "Industries", "Partners"),
-    ("GmbH", "Ltd", "BV", "SA", "Inc", "Co Ltd", "Pte Ltd", "SpA", "AB", "LLC"),
+# Classes of dangerous goods (IMDG code), the frequent ones several times.
+IMO_CLASSES = (
+    "1.4", "2.1", "2.2", "2.3", "3", "3", "3", "3", "4.1", "4.2", "4.3", "5.1", "5.2", "6.1", "6.2", "8", "8", "8",
+    "9", "9",
 )  # fmt: skip
 
 # Owner codes of carriers and lessors, each with the equipment category U for containers.
@@ -177,52 +162,43 @@ class Manifest(TypedDict):
     items: list[Item]
 
 
-def draw_manifest(rng: np.random.Generator, max_items: int, upper_case: bool) -> Manifest:
-    """A record with 1 to ``max_items`` line items, fewer rather than more; its texts in capitals where asked."""
+def draw_manifest(draw: Draw, stock: Stock, max_items: int, upper_case: bool) -> Manifest:
+    """A record with 1 to ``max_items`` line items, fewer rather than more; its texts in capitals where asked.
+
+    A third has one owner code for all of its containers, which is usual.
+    """
     case = str.upper if upper_case else str
-    ports = list(PORTS)
-    pol = pick(rng, ports)
-    pod = pick(rng, [port for port in ports if port != pol])
-    day = datetime.date(2025, 1, 1) + datetime.timedelta(_below(rng, 3 * 365))
+    pol, pod = draw.shuffled(list(PORTS))[:2]
+    day = datetime.date(2024, 1, 1) + datetime.timedelta(draw.below(5 * 365))
+    owner = _draw_owner(draw) if draw.chance(0.33) else None
     return {
-        "carrier": pick(rng, list(CARRIERS)),
+        "carrier": draw.pick(list(CARRIERS)),
         "pol": pol,
         "pod": pod,
         "etd": day.isoformat(),
-        "shipper": case(_draw_party(rng)),
-        "consignee": case(_draw_party(rng)),
-        "items": [_draw_item(rng, case) for _ in range(min(int(rng.geometric(0.6)), max_items))],
+        "shipper": case(party(draw, stock)),
+        "consignee": case(party(draw, stock)),
+        "items": [_draw_item(draw, stock, case, owner) for _ in range(min(int(draw.rng.geometric(0.6)), max_items))],
     }
 
 
-def _draw_item(rng: np.random.Generator, case: Callable[[str], str]) -> Item:
-    serial = pick(rng, OWNERS) + f"{_below(rng, 10**6):06d}"
-    goods, hazard = pick(rng, GOODS), None
-    if rng.random() < 0.25:
-        goods, un, imo = pick(rng, DANGEROUS_GOODS)
-        hazard = Hazard(un=un, imo=imo)
-    unit = pick(rng, ("KGM", "KGM", "LBR", "TNE"))
-    weight = (11 + _below(rng, 269)) / 10 if unit == "TNE" else (10 + _below(rng, 2790)) * 10
+def _draw_item(draw: Draw, stock: Stock, case: Callable[[str], str], owner: str | None) -> Item:
+    serial = (owner or _draw_owner(draw)) + draw.digits(6)
+    unit = draw.pick(("KGM", "KGM", "KGM", "LBR", "TNE"))
+    weight = (11 + draw.below(269)) / 10 if unit == "TNE" else (100 + draw.below(27_900)) * draw.pick((1, 1, 1, 2))
+    is_dangerous = draw.chance(0.25)
     return {
         "container": f"{serial}{check_digit(serial)}",
-        "packages": 2 + _below(rng, 998),
-        "kind": pick(rng, list(PACKAGES)),
-        "goods": case(goods),
+        "packages": 2 + draw.below(draw.pick((98, 998, 998, 1998))),
+        "kind": draw.pick(list(PACKAGES)),
+        "goods": case(goods(draw, stock)),
         "weight": int(weight) if weight == int(weight) else weight,
         "unit": unit,
-        "hazard": hazard,
+        "hazard": Hazard(un=1001 + draw.below(2550), imo=draw.pick(IMO_CLASSES)) if is_dangerous else None,
     }
 
 
-def _draw_party(rng: np.random.Generator) -> str:
-    return " ".join(pick(rng, names) for names in PARTY_NAMES)
-
-
-def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
-    """One of the options, each as likely as the others."""
-    return options[_below(rng, len(options))]
-
-
-def _below(rng: np.random.Generator, limit: int) -> int:
-    """As ``rng.integers(limit)``, several times as fast for one number."""
-    return int(rng.random() * limit)
+def _draw_owner(draw: Draw) -> str:
+    """Of a large company, or of any."""
+    letters = string.ascii_uppercase
+    return draw.pick(OWNERS) if draw.chance(0.4) else "".join(draw.pick(letters) for _ in range(3)) + "U"

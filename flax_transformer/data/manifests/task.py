@@ -7,14 +7,15 @@ goods are quoted as they are written. In dates of digits only, the day precedes 
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from flax_transformer.config import ManifestsData
 from flax_transformer.data.examples import Examples, Splits
+from flax_transformer.data.manifests.draw import Draw
 from flax_transformer.data.manifests.freight import CARRIERS, PACKAGES, PORTS, UNITS, Manifest, draw_manifest
-from flax_transformer.data.manifests.templates import EmailTemplates
+from flax_transformer.data.manifests.templates import SEEN, UNSEEN, EmailTemplates, Kinds
 from flax_transformer.data.scoring import mean, parse_json
 
 
@@ -46,39 +47,68 @@ MANIFEST_SCHEMA = _object(
 )
 
 
+class Written(NamedTuple):
+    """A manifest in free text, and as the JSON to be read from it."""
+
+    source: str
+    target: str
+    manifest: Manifest
+
+
 def load_manifests(config: ManifestsData, seed: int) -> Splits:
-    """Splits from separate random streams that share no text and no record; each follows from ``seed`` alone."""
+    """Splits from separate random streams that share no text, record, party or goods; all follows from ``seed``.
+
+    Half of the test split, the one that the main scores are of, is of kinds that training does not have: names, goods,
+    layouts and labels. The group ``seen`` and the validation split are of the kinds of training.
+    """
     seen: set[str] = set()
-    test, validation, train = (
-        _take(size, unseen(_stream(config, np.random.default_rng((seed, split))), seen))
-        for split, size in enumerate((config.test_size, config.validation_size, config.train_size))
+    streams = (_stream(config, np.random.default_rng((seed, number)), kinds) for number, kinds in enumerate(_KINDS))
+    sizes = (config.test_size - config.test_size // 2, config.test_size // 2, config.validation_size)
+    held_out, known, validation = (
+        list(itertools.islice(unseen(stream, seen, grow=True), size))
+        for size, stream in zip(sizes, streams, strict=False)
     )
-    return Splits(train, validation, test)
+    train = list(itertools.islice(unseen(next(streams), seen, grow=False), config.train_size))
+    groups = [""] * len(held_out) + ["seen"] * len(known)
+    return Splits(_examples(train), _examples(validation), _examples([*held_out, *known], groups))
 
 
-def unseen(pairs: Iterator[tuple[str, str]], seen: set[str]) -> Iterator[tuple[str, str]]:
-    """The pairs of which neither side is in ``seen``, which grows by them."""
-    for pair in pairs:
-        if seen.isdisjoint(pair):
-            seen.update(pair)
-            yield pair
+# Of the two halves of the test split, of validation and of training.
+_KINDS = (UNSEEN, SEEN, SEEN, SEEN)
 
 
-def _take(size: int, pairs: Iterator[tuple[str, str]]) -> Examples:
-    taken = list(itertools.islice(pairs, size))
-    return Examples([source for source, _ in taken], [target for _, target in taken])
+def unseen(manifests: Iterator[Written], seen: set[str], *, grow: bool) -> Iterator[Written]:
+    """Those of which neither text nor record nor a party or goods are in ``seen``, which has no capitals.
+
+    Args:
+        grow: add the parties and goods to ``seen`` too, so that they do not come again.
+    """
+    for written in manifests:
+        whole, names = {written.source, written.target}, _names(written.manifest)
+        if seen.isdisjoint(whole | names):
+            seen.update(whole | names if grow else whole)
+            yield written
 
 
-def _stream(config: ManifestsData, rng: np.random.Generator) -> Iterator[tuple[str, str]]:
+def _names(manifest: Manifest) -> set[str]:
+    names = [manifest["shipper"], manifest["consignee"], *(item["goods"] for item in manifest["items"])]
+    return {name.casefold() for name in names}
+
+
+def _examples(written: Sequence[Written], groups: Sequence[str] = ()) -> Examples:
+    return Examples([one.source for one in written], [one.target for one in written], groups=groups)
+
+
+def _stream(config: ManifestsData, rng: np.random.Generator, kinds: Kinds) -> Iterator[Written]:
     while True:
-        templates = EmailTemplates(rng, config.noise)
-        manifest = draw_manifest(rng, config.max_items, templates.shouts)
-        yield templates.write(manifest), to_json(manifest)
+        templates = EmailTemplates(rng, config.noise, kinds)
+        manifest = draw_manifest(Draw(rng), kinds.stock, config.max_items, templates.shouts)
+        yield Written(templates.write(manifest), to_json(manifest), manifest)
 
 
 def to_json(manifest: Manifest) -> str:
     """Without spaces, keys in their order."""
-    return json.dumps(manifest, separators=(",", ":"))
+    return json.dumps(manifest, separators=(",", ":"), ensure_ascii=False)
 
 
 def score_manifests(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float | str]:
