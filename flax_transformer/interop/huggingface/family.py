@@ -164,12 +164,10 @@ class Family:
         return settings | self.demanded | self.noted | {"model_type": self.model_type}
 
     def differences(self, config: ModelConfig) -> dict[str, Any]:
-        """Fields of ``config`` that no model of this family has so, each with the value that one could have.
+        """Fields of a config of the family's architecture that its models have otherwise, each with the value there.
 
         These are the fields that do not come back when the config is written and read again.
         """
-        if (config.architecture == "classifier") != self.is_encoder:
-            return {"architecture": "classifier" if self.is_encoder else "seq2seq"}
         settings = {**self.defaults, **self.write(config)}
         ignored = _NOT_OF_THE_FUNCTION | (_NOT_OF_ENCODERS if self.is_encoder else set())
         ignored |= _NOT_OF_BARE_ENCODERS if config.num_classes == 0 else set()
