@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from flax_transformer.config import ModelConfig
 from flax_transformer.interop.huggingface.family import Family, Field, Settings, fixed, named, same
 from flax_transformer.interop.huggingface.keys import Keys, Rule, linear_rules
 
