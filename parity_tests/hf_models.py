@@ -65,8 +65,8 @@ class Kind:
 
     Attributes:
         own_projection: T5 1.1 has a projection of its own, which its class ties until other weights are loaded.
-        spread: of what is added to each weight. Enough that outputs depend on inputs; of T5 less, since its scores are not
-            divided by anything, and a softmax of large ones magnifies all rounding.
+        spread: of what is added to each weight. Enough that outputs depend on inputs; of T5 less, since its scores are
+            not divided by anything, and a softmax of large ones magnifies all rounding.
         seed: with it, what a generator writes depends on what it reads.
         left_out: keys that are not imported, since the class for classification does not have them.
     """

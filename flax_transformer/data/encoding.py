@@ -20,7 +20,7 @@ _SHOWN = 40  # characters of a text in a message
 def encode_examples(examples: Examples, tokenizer: Tokenizer, config: BatchConfig, *, training: bool) -> Encoded:
     """Tokenize a split and hold it to the longest lengths of ``config``. A row without tokens is one unknown token.
 
-    The special tokens of a pre-trained model stand around each text, and those that end a source are kept where it is cut.
+    The special tokens of a pre-trained model stand around each text; those at the end of a source stay where it is cut.
 
     ``config.long`` says what becomes of longer texts. The long targets of an evaluation are cut in any case, since only
     the loss sees them: a model is scored by what it generates for them.

@@ -8,7 +8,7 @@ SPECIAL_TOKENS_FILE = "special_tokens.json"
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Ids of the special tokens, and which of them frame a text. Models that are trained from scratch have no frames."""
+    """Ids of the special tokens, and which of them frame a text. Those of models trained from scratch frame nothing."""
 
     pad_id: int
     # the decoder begins with it

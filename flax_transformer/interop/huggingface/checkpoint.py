@@ -69,7 +69,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             f"{folder}: expected weights in floating point, got quantized ones ({method}); import the original"
         )
     generation = read_json(folder / GENERATION_FILE) if (folder / GENERATION_FILE).is_file() else {}
-    paths = weight_files(folder)
+    paths = weight_files(folder, settings)
     weights: Weights = {}
     dtypes: set[str] = set()
     for path in paths:
@@ -83,8 +83,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, settings, generation, weights, tuple(sorted(dtypes)), files)
 
 
-def weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path, settings: Settings) -> list[Path]:
     """The safetensors files of a checkpoint.
+
+    Args:
+        settings: of its ``config.json``.
 
     Raises:
         UserError: there are none, or one of them is missing.
@@ -102,10 +105,10 @@ def weight_files(folder: Path) -> list[Path]:
             return [folder / name for name in names]
     others = sorted(path.name for pattern in _OTHER_WEIGHTS for path in folder.glob(pattern))
     if others:
+        cls = (settings.get("architectures") or ["AutoModel"])[0]
         raise UserError(
-            f"{folder}: expected {WEIGHTS_FILE}, got {others[0]}, a format that can hold code and is not read; convert it: "
-            f"python -c \"import transformers as t; t.AutoModel.from_pretrained('{folder}').save_pretrained('NEW')\" "
-            "(AutoModelForSequenceClassification or AutoModelForSeq2SeqLM keep the head)"
+            f"{folder}: expected {WEIGHTS_FILE}, got {others[0]}, a format that can hold code and is not read; convert: "
+            f"python -c \"import transformers as t; t.{cls}.from_pretrained('{folder}').save_pretrained('{folder}')\""
         )
     raise UserError(f"{folder}: expected {WEIGHTS_FILE} or {INDEX_FILE}, but there is neither")
 

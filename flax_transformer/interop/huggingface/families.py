@@ -41,7 +41,7 @@ def family_of(settings: Settings) -> Family:
         raise UserError(f"model_type: expected one of {known}, got {name!r}, whose attention is disentangled")
     if any("CausalLM" in one or one.endswith("LMHeadModel") for one in classes):
         raise UserError(
-            f"model_type: expected an encoder or an encoder-decoder, one of {known}, got {name!r}, which is decoder-only"
+            f"model_type: expected one with an encoder, one of {known}, got {name!r}, which is decoder-only"
         )
     raise UserError(f"model_type: expected one of {known}, got {name!r}")
 

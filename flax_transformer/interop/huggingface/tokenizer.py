@@ -33,8 +33,8 @@ def read_tokenizer(folder: Path, config: ModelConfig, forced_begin: int | None =
     rows = min(config.source_vocab_size, _target_rows(config))
     if largest >= rows:
         raise UserError(
-            f"{folder / TOKENIZER_FILE}: expected ids below {rows}, the rows of the model's token table, got {largest}; "
-            "the tokenizer is another model's, or has entries that were added without the model"
+            f"{folder / TOKENIZER_FILE}: expected ids below {rows}, the rows of the model's token table, got {largest}: "
+            "the tokenizer is another model's, or got entries without the model"
         )
     is_encoder = config.architecture == "classifier"
     special = SpecialTokens(
@@ -63,7 +63,7 @@ def _read_backend(folder: Path) -> tokenizers.Tokenizer:
         others = sorted(file.name for pattern in ("*.model", "*.spm", "vocab.*") for file in folder.glob(pattern))
         if "source.spm" in others:
             raise UserError(
-                f"{folder}: expected {TOKENIZER_FILE}, got two sentencepiece files, one for each language, which are not "
+                f"{folder}: expected {TOKENIZER_FILE}, got two sentencepiece files, one of each language, which are not "
                 "read; import the bare model with --bare, and make ids with MarianTokenizer of transformers"
             )
         raise UserError(
@@ -86,8 +86,8 @@ def _frame(backend: tokenizers.Tokenizer, folder: Path) -> tuple[tuple[int, ...]
         if framed[start : start + len(plain)] == plain and plain:
             return tuple(framed[:start]), tuple(framed[start + len(plain) :])
     raise UserError(
-        f"{folder / TOKENIZER_FILE}: expected a post-processor that puts special tokens around a text, got ids {framed} "
-        f"of {_PROBE!r}, which are {plain} without it"
+        f"{folder / TOKENIZER_FILE}: expected a post-processor that puts special tokens around a text, got {framed} of "
+        f"{_PROBE!r}, which is {plain} without it"
     )
 
 
