@@ -387,7 +387,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "expected model.safetensors or"),
     "only pickle": (
         _only_pickle,
-        "got pytorch_model.bin, a format that can hold code and is not read; convert it: python",
+        "got pytorch_model.bin, a format that can hold code; convert it: python .*t.BertForSequ",
     ),
     "damaged": (_damaged, "expected a whole safetensors file"),
     "unknown family": (_with(model_type="horse"), "expected one of bert, .*got 'horse'"),

@@ -107,7 +107,7 @@ def weight_files(folder: Path, settings: Settings) -> list[Path]:
     if others:
         cls = (settings.get("architectures") or ["AutoModel"])[0]
         raise UserError(
-            f"{folder}: expected {WEIGHTS_FILE}, got {others[0]}, a format that can hold code and is not read; convert: "
+            f"{folder}: expected {WEIGHTS_FILE}, got {others[0]}, a format that can hold code; convert it: "
             f"python -c \"import transformers as t; t.{cls}.from_pretrained('{folder}').save_pretrained('{folder}')\""
         )
     raise UserError(f"{folder}: expected {WEIGHTS_FILE} or {INDEX_FILE}, but there is neither")

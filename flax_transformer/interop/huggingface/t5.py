@@ -40,7 +40,7 @@ def _read_head_width(settings: Settings) -> int | None:
 def _clarify(settings: Settings, weights: Weights) -> Settings:
     """Whether the projection has a table of its own shows in the weights alone.
 
-    Files of transformers 4 say by ``tie_word_embeddings`` whether logits are scaled, later ones by a setting of its own.
+    Files of transformers 4 say by ``tie_word_embeddings`` whether logits are scaled, later ones by another setting.
     """
     scaled = settings.get("scale_decoder_outputs", settings.get("tie_word_embeddings", True))
     table = next((weights[name] for name in ("shared.weight", "encoder.embed_tokens.weight") if name in weights), None)

@@ -27,13 +27,13 @@ def read_tokenizer(folder: Path, config: ModelConfig, forced_begin: int | None =
     Raises:
         UserError: there is no tokenizer.json, it is damaged, or it does not belong to the model.
     """
-    backend = _read_backend(folder)
+    path, backend = folder / TOKENIZER_FILE, _read_backend(folder)
     prefix, suffix = _frame(backend, folder)
     largest = max(backend.get_vocab().values())
     rows = min(config.source_vocab_size, _target_rows(config))
     if largest >= rows:
         raise UserError(
-            f"{folder / TOKENIZER_FILE}: expected ids below {rows}, the rows of the model's token table, got {largest}: "
+            f"{path}: expected ids below {rows}, the rows of the model's token table, got {largest}: "
             "the tokenizer is another model's, or got entries without the model"
         )
     is_encoder = config.architecture == "classifier"
@@ -63,8 +63,8 @@ def _read_backend(folder: Path) -> tokenizers.Tokenizer:
         others = sorted(file.name for pattern in ("*.model", "*.spm", "vocab.*") for file in folder.glob(pattern))
         if "source.spm" in others:
             raise UserError(
-                f"{folder}: expected {TOKENIZER_FILE}, got two sentencepiece files, one of each language, which are not "
-                "read; import the bare model with --bare, and make ids with MarianTokenizer of transformers"
+                f"{folder}: expected {TOKENIZER_FILE}, got two sentencepiece files, one for each language, which "
+                "are not read; import the bare model with --bare, and make ids with MarianTokenizer of transformers"
             )
         raise UserError(
             f"{folder}: expected {TOKENIZER_FILE}, got {', '.join(others) or 'no tokenizer'}; make it: python -c "
