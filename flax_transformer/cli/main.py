@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import keyword
 import os
 import signal
 import sys
@@ -11,13 +12,14 @@ from importlib.metadata import version
 from flax_transformer.cli.common import PROGRAM, table
 from flax_transformer.errors import UserError
 
-# The commands and what each does. Each is a function in the module of its name, takes its arguments and returns its
-# exit code.
+# The commands and what each does. Each is a function in the module of its name (import_ where that is a keyword), takes
+# its arguments and returns its exit code.
 COMMANDS = {
     "train": "Train a model on a task and score it on the test split.",
     "evaluate": "Score the best checkpoint of a run.",
     "predict": "Predict with the best checkpoint of a run, or with an export: a line of JSON for each text.",
-    "export": "Write a run's best checkpoint as PyTorch reads it, with all that it takes to predict.",
+    "import": "Make an export of a checkpoint of Hugging Face's transformers: BERT, BART, T5 and their kin.",
+    "export": "Write a run's best checkpoint as PyTorch or transformers reads it, with all that it takes to predict.",
     "verify": "Prove the PyTorch model of a run, an export or a preset equal to its JAX twin.",
     "bench": "Time training, generation, attention and input, against PyTorch where it is installed.",
     "doctor": "Examine a Transformer of anybody's, in PyTorch or JAX: masks, positions, padding, generation.",
@@ -82,8 +84,8 @@ def _run(name: str, rest: Sequence[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise UserError(f"expected a command, one of {', '.join(COMMANDS)}, got {name!r}")
-    command = getattr(importlib.import_module(f"flax_transformer.cli.{name}"), name)
-    return command(rest)
+    function = f"{name}_" if keyword.iskeyword(name) else name
+    return getattr(importlib.import_module(f"flax_transformer.cli.{function}"), function)(rest)
 
 
 def _overview() -> str:

@@ -68,9 +68,15 @@ class Sequences:
         """The sequences of these indices."""
         return self._view(self._starts[indices], self.lengths[indices])
 
-    def cut(self, longest: int) -> "Sequences":
-        """Each sequence without its tokens past ``longest``."""
-        return self._view(self._starts, np.minimum(self.lengths, longest))
+    def cut(self, longest: int, end: Sequence[int] = ()) -> "Sequences":
+        """Each sequence without its tokens past ``longest``; those that are cut still end with the tokens ``end``."""
+        view = self._view(self._starts, np.minimum(self.lengths, longest))
+        last = end[-longest:]
+        if last:
+            view._tokens = self._tokens.copy()
+            for start in self._starts[self.lengths > longest]:
+                view._tokens[start + longest - len(last) : start + longest] = last
+        return view
 
     def _view(self, starts: Int[np.ndarray, " n"], lengths: Int[np.ndarray, " n"]) -> "Sequences":
         view = copy.copy(self)

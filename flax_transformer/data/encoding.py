@@ -18,7 +18,9 @@ _SHOWN = 40  # characters of a text in a message
 
 
 def encode_examples(examples: Examples, tokenizer: Tokenizer, config: BatchConfig, *, training: bool) -> Encoded:
-    """Tokenize a split and hold it to the longest lengths of ``config``. A text without tokens is one unknown token.
+    """Tokenize a split and hold it to the longest lengths of ``config``. A row without tokens is one unknown token.
+
+    The special tokens of a pre-trained model stand around each text; those at the end of a source stay where it is cut.
 
     ``config.long`` says what becomes of longer texts. The long targets of an evaluation are cut in any case, since only
     the loss sees them: a model is scored by what it generates for them.
@@ -36,7 +38,8 @@ def encode_examples(examples: Examples, tokenizer: Tokenizer, config: BatchConfi
         _refuse(is_long, sources, examples, "source", config)
     if is_generation:
         ids = _tokenize(examples.targets, tokenizer)
-        targets = Sequences([tokenizer.bos_id, *target, tokenizer.eos_id] for target in ids)
+        begin = [tokenizer.bos_id, *tokenizer.special.target_prefix]
+        targets = Sequences([*begin, *target, tokenizer.eos_id] for target in ids)
         is_long_target = targets.lengths > config.max_target_length
         if what == "error" and training:
             _refuse(is_long_target, targets, examples, "target", config)
@@ -45,9 +48,8 @@ def encode_examples(examples: Examples, tokenizer: Tokenizer, config: BatchConfi
         targets, is_long_target = np.array(examples.targets, np.int32), np.zeros_like(is_long)
     is_dropped = (is_long | (is_long_target & training)) & (what == "skip")
     truncated = int(np.count_nonzero((is_long | is_long_target) & ~is_dropped))
-    encoded = Encoded(
-        sources.cut(config.max_source_length), targets, tokenizer.pad_id, tokenizer.unk_id, truncated=truncated
-    )
+    sources = sources.cut(config.max_source_length, tokenizer.special.source_suffix)
+    encoded = Encoded(sources, targets, tokenizer.pad_id, tokenizer.unk_id, truncated=truncated)
     return _take(encoded, np.flatnonzero(~is_dropped), config) if is_dropped.any() else encoded
 
 
@@ -115,7 +117,8 @@ def encode_sources(
         for i in np.flatnonzero(too_long).tolist():
             problems[i] = f"the text has {ids.lengths[i]} tokens, and the model reads at most {longest}"
     usable = np.flatnonzero([not problem for problem in problems])
-    return Sources(ids.cut(longest).take(usable), problems, (too_long & (what == "cut")).tolist())
+    read = ids.cut(longest, tokenizer.special.source_suffix).take(usable)
+    return Sources(read, problems, (too_long & (what == "cut")).tolist())
 
 
 def _problem(text: str | None) -> str:
@@ -129,7 +132,9 @@ def _problem(text: str | None) -> str:
 
 
 def _sequences(texts: Sequence[str], tokenizer: Tokenizer) -> Sequences:
-    return Sequences(ids or [tokenizer.unk_id] for ids in _tokenize(texts, tokenizer))
+    """Each text with the special tokens around it."""
+    before, behind = tokenizer.special.source_prefix, tokenizer.special.source_suffix
+    return Sequences([*before, *ids, *behind] or [tokenizer.unk_id] for ids in _tokenize(texts, tokenizer))
 
 
 def _tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[list[int]]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from flax_transformer.config import TokenizerConfig
+from flax_transformer.config import TokenizerConfig, load_config, save_config
+from flax_transformer.data.special_tokens import SPECIAL_TOKENS_FILE, SpecialTokens
 from flax_transformer.errors import UserError
 
 PAD, BOS, EOS, UNK = "[PAD]", "[BOS]", "[EOS]", "[UNK]"
@@ -29,16 +30,21 @@ _ENOUGH_TEXTS = 100_000
 class Tokenizer:
     """Text to ids and back. No special token is ever added, nor read from a text: a typed "[EOS]" is plain text.
 
+    Args:
+        pretrained: the special tokens of the pre-trained model that it belongs to; otherwise they are found by name.
+
     Raises :class:`UserError` where the padding, begin, end or unknown token is missing.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer):
-        self._backend = backend
+    def __init__(self, backend: tokenizers.Tokenizer, pretrained: SpecialTokens | None = None):
+        self._backend, self._pretrained = backend, pretrained
         backend.no_padding()
         backend.no_truncation()
         backend.encode_special_tokens = True  # special tokens are encoded as the text they look like
-        self.pad_id, self.bos_id, self.eos_id, self.unk_id = (_special_id(backend, role) for role in _NAMES)
-        self.vocab_size = max(backend.get_vocab().values()) + 1
+        self.special = pretrained or _special_tokens(backend)
+        self.pad_id, self.bos_id = self.special.pad_id, self.special.bos_id
+        self.eos_id, self.unk_id = self.special.eos_id, self.special.unk_id
+        self.vocab_size = self.special.vocab_size
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens.
@@ -73,9 +79,19 @@ class Tokenizer:
             if token not in special and characters.keys() >= set(text)
         }
 
+    def token_names(self) -> dict[int, str]:
+        """The name of each id, such as ``[SEP]`` of 102."""
+        return {token: name for name, token in self._backend.get_vocab().items()}
+
+    def to_json(self) -> str:
+        """The ``tokenizers`` library's own JSON."""
+        return self._backend.to_str(pretty=True) + "\n"
+
     def save(self, path: Path) -> None:
-        """Write the ``tokenizers`` library's own JSON."""
-        path.write_text(self._backend.to_str(pretty=True) + "\n", encoding="utf-8")
+        """Write the ``tokenizers`` library's own JSON, and beside it the special tokens of a pre-trained model."""
+        path.write_text(self.to_json(), encoding="utf-8")
+        if self._pretrained is not None:
+            save_config(self._pretrained, path.with_name(SPECIAL_TOKENS_FILE))
 
 
 def _byte_characters() -> list[str]:
@@ -99,7 +115,10 @@ def train_tokenizer(config: TokenizerConfig, texts: Sequence[str]) -> Tokenizer:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Raises :class:`UserError` where ``path`` cannot be read, is no tokenizer.json or lacks a special token."""
+    """The tokenizer of a file, with the special tokens that stand beside it if it is one of a pre-trained model.
+
+    Raises :class:`UserError` where ``path`` cannot be read, is no tokenizer.json or lacks a special token.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -108,8 +127,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
         backend = tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"{path}: expected a tokenizer.json of the tokenizers library ({error})") from error
+    special = path.with_name(SPECIAL_TOKENS_FILE)
     try:
-        return Tokenizer(backend)
+        return Tokenizer(backend, load_config(SpecialTokens, special) if special.is_file() else None)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -165,6 +185,11 @@ def _word_piece(config: TokenizerConfig, vocabulary: dict[str, int]) -> tokenize
     backend.normalizer = normalizers.BertNormalizer(lowercase=config.lowercase)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return backend
+
+
+def _special_tokens(backend: tokenizers.Tokenizer) -> SpecialTokens:
+    ids = {f"{role}_id": _special_id(backend, role) for role in _NAMES}
+    return SpecialTokens(**ids, vocab_size=max(backend.get_vocab().values()) + 1)
 
 
 def _special_id(backend: tokenizers.Tokenizer, role: str) -> int:

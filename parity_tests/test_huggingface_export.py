@@ -1,0 +1,176 @@
+"""Models trained here in the classes of transformers: logits and tokens, pipelines, and what is refused."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from twins import STACK, ulps
+
+from flax_transformer.cli import main as cli
+from flax_transformer.config import GenerationConfig, ModelConfig, PredictionConfig, TokenizerConfig
+from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
+from flax_transformer.errors import UserError
+from flax_transformer.interop.export import save_export
+from flax_transformer.interop.exported import Exported
+from flax_transformer.interop.huggingface import own
+from flax_transformer.interop.huggingface.exporting import write_model
+from flax_transformer.interop.huggingface.shapes import weight_shapes
+from flax_transformer.nn.models import create_model
+from torch_reference.decoding.generate import generate, read_tokens
+from torch_reference.interop.export import load_export
+
+transformers = pytest.importorskip("transformers", reason="needs transformers, to read what is exported for it")
+
+TEXTS = ["forty bags of coffee", "two drums, 40 kg", "a", "coffee, coffee and drums from the long, long list of bags"]
+TOKENIZER = train_tokenizer(TokenizerConfig(vocab_size=300), TEXTS * 3)
+OWN = ModelConfig(
+    d_model=12,
+    num_heads=3,
+    d_ff=29,
+    num_encoder_layers=2,
+    num_decoder_layers=1,
+    max_length=41,
+    source_vocab_size=TOKENIZER.vocab_size,
+    target_vocab_size=TOKENIZER.vocab_size,
+    attention_backend="xla",
+)
+POST_LN = {"norm_first": False, "final_norm": False}
+AS_BERT = {"positions": "learned", "embedding_norm": True, "pooling": "first", "head_hidden": "tanh"}
+CLASSES = ("good", "poor", "mixed")
+# What it takes to be read by transformers -> the changes of the config, and the class that reads it.
+SEQ2SEQ: dict[str, tuple[dict[str, Any], str]] = {
+    "pre-LN": ({}, "PegasusForConditionalGeneration"),
+    "pre-LN with an odd width": ({"d_model": 9}, "PegasusForConditionalGeneration"),
+    "post-LN": (POST_LN | {"activation": "silu"}, "MarianMTModel"),
+    "learned": (POST_LN | {"positions": "learned", "embedding_norm": True}, "BartForConditionalGeneration"),
+    "learned, pre-LN": ({"positions": "learned", "embedding_norm": True}, "MBartForConditionalGeneration"),
+}
+
+
+def random_export(folder: Path, config: ModelConfig, tokenizer: Tokenizer | None = TOKENIZER) -> Path:
+    """An export whose weights are all random, so that what comes out depends on what goes in."""
+    model, rng = create_model(config), np.random.default_rng(0)
+    drawn = nnx.map_state(
+        lambda _, param: param.replace(jnp.asarray(0.4 * rng.standard_normal(param.shape), jnp.float32)),
+        nnx.state(model, nnx.Param),
+    )
+    nnx.update(model, drawn)
+    classes = CLASSES if config.architecture == "classifier" else ()
+    save_export(folder, model, tokenizer, classes, PredictionConfig(30, 12))
+    return folder
+
+
+def export(source: Path, directory: Path) -> Path:
+    assert cli.main(["export", str(source), str(directory), "--format", "hf"]) == 0
+    return directory
+
+
+def padded(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    rows = TOKENIZER.encode(texts)
+    lengths = np.array([len(row) for row in rows], np.int32)
+    return np.array([[*row, *[TOKENIZER.pad_id] * (lengths.max() - len(row))] for row in rows], np.int32), lengths
+
+
+@pytest.mark.parametrize("name", SEQ2SEQ)
+def test_a_generator_of_ours_writes_the_same_tokens_in_transformers(name: str, tmp_path: Path):
+    change, expected_class = SEQ2SEQ[name]
+    source = random_export(tmp_path / "ours", dataclasses.replace(OWN, **change))
+    folder = export(source, tmp_path / "theirs")
+    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, attn_implementation="eager").eval()
+    assert type(theirs).__name__ == expected_class
+    encoded = transformers.AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")
+    ids, lengths = padded(TEXTS)
+    assert encoded["input_ids"].tolist() == ids.tolist()
+    ours = load_export(source)
+    target = torch.full((len(TEXTS), 5), 7)
+    target[:, 0] = OWN.bos_id
+    with torch.no_grad():
+        mine = ours(torch.tensor(ids), target, torch.tensor(lengths)).numpy()
+        logits = theirs(**_known(encoded), decoder_input_ids=target).logits.numpy()
+    assert ulps(mine, logits) <= STACK
+    tokens = read_tokens(generate(ours, torch.tensor(ids), torch.tensor(lengths), GenerationConfig(12)))
+    # The limit and the begin token are those of generation_config.json.
+    assert [_until_end(row) for row in theirs.generate(**_known(encoded)).tolist()] == tokens
+
+
+def _known(encoded: Any) -> dict[str, torch.Tensor]:
+    return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+
+
+def _until_end(row: list[int]) -> list[int]:
+    row = row[1:]
+    return row[: row.index(OWN.eos_id)] if OWN.eos_id in row else row
+
+
+def test_weights_that_do_not_turn_with_the_sinusoids_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(own, "_RESIDUAL_AXES", own._RESIDUAL_AXES[:-1])
+    source = random_export(tmp_path / "ours", OWN)
+    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(export(source, tmp_path / "theirs")).eval()
+    ids, target = torch.tensor([[5, 6, 7]]), torch.tensor([[OWN.bos_id, 8]])
+    with torch.no_grad():
+        mine, logits = load_export(source)(ids, target), theirs(input_ids=ids, decoder_input_ids=target).logits
+    assert ulps(mine, logits) > 1000 * STACK
+
+
+def test_a_classifier_of_ours_answers_in_a_pipeline(tmp_path: Path):
+    config = dataclasses.replace(OWN, architecture="classifier", num_classes=3, **POST_LN, **AS_BERT)
+    source = random_export(tmp_path / "ours", config)
+    folder = export(source, tmp_path / "theirs")
+    ours = Exported.load(source).predict(TEXTS)
+    theirs = transformers.pipeline("text-classification", model=str(folder), batch_size=len(TEXTS))(TEXTS)
+    assert [prediction.value for prediction in ours] == [answer["label"] for answer in theirs]
+    assert np.allclose([prediction.score for prediction in ours], [answer["score"] for answer in theirs], atol=1e-6)
+    assert len({answer["score"] for answer in theirs}) == len(TEXTS)
+
+
+def test_files_are_readable_and_marked(tmp_path: Path):
+    import safetensors
+
+    folder = export(random_export(tmp_path / "ours", OWN), tmp_path / "theirs")
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
+    with safetensors.safe_open(folder / "model.safetensors", "np") as file:
+        assert file.metadata() == {"format": "pt"}
+    # What CTranslate2 reads of a Pegasus.
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert (settings["normalize_before"], settings["normalize_embedding"]) == (True, False)
+
+
+# Of a config -> the flags to train with instead.
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "rope": ({"positions": "rope", "d_ff": 29, "num_heads": 3}, "train with --model.positions sinusoidal"),
+    "separate tables": ({"tie_embeddings": "none"}, "train with --model.tie-embeddings all"),
+    "no biases": ({"bias": False}, "train with --model.bias True"),
+    "another epsilon": ({"norm_eps": 1e-6}, "train with --model.norm-eps 1e-05"),
+    "mean pooling": (
+        {"architecture": "classifier", **POST_LN, **AS_BERT, "pooling": "mean"},
+        "BertForSequenceClassification: train with --model.pooling first",
+    ),
+    "pre-LN classifier": (
+        {"architecture": "classifier", **AS_BERT},
+        "train with --model.norm-first False --model.final-norm False",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_transformers_has_no_class_for_is_refused(name: str):
+    change, advice = REFUSED[name]
+    config = dataclasses.replace(OWN, **change)
+    weights = {key: np.zeros(shape, np.float32) for key, shape in weight_shapes(config).items()}
+    with pytest.raises(UserError, match="expected a model that transformers has a class for") as caught:
+        write_model(config, weights)
+    assert advice in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_refused_export_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    source = random_export(tmp_path / "ours", dataclasses.replace(OWN, positions="rope"))
+    assert cli.main(["export", str(source), str(tmp_path / "theirs"), "--format", "hf"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ours"]

@@ -1,0 +1,36 @@
+"""Imported models against transformers: outputs of the Flax twin."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from twins import STACK, ulps
+
+pytest.importorskip("transformers", reason="needs transformers, to compare with its models")
+
+from hf_models import KINDS, flax_twin, imported, in_dtype, in_float64, inputs, outputs, random_model, real
+
+# Two stacks of layers, each with its own rounding.
+CEILING = 2 * STACK
+# These differ from RoBERTa and ELECTRA in settings alone.
+SAME = {"xlm-roberta", "camembert", "electra-base", "mpnet-bare"}
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("name", KINDS.keys() - SAME)
+def test_the_flax_twin_computes_what_transformers_computes(name: str, dtype: str):
+    model, config, weights = imported(name)
+    model = in_float64(random_model(name)) if dtype == "float64" else model
+    arrays = inputs(model, config)
+    twin = flax_twin(*in_dtype(config, weights, dtype))
+    ours = np.asarray(jax.jit(lambda twin, *ids: twin(*ids))(twin, *map(jnp.asarray, arrays)))
+    assert ulps(real(ours, arrays), real(outputs(model, arrays), arrays)) <= CEILING
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_mistake_shows():
+    model, config, weights = imported("bert")
+    arrays = inputs(model, config)
+    twin = flax_twin(*in_dtype(config, weights, "float32"))
+    twin.source_embedding.types.embedding[...] = jnp.zeros_like(twin.source_embedding.types.embedding[...])
+    assert ulps(np.asarray(twin(*map(jnp.asarray, arrays))), outputs(model, arrays)) > CEILING

@@ -1,0 +1,520 @@
+"""Importing checkpoints of transformers: files, tokenizers, the record, and one line for each that cannot be read."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import tokenizers
+from tokenizers import models, pre_tokenizers, processors
+
+from flax_transformer.cli import main as cli
+from flax_transformer.config import BatchConfig
+from flax_transformer.data.encoding import encode_examples, encode_sources
+from flax_transformer.data.examples import Examples
+from flax_transformer.data.tokenizer import load_tokenizer
+from flax_transformer.errors import UserError
+from flax_transformer.interop.exported import Exported
+from flax_transformer.interop.huggingface.families import FAMILIES
+from flax_transformer.interop.huggingface.family import Settings, Weights
+from flax_transformer.interop.huggingface.generation import read_generation
+from flax_transformer.interop.huggingface.importing import import_checkpoint
+from flax_transformer.interop.huggingface.shapes import weight_shapes
+from flax_transformer.interop.huggingface.weights import to_theirs
+from flax_transformer.interop.imported import save_imported
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "film", "was", "good", "poor", "long", "a"]
+PAD, UNK, CLS, SEP, THE, FILM, WAS, GOOD = range(8)
+# As on the hub: settings that are the defaults of the class are left out.
+BERT: Settings = {
+    "model_type": "bert",
+    "architectures": ["BertForSequenceClassification"],
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 12,
+    "max_position_embeddings": 16,
+    "vocab_size": 13,
+    "id2label": {"1": "good", "0": "poor", "2": "mixed"},
+}
+T5: Settings = {
+    "model_type": "t5",
+    "architectures": ["T5ForConditionalGeneration"],
+    "d_model": 8,
+    "d_kv": 4,
+    "d_ff": 12,
+    "num_layers": 1,
+    "num_heads": 2,
+    "vocab_size": 13,
+    "eos_token_id": 3,
+    "decoder_start_token_id": 0,
+    "n_positions": 16,
+}
+BART: Settings = {
+    "model_type": "bart",
+    "architectures": ["BartForConditionalGeneration"],
+    "d_model": 8,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 12,
+    "decoder_ffn_dim": 12,
+    "max_position_embeddings": 16,
+    "vocab_size": 13,
+    "pad_token_id": 0,
+    "eos_token_id": 3,
+    "decoder_start_token_id": 3,
+}
+
+
+def random_weights(settings: Settings, **decided: Any) -> Weights:
+    """Tensors under the keys that transformers gives them, all of them random."""
+    family = FAMILIES[settings["model_type"]]
+    config = family.read(settings, **decided)
+    rng = np.random.default_rng(0)
+    ours = {name: rng.standard_normal(shape, np.float32) for name, shape in weight_shapes(config).items()}
+    return to_theirs(family, config, ours)
+
+
+def write_json(path: Path, values: Any) -> None:
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def write_tokenizer(folder: Path, template: str = "[CLS] $A [SEP]") -> None:
+    """Whole words; padding and truncation are on, as MiniLM's file has them."""
+    backend = tokenizers.Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.add_special_tokens(WORDS[:4])
+    special = [(word, WORDS.index(word)) for word in ("[CLS]", "[SEP]") if word in template]
+    backend.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+    backend.enable_padding(length=9)
+    backend.enable_truncation(4)
+    backend.save(str(folder / "tokenizer.json"))
+
+
+def make_checkpoint(folder: Path, settings: Settings = BERT, **changed: Any) -> Path:
+    settings = settings | changed
+    folder.mkdir()
+    decided = {"num_classes": 3} if settings["model_type"] == "bert" else {}
+    write_json(folder / "config.json", settings)
+    safetensors.numpy.save_file(random_weights(settings, **decided), folder / "model.safetensors")
+    write_tokenizer(folder, "[CLS] $A [SEP]" if settings["model_type"] != "t5" else "$A [SEP]")
+    return folder
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    return make_checkpoint(tmp_path / "bert")
+
+
+def weights_of(folder: Path) -> Weights:
+    return safetensors.numpy.load_file(folder / "model.safetensors")
+
+
+def change_weights(folder: Path, change: Callable[[Weights], Any]) -> None:
+    weights = weights_of(folder)
+    changed = change(weights)
+    safetensors.numpy.save_file(weights if changed is None else changed, folder / "model.safetensors")
+
+
+def change_settings(folder: Path, **changed: Any) -> None:
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    write_json(folder / "config.json", settings | changed)
+
+
+def same(a: Weights, b: Weights) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_an_imported_classifier_predicts_as_any_export(bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "out"
+    assert cli.main(["import", str(bert), str(out)]) == 0
+    assert "bert: " in capsys.readouterr().out
+    assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {0o644}
+    loaded = Exported.load(out)
+    assert loaded.classes == ("poor", "good", "mixed")
+    assert loaded.prediction_config.max_source_length == 16
+    first, second = loaded.predict(["the film was good", "a poor film"])
+    assert first.value in loaded.classes
+    assert first.score != second.score
+
+
+def test_the_record_names_origin_files_and_what_was_left_out(bert: Path, tmp_path: Path):
+    change_weights(bert, lambda weights: weights.update({"bert.embeddings.position_ids": np.arange(16)[None]}))
+    save_imported(tmp_path / "out", import_checkpoint(bert), "somebody/bert", "abc123")
+    record = json.loads((tmp_path / "out" / "source.json").read_text(encoding="utf-8"))
+    assert (record["origin"], record["revision"], record["model_type"]) == ("somebody/bert", "abc123", "bert")
+    assert record["files"].keys() == {"config.json", "model.safetensors", "tokenizer.json"}
+    assert record["ignored_tensors"] == ["bert.embeddings.position_ids"]
+
+
+def test_export_of_an_import_gives_the_same_files_back(bert: Path, tmp_path: Path):
+    assert cli.main(["import", str(bert), str(tmp_path / "ours")]) == 0
+    assert cli.main(["export", str(tmp_path / "ours"), str(tmp_path / "theirs"), "--format", "hf"]) == 0
+    assert same(weights_of(tmp_path / "theirs"), weights_of(bert))
+    settings = json.loads((tmp_path / "theirs" / "config.json").read_text(encoding="utf-8"))
+    expected = {name: value for name, value in BERT.items() if name != "id2label"}
+    assert {name: settings[name] for name in expected} == expected
+    assert settings["id2label"] == {"0": "poor", "1": "good", "2": "mixed"}
+
+
+# Files
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_other_precisions_become_float32(bert: Path, dtype: str):
+    import ml_dtypes
+
+    stored = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
+    expected = {name: weight.astype(stored).astype(np.float32) for name, weight in weights_of(bert).items()}
+    change_weights(bert, lambda weights: {name: weight.astype(stored) for name, weight in weights.items()})
+    imported = import_checkpoint(bert)
+    assert {weight.dtype for weight in imported.weights.values()} == {np.dtype(np.float32)}
+    assert imported.record["stored_in"] == (dtype,)
+    assert np.array_equal(imported.weights["head.weight"], expected["classifier.weight"])
+
+
+def test_shards_are_read_and_a_missing_one_is_named(bert: Path):
+    expected = import_checkpoint(bert).weights
+    weights = weights_of(bert)
+    (bert / "model.safetensors").unlink()
+    shards = {f"model-0000{i + 1}-of-00002.safetensors": sorted(weights)[i::2] for i in range(2)}
+    for file, names in shards.items():
+        safetensors.numpy.save_file({name: weights[name] for name in names}, bert / file)
+    index = {name: file for file, names in shards.items() for name in names}
+    write_json(bert / "model.safetensors.index.json", {"weight_map": index})
+    assert same(import_checkpoint(bert).weights, expected)
+    (bert / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(UserError, match=r"expected model-00002-of-00002\.safetensors, one of the 2 files"):
+        import_checkpoint(bert)
+
+
+def test_old_names_of_norms_are_known(bert: Path):
+    expected = import_checkpoint(bert).weights
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+
+    def rename(weights: Weights) -> Weights:
+        for new, name in old.items():
+            weights = {key.replace(new, name): weight for key, weight in weights.items()}
+        return weights
+
+    change_weights(bert, rename)
+    assert any(key.endswith("gamma") for key in weights_of(bert))
+    assert same(import_checkpoint(bert).weights, expected)
+
+
+def test_a_bare_encoder_keeps_its_pooler_and_has_no_classes(bert: Path, tmp_path: Path):
+    change_settings(bert, architectures=["BertModel"])
+    change_weights(
+        bert, lambda weights: {key.removeprefix("bert."): w for key, w in weights.items() if "classifier" not in key}
+    )
+    imported = import_checkpoint(bert)
+    assert (imported.config.num_classes, imported.config.head_hidden, imported.classes) == (0, "tanh", ())
+    assert "hidden.weight" in imported.weights
+    save_imported(tmp_path / "out", imported, "bert")
+    assert Exported.load(tmp_path / "out").model(np.array([[CLS, FILM, SEP]])).shape == (1, 8)
+
+
+def test_heads_of_other_tasks_are_left_out(bert: Path):
+    change_settings(bert, architectures=["BertForMaskedLM"])
+    change_weights(bert, lambda weights: weights.update({"cls.predictions.bias": np.zeros(13, np.float32)}))
+    imported = import_checkpoint(bert)
+    assert imported.record["ignored_tensors"] == ["classifier.bias", "classifier.weight", "cls.predictions.bias"]
+    assert "head.weight" not in imported.weights
+
+
+def test_tables_that_are_one_may_stand_twice_if_they_are_equal(tmp_path: Path):
+    folder = make_checkpoint(tmp_path / "bart", BART)
+    copy = "model.encoder.embed_tokens.weight"
+    change_weights(folder, lambda weights: weights.update({copy: weights["model.shared.weight"].copy()}))
+    import_checkpoint(folder)
+    change_weights(folder, lambda weights: weights.update({"lm_head.weight": weights["model.shared.weight"] + 1}))
+    with pytest.raises(UserError, match=r"expected the values of .*, with which it is one table"):
+        import_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "own_table", "scaled"),
+    [
+        ({}, False, True),  # T5 1.0
+        ({"tie_word_embeddings": False}, True, False),  # T5 1.1 of transformers 4
+        ({"tie_word_embeddings": True, "scale_decoder_outputs": False}, True, False),  # T5 1.1 of transformers 5
+        ({"tie_word_embeddings": True, "scale_decoder_outputs": False}, False, False),
+    ],
+)
+def test_the_weights_say_whether_t5_has_a_projection_of_its_own(
+    tmp_path: Path, settings: Settings, own_table: bool, scaled: bool
+):
+    folder = make_checkpoint(tmp_path / "t5", T5)
+    change_settings(folder, **settings)
+    if own_table:
+        change_weights(folder, lambda weights: weights.update({"lm_head.weight": weights["shared.weight"] + 1}))
+    config = import_checkpoint(folder).config
+    assert (config.tie_embeddings, config.scale_logits) == ("inputs" if own_table else "all", scaled)
+
+
+# Tokenizers
+
+
+def rows_of(sequences: Any) -> list[list[int]]:
+    ids, lengths = sequences.padded(np.arange(len(sequences.lengths)), int(sequences.lengths.max()), 0)
+    return [row[:length].tolist() for row, length in zip(ids, lengths, strict=True)]
+
+
+def test_texts_stand_between_the_special_tokens_of_the_model(bert: Path, tmp_path: Path):
+    save_imported(tmp_path / "out", import_checkpoint(bert), "bert")
+    tokenizer = load_tokenizer(tmp_path / "out" / "tokenizer.json")
+    assert (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.unk_id) == (PAD, CLS, SEP, UNK)
+    assert tokenizer.vocab_size == 13  # the rows of the table, which are more than the entries
+    texts = ["the film was good", "", "the [SEP] film", "the film " * 9]
+    whole, cut = (encode_sources(texts, tokenizer, longest, "cut") for longest in (16, 5))
+    assert rows_of(whole.sequences)[:2] == [
+        [CLS, THE, FILM, WAS, GOOD, SEP],
+        [CLS, THE, UNK, UNK, UNK, FILM, SEP],  # a typed special token is text
+    ]
+    assert rows_of(cut.sequences) == [[CLS, THE, FILM, WAS, SEP], [CLS, THE, UNK, UNK, SEP], [CLS, THE, FILM, THE, SEP]]
+    assert cut.cut == [True, False, True, True]
+    labelled = encode_examples(Examples(texts[:1], [1]), tokenizer, BatchConfig(max_source_length=3), training=True)
+    assert rows_of(labelled.sources) == [[CLS, THE, SEP]]
+
+
+def test_it_encodes_as_the_tokenizers_library(bert: Path, tmp_path: Path):
+    save_imported(tmp_path / "out", import_checkpoint(bert), "bert")
+    ours = load_tokenizer(tmp_path / "out" / "tokenizer.json")
+    theirs = tokenizers.Tokenizer.from_file(str(bert / "tokenizer.json"))
+    theirs.no_padding()
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS[4:], 1 + n % 11)) for n in range(100)]
+    for longest in (4, 7, 16):
+        theirs.enable_truncation(longest)
+        expected = [encoding.ids for encoding in theirs.encode_batch(texts)]
+        assert rows_of(encode_sources(texts, ours, longest, "cut").sequences) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "source", "target"),
+    [
+        (T5, [FILM, WAS, SEP], [PAD, FILM, WAS, SEP]),
+        (BART, [CLS, FILM, WAS, SEP], [SEP, CLS, FILM, WAS, SEP]),
+    ],
+)
+def test_targets_begin_as_the_decoder_does(tmp_path: Path, settings: Settings, source: list[int], target: list[int]):
+    tokenizer = import_checkpoint(make_checkpoint(tmp_path / "model", settings)).tokenizer
+    assert tokenizer is not None
+    encoded = encode_examples(Examples(["film was"], ["film was"]), tokenizer, BatchConfig(), training=True)
+    assert rows_of(encoded.sources) == [source]
+    assert rows_of(encoded.targets) == [target]
+
+
+def test_a_model_without_its_tokenizer_is_one_of_ids(tmp_path: Path):
+    folder = make_checkpoint(tmp_path / "t5", T5)
+    (folder / "tokenizer.json").unlink()
+    assert cli.main(["import", str(folder), str(tmp_path / "out"), "--bare"]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"config.json", "model.safetensors", "source.json"}
+
+
+# Generation
+
+
+def test_generation_settings_become_fields_and_the_others_are_listed():
+    fields, left = read_generation(
+        {"num_beams": 4, "length_penalty": 2.0, "max_length": 142, "forced_bos_token_id": 7, "no_repeat_ngram_size": 3}
+    )
+    assert fields == {
+        "strategy": "beam",
+        "beam_width": 4,
+        "length_penalty": "mean",
+        "length_alpha": 2.0,
+        "early_stopping": False,
+        "prefix": [7],
+        "max_new_tokens": 141,
+    }
+    assert left == {"no_repeat_ngram_size": 3}
+    assert read_generation({"num_beams": 1, "top_k": 50, "length_penalty": 1.0}) == ({}, {})
+
+
+# Refusals
+
+
+def _with(**changed: Any) -> Callable[[Path], None]:
+    return lambda folder: change_settings(folder, **changed)
+
+
+def _weights(change: Callable[[Weights], Any]) -> Callable[[Path], None]:
+    return lambda folder: change_weights(folder, change)
+
+
+def _without_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def _only_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def _damaged(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def _without_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").rename(folder / "spiece.model")
+
+
+def _two_sentencepieces(folder: Path) -> None:
+    _without_tokenizer(folder)
+    (folder / "source.spm").touch()
+
+
+def _larger_tokenizer(folder: Path) -> None:
+    values = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    values["model"]["vocab"] |= {f"word{i}": i for i in range(len(WORDS), 14)}
+    write_json(folder / "tokenizer.json", values)
+
+
+# What is wrong with a BERT -> what makes it so, and the line that says it.
+REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no config": (_without_config, "there is no config.json in it"),
+    "a folder of this project": (
+        lambda folder: write_json(folder / "config.json", {"architecture": "classifier"}),
+        "it is a folder of this project, which needs no import",
+    ),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "expected model.safetensors or"),
+    "only pickle": (
+        _only_pickle,
+        "got pytorch_model.bin, a format that can hold code; convert it: python .*t.BertForSequ",
+    ),
+    "damaged": (_damaged, "expected a whole safetensors file"),
+    "unknown family": (_with(model_type="horse"), "expected one of bert, .*got 'horse'"),
+    "decoder-only": (
+        _with(model_type="llama", architectures=["LlamaForCausalLM"]),
+        "got 'llama', which is decoder-only",
+    ),
+    "disentangled": (_with(model_type="deberta-v2"), "got 'deberta-v2', whose attention is disentangled"),
+    "a decoder": (_with(is_decoder=True), "is_decoder: expected False of a bert, got True"),
+    "used as a decoder": (_with(architectures=["BertLMHeadModel"]), "BertLMHeadModel, which is used as a decoder"),
+    "relative keys": (
+        _with(position_embedding_type="relative_key"),
+        "expected 'absolute' of a bert, got 'relative_key'",
+    ),
+    "quantized": (_with(quantization_config={"quant_method": "gptq"}), r"got quantized ones \(gptq\)"),
+    "unknown activation": (_with(hidden_act="mish"), "hidden_act: expected one of gelu, .*, got 'mish'"),
+    "several labels a text": (
+        _with(problem_type="multi_label_classification"),
+        "at least two classes of which a text has one, got 'multi_label_classification'",
+    ),
+    "regression": (_with(id2label={"0": "score"}), "expected at least two classes .* got None with 1"),
+    "equal names": (_with(id2label={"0": "a", "1": "a", "2": "b"}), "id2label: expected different names, got a, a, b"),
+    "number of classes": (
+        _with(id2label={"0": "a", "1": "b"}),
+        r"classifier.weight: expected shape \(2, 8\) by config.json, got \(3, 8\)",
+    ),
+    "heads": (_with(num_attention_heads=3), "num_heads: expected a divisor of d_model=8, got 3"),
+    "another width": (_with(hidden_size=10), r"expected shape .* by config.json, got"),
+    "a missing layer": (_with(num_hidden_layers=3), "expected the tensor bert.encoder.layer.2.* but it is missing"),
+    "a layer too many": (_with(num_hidden_layers=1), "layer.1.* is not part of the model that config.json describes"),
+    "a missing tensor": (
+        _weights(lambda weights: {key: w for key, w in weights.items() if "pooler.dense.bias" not in key}),
+        r"expected the tensor bert.pooler.dense.bias of shape \(8,\), but it is missing",
+    ),
+    "an unknown tensor": (
+        _weights(lambda weights: weights.update({"bert.horse": np.zeros(1, np.float32)})),
+        "bert.horse: this tensor is not part of a bert",
+    ),
+    "two values of one": (
+        _weights(lambda weights: weights.update({"embeddings.LayerNorm.weight": np.zeros(8, np.float32)})),
+        "expected the values of .*, with which it is one table",
+    ),
+    "no tokenizer": (_without_tokenizer, "expected tokenizer.json, got spiece.model; make it: python"),
+    "two tokenizers": (_two_sentencepieces, "got two sentencepiece files, .* import the bare model with --bare"),
+    "a larger tokenizer": (_larger_tokenizer, "expected ids below 13, the rows of the model's token table, got 13"),
+    "a broken tokenizer": (
+        lambda folder: (folder / "tokenizer.json").write_text("{}", encoding="utf-8"),
+        "expected a tokenizer.json of the tokenizers library",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_imported_is_refused_in_one_line(
+    bert: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+):
+    change, _ = REFUSED[name]
+    change(bert)
+    assert cli.main(["import", str(bert), str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {bert}")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match=REFUSED[name][1]):
+        import_checkpoint(bert)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"decoder_attention_heads": 4}, "encoder_attention_heads and decoder_attention_heads to be equal"),
+        ({"decoder_ffn_dim": 16}, "encoder_ffn_dim and decoder_ffn_dim to be equal"),
+        ({"eos_token_id": [2, 3]}, "eos_token_id: expected one id"),
+        ({"decoder_start_token_id": None}, "expected the id of the token that the decoder begins with"),
+        ({"architectures": ["BartForSequenceClassification"]}, "expected BartForConditionalGeneration, got BartForSeq"),
+    ],
+)
+def test_a_generator_that_has_no_place_here_is_refused(tmp_path: Path, changed: Settings, message: str):
+    folder = make_checkpoint(tmp_path / "bart", BART)
+    change_settings(folder, **changed)
+    with pytest.raises(UserError, match=message):
+        import_checkpoint(folder)
+
+
+def test_sinusoids_that_are_none_are_refused(tmp_path: Path):
+    pegasus = BART | {"model_type": "pegasus", "architectures": ["PegasusForConditionalGeneration"]}
+    folder = make_checkpoint(tmp_path / "pegasus", pegasus)
+    import_checkpoint(folder)
+    table = "model.encoder.embed_positions.weight"
+    change_weights(folder, lambda weights: weights.update({table: -weights[table]}))
+    with pytest.raises(UserError, match="expected sinusoids, first all sines and then all cosines"):
+        import_checkpoint(folder)
+
+
+def test_a_taken_folder_is_refused_before_the_work(bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    shutil.rmtree(bert)
+    (tmp_path / "out").write_text("precious", encoding="utf-8")
+    assert cli.main(["import", str(bert), str(tmp_path / "out")]) == 2
+    assert "it exists; name another" in capsys.readouterr().err
+
+
+# The hub
+
+
+def test_a_model_of_the_hub_is_recorded_with_its_commit(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: dict[str, Any] = {}
+
+    def snapshot_download(name: str, **named: Any) -> str:
+        asked.update(named, name=name)
+        return str(shutil.copytree(bert, tmp_path / "snapshots" / "0123abcd"))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert cli.main(["import", "somebody/bert", str(tmp_path / "out"), "--revision", "main"]) == 0
+    assert (asked["name"], asked["revision"]) == ("somebody/bert", "main")
+    assert not any(pattern.endswith("bin") for pattern in asked["allow_patterns"])
+    record = json.loads((tmp_path / "out" / "source.json").read_text(encoding="utf-8"))
+    assert (record["origin"], record["revision"]) == ("somebody/bert", "0123abcd")
+
+
+def test_a_name_that_nobody_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    def snapshot_download(*_: Any, **__: Any) -> str:
+        raise FileNotFoundError("no\nsuch thing")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert cli.main(["import", "somebody/horse", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "somebody/horse: expected a folder, or a model that the hub or its cache has" in error
+    assert error.count("\n") == 1
+    assert cli.main(["import", str(tmp_path / "absent"), str(tmp_path / "out")]) == 2
+    assert "expected a folder with a checkpoint, but there is none" in capsys.readouterr().err
