@@ -15,7 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 from flax_transformer.cli.common import PROGRAM, RunFlags, load_constraint, load_run
-from flax_transformer.config import BatchConfig, ClassificationData, Long, PredictionConfig, to_dict
+from flax_transformer.config import BatchConfig, ClassificationData, Long, Pooling, PredictionConfig, to_dict
 from flax_transformer.errors import UserError
 from flax_transformer.outputs import check_new_file
 
@@ -45,6 +45,9 @@ class PredictFlags(RunFlags):
     """end at once where any text can have no prediction"""
     top: int = 1
     """of classification: classes to name, with their probabilities"""
+    embed: Pooling | None = None
+    """write each text as a vector of length 1 in place of a prediction: what the encoder makes of its tokens, by their
+    mean, or of the first one, or the maximum of each component"""
     review: tyro.conf.FlagCreatePairsOff[bool] = False
     """of manifests: each value with its confidence, its place in the text, and flags where it looks wrong"""
     output: Path | None = None
@@ -74,7 +77,9 @@ def predict(arguments: Sequence[str]) -> int:
     set_up_jax()
     model = run.best_model()
     batch = BatchConfig(flags.batch_size)
-    predictor = Predictor(model, run.tokenizer, batch, flags.generation, constraint, flags.top, flags.review)
+    predictor = Predictor(
+        model, run.tokenizer, batch, flags.generation, constraint, flags.top, flags.review, flags.embed
+    )
     output = Output(flags.output, run.fingerprint(model) | _settings(flags) if flags.output else {})
     done = output.count_written(texts) if flags.resume else 0
     if done == 0:
@@ -122,6 +127,8 @@ def _check(flags: PredictFlags, run: "Predictable") -> None:
         raise UserError(f"--top: expected at least 1, and more than 1 of a classifier alone, got {flags.top}")
     if flags.review:
         _require_review(run)
+    if flags.embed and (flags.review or flags.top > 1):
+        raise UserError("--embed: expected neither --top nor --review, since nothing is predicted")
     if flags.batch_size < 1:
         raise UserError(f"--batch-size: expected a whole number of at least 1, got {flags.batch_size}")
 
@@ -158,7 +165,7 @@ def _refuse(texts: Sequence["Text"], problems: Sequence[str]) -> None:
 
 def _settings(flags: PredictFlags) -> dict[str, Any]:
     """Of a call, all that decides what is written."""
-    names = ("batch_size", "column", "keep", "delimiter", "encoding", "long", "top", "json", "review")
+    names = ("batch_size", "column", "keep", "delimiter", "encoding", "long", "top", "json", "review", "embed")
     schema = flags.schema and hashlib.sha256(flags.schema.read_bytes()).hexdigest()
     return {**{name: getattr(flags, name) for name in names}, "generation": to_dict(flags.generation), "schema": schema}
 

@@ -184,6 +184,9 @@ def _to_dict(prediction: Prediction) -> dict[str, Any]:
     """Plain JSON values, without what goes without saying."""
     if prediction.error:
         return {"prediction": None, "error": prediction.error}
+    if prediction.embedding:
+        cut = {"cut": True} if prediction.cut else {}
+        return {"embedding": [round(value, 8) for value in prediction.embedding], **cut}
     values: dict[str, Any] = {"prediction": prediction.value, "score": round(prediction.score, 4)}
     if not prediction.complete:
         values["complete"] = False

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from flax import nnx
+from jaxtyping import Float
 
 from flax_transformer.config import (
     BatchConfig,
     GenerationConfig,
     Long,
     ModelConfig,
+    Pooling,
     PredictionConfig,
     load_config,
     save_config,
@@ -93,14 +95,35 @@ class Predictable(ABC):
         Raises:
             UserError: the model cannot generate as it is told to.
         """
-        if isinstance(texts, str):
-            raise UserError(f"texts: expected a list of texts, got the single text {texts[:40]!r}; write [text]")
+        _check_texts(texts)
         limits = self.prediction_config
         sources = self.encode(texts, limits.long)
         generation = generation or GenerationConfig(limits.max_new_tokens)
         batch = BatchConfig(batch_size or limits.batch_size)
         predictor = Predictor(self.model, self.tokenizer, batch, generation, constraint, top)
         return list(self.predictions(predictor, sources))
+
+    def embed(
+        self, texts: Sequence[str], pooling: Pooling = "mean", *, batch_size: int | None = None
+    ) -> Float[np.ndarray, "texts d_model"]:
+        """Each text as a vector of length 1, for search and comparison. Texts that are too long are cut.
+
+        Args:
+            pooling: how the encoder's output is summed up over the tokens of a text.
+            batch_size: texts at a time; as in training if not given.
+
+        Returns:
+            (texts, d_model); NaN for a text that is blank. The dot product of two rows is their cosine similarity.
+
+        Raises:
+            UserError: ``texts`` is a single text.
+        """
+        _check_texts(texts)
+        batch = BatchConfig(batch_size or self.prediction_config.batch_size)
+        predictor = Predictor(self.model, self.tokenizer, batch, embed_by=pooling)
+        nothing = (math.nan,) * self.model_config.d_model
+        predictions = self.predictions(predictor, self.encode(texts, "cut"))
+        return np.array([prediction.embedding or nothing for prediction in predictions], np.float32)
 
     def encode(self, texts: Sequence[str | None], long: Long) -> Sources:
         """Texts as the model reads them; ``long`` says what becomes of those that are too long for it."""
@@ -144,6 +167,11 @@ class Predictable(ABC):
         config = {name: value for name, value in config.items() if not name.endswith("_sha256")}
         files = {"tokenizer": _sha256(self.folder / TOKENIZER_FILE), "classes": _sha256(self.folder / CLASSES_FILE)}
         return {"weights": digest.hexdigest(), **files, "config": json.dumps(config, sort_keys=True)}
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise UserError(f"texts: expected a list of texts, got the single text {texts[:40]!r}; write [text]")
 
 
 def save_prediction_files(folder: Path, tokenizer: Tokenizer, classes: Sequence[str], config: PredictionConfig) -> None:

@@ -10,11 +10,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from flax_transformer.config import BatchConfig, GenerationConfig
+from flax_transformer.config import BatchConfig, GenerationConfig, Pooling
 from flax_transformer.data.batches import Sequences
 from flax_transformer.data.generation import Constraint, check_settings, padded_width
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.decoding.confidence import token_log_probabilities
+from flax_transformer.decoding.embedding import embed
 from flax_transformer.decoding.generate import Generation, generate, read_tokens
 from flax_transformer.errors import UserError
 from flax_transformer.nn.models import Classifier, Seq2Seq
@@ -30,8 +31,8 @@ class Scored(NamedTuple):
     token_scores: Float[Array, "batch tokens"]
 
 
-# What the device makes of a batch: texts, or the log-probability of each class.
-Output = Generation | Scored | Float[Array, "batch classes"]
+# What the device makes of a batch: texts, or the log-probability of each class, or vectors.
+Output = Generation | Scored | Float[Array, "batch width"]
 Item = TypeVar("Item")
 
 
@@ -54,6 +55,8 @@ class Prediction:
     error: str = ""
     # of generated texts, where asked for: the bytes that each token adds, and its log-probability
     pieces: tuple[tuple[bytes, float], ...] = ()
+    # the text as a vector of length 1, where that is asked for in place of a value
+    embedding: tuple[float, ...] = ()
 
 
 class Predictor:
@@ -65,6 +68,7 @@ class Predictor:
         constraint: what generated texts may look like.
         top: of classification: classes to name, the most probable first.
         with_pieces: of generated texts, also give the probability of each token.
+        embed_by: give each text as a vector, pooled in this way, in place of a value.
 
     Raises:
         UserError: the model cannot generate as it is told to; or the tokens of ``with_pieces`` have no bytes.
@@ -79,12 +83,17 @@ class Predictor:
         constraint: Constraint | None = None,
         top: int = 1,
         with_pieces: bool = False,
+        embed_by: Pooling | None = None,
     ) -> None:
-        self._top = top
+        self._top, self._embed_by = top, embed_by
         self._bytes = tokenizer.token_bytes() if with_pieces else {}
         self.model, self._tokenizer, self._size, self._constraint = model, tokenizer, config.size, constraint
         self._generation = generation or GenerationConfig(config.max_new_tokens)
-        if isinstance(model, Seq2Seq):
+        if embed_by is None and isinstance(model, Classifier) and model.head is None:
+            raise UserError(
+                "expected a model with a head for classes, got a bare encoder; ask for its vectors: --embed mean"
+            )
+        if embed_by is None and isinstance(model, Seq2Seq):
             check_settings(model.config, self._generation, constraint)
 
     def predict(
@@ -133,6 +142,8 @@ class Predictor:
         numbers: Int[np.ndarray, " batch"],
     ) -> Output:
         """A batch on its way: dispatched, not waited for. ``numbers`` of the texts are what their draws follow from."""
+        if self._embed_by:
+            return embed(self.model, jnp.asarray(source), jnp.asarray(source_lengths), self._embed_by)
         if isinstance(self.model, Classifier):
             return _classify(self.model, jnp.asarray(source), jnp.asarray(source_lengths))
         seeds = np.maximum(numbers, 0).tolist()  # filler has none
@@ -158,6 +169,8 @@ class Predictor:
         Raises:
             UserError: the model's logits are not finite.
         """
+        if self._embed_by:
+            return [Prediction(None, np.nan, embedding=tuple(row)) for row in np.asarray(output).tolist()]
         if isinstance(output, Scored):
             return self._read_pieces(output)
         return self._read_texts(output) if isinstance(output, Generation) else _read_classes(output, self._top)

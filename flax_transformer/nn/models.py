@@ -288,7 +288,7 @@ class Seq2Seq(TextEncoder):
             logits = self.projection(x)
         if self.config.logits_bias:
             # A constant: without a gradient no optimizer moves it.
-            logits = logits + jax.lax.stop_gradient(self.logits_bias[...]).astype(logits.dtype)
+            logits = logits + jax.lax.stop_gradient(self.logits_bias[...])[None, None].astype(logits.dtype)
         return record(self, "logits", logits)
 
 

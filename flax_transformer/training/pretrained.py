@@ -32,11 +32,16 @@ _FREE = {
     "dtype",
     "param_dtype",
 }
+_OF_DECODERS = {"num_decoder_layers", "target_vocab_size", "tie_embeddings"}
 
 
 def require_model_of(source: Run | Exported, model: ModelConfig) -> None:
     """Raises :class:`UserError` where ``model`` is not the model of ``source`` but for what may be chosen anew."""
-    free = _FREE if model.positions == "learned" else _FREE | {"max_length"}
+    free = set(_FREE)
+    if model.positions != "learned":
+        free |= {"max_length"}
+    if model.architecture == "classifier":
+        free |= _OF_DECODERS
     for name, expected in vars(source.model_config).items():
         found = getattr(model, name)
         if name not in free and found != expected:
