@@ -582,6 +582,8 @@ class TrainConfig:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     # passes over the training split
     epochs: int = 1
+    # evaluations without a better score after which training ends early; 0: it goes on to its end
+    patience: int = 0
     # folder of an import, an export or a run, whose weights training starts from, with its tokenizer and its model
     pretrained: str | None = None
     # share of the target probability spread over all tokens or classes (Szegedy et al., 2016)
@@ -603,7 +605,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_whole(self, "epochs", "gradient_accumulation_steps", "evaluations_per_epoch", "log_every", "max_skipped")
-        _check_whole(self, "checkpoint_every", at_least=0)
+        _check_whole(self, "checkpoint_every", "patience", at_least=0)
         _check_rate(self, "label_smoothing")
         _check(self, "seed", "a whole number in [0, 2**31)", 0 <= self.seed < 2**31)
         expected = f"a divisor of batch.size={self.batch.size}"

@@ -279,16 +279,21 @@ def _whole_like(tree: Any) -> Sharding | None:
 def check_same_config(found: Mapping[str, Any], expected: Mapping[str, Any], where: Path) -> None:
     """Raises :class:`UserError`, which names the keys that differ, where two configs (as dicts) are not the same.
 
-    The mesh may differ: where the arrays lie is no part of what is trained.
+    The mesh may differ: where the arrays lie is no part of what is trained. So may the end of the training: it may come
+    later than it did, and after more or fewer evaluations without a better score.
     """
     found, expected = _flatten(found), _flatten(expected)
     different = [
         f"{key} is {found.get(key)!r} there and {expected.get(key)!r} here"
         for key in sorted(found.keys() | expected.keys())
-        if found.get(key) != expected.get(key) and not key.startswith("mesh.")
+        if found.get(key) != expected.get(key) and not _may_change(key, found.get(key), expected.get(key))
     ]
     if different:
         raise UserError(f"{where}: expected a checkpoint of this config, but " + ", ".join(different))
+
+
+def _may_change(key: str, old: Any, new: Any) -> bool:
+    return key.startswith("mesh.") or key == "patience" or (key == "epochs" and old < new)
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

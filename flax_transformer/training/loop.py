@@ -70,7 +70,8 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
     """Train to the end, score the best checkpoint on the test split and write results.json.
 
     SIGINT and SIGTERM, where this is the main thread, finish the step and save. The same call with ``resume`` then goes
-    on, and ends with the very parameters of an uninterrupted run.
+    on, and ends with the very parameters of an uninterrupted run. With more ``epochs`` a run goes on beyond its end, with
+    the learning rates that the longer schedule has from there on.
 
     Args:
         config: vocabulary sizes, special ids and the number of classes of its model are taken from the data.
@@ -111,6 +112,8 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
     wait_for_all("ready")
     if saved is None and is_first_process():
         run.save(record)
+    if saved is not None and saved.config != run.config and is_first_process():
+        run.save_config()
     wait_for_all("saved")
 
     counts = {"training": counts_of(encoded), "validation": validation.counts, "test": test.counts}
@@ -189,6 +192,9 @@ def _fit(
                         checkpoints.save(step, state)
                     if step == len(batches):
                         break
+                    if due and _is_out_of_patience(config, checkpoints.best_step, step, batches.steps_per_epoch):
+                        report.say(f"no better score in {config.patience} evaluations: training ends here")
+                        break
                     state, metrics = train_step(state, next(feed))
                     step += 1
                     report.train_step(metrics)
@@ -234,6 +240,13 @@ def _diverged(diverged: Diverged, batches: TrainingBatches, folder: Path) -> Use
 def _is_evaluation_step(step: int, steps_per_epoch: int, per_epoch: int) -> bool:
     """Whether another ``1 / per_epoch`` of an epoch ends with this step."""
     return step > 0 and step * per_epoch // steps_per_epoch > (step - 1) * per_epoch // steps_per_epoch
+
+
+def _is_out_of_patience(config: TrainConfig, best: int | None, step: int, steps_per_epoch: int) -> bool:
+    """Whether the evaluations since the best one are as many as ``config.patience``."""
+    per_epoch = config.evaluations_per_epoch
+    since = step * per_epoch // steps_per_epoch - (best or 0) * per_epoch // steps_per_epoch
+    return 0 < config.patience <= since
 
 
 def _description(

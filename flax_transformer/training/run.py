@@ -53,6 +53,13 @@ class Run(Predictable):
             save_record(record, folder)
             save_config(self.config, folder / CONFIG_FILE)
 
+    def save_config(self) -> None:
+        """Write the config anew, as of a run that goes on for longer."""
+        path = self.folder / CONFIG_FILE
+        new = path.with_name(CONFIG_FILE + ".new")
+        save_config(self.config, new)
+        new.replace(path)
+
     @classmethod
     def load(cls, folder: str | Path) -> "Run":
         """
