@@ -22,6 +22,7 @@ from flax_transformer.interop.huggingface import own
 from flax_transformer.interop.huggingface.exporting import write_model
 from flax_transformer.interop.huggingface.shapes import weight_shapes
 from flax_transformer.nn.models import create_model
+from flax_transformer.training.run import load_trained
 from torch_reference.decoding.generate import generate, read_tokens
 from torch_reference.interop.export import load_export
 
@@ -127,6 +128,31 @@ def test_a_classifier_of_ours_answers_in_a_pipeline(tmp_path: Path):
     assert [prediction.value for prediction in ours] == [answer["label"] for answer in theirs]
     assert np.allclose([prediction.score for prediction in ours], [answer["score"] for answer in theirs], atol=1e-6)
     assert len({answer["score"] for answer in theirs}) == len(TEXTS)
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_import_answers_in_a_pipeline(tmp_path: Path):
+    """Its tokenizer frames texts with the special tokens of the checkpoint, in training and everywhere after it."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "film", "was", "good", "poor"]
+    settings = transformers.BertConfig(
+        vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12
+    )
+    transformers.BertForMaskedLM(settings).save_pretrained(tmp_path / "bert")
+    transformers.BertTokenizer(vocab=dict(zip(words, range(9), strict=True))).save_pretrained(tmp_path / "bert")
+    texts = [f"the film was {word} {'the ' * n}" for n in range(20) for word in ("good", "poor")]
+    rows = [f"{text},{text.split()[3]}\n" for text in texts]
+    (tmp_path / "reviews.csv").write_text("text,label\n" + "".join(rows), encoding="utf-8")
+    data = ["--data.path", str(tmp_path / "reviews.csv"), "--batch.buckets", "1", "--batch.size", "8"]
+    train = ["train", "classification", *data, "--epochs", "1", "--model.head-hidden", "tanh"]
+    assert cli.main(["import", str(tmp_path / "bert"), str(tmp_path / "imported")]) == 0
+    run = tmp_path / "run"
+    assert cli.main([*train, "--pretrained", str(tmp_path / "imported"), "--run", str(run)]) == 0
+    ours = load_trained(run).predict(texts)
+    folder = export(run, tmp_path / "theirs")
+    theirs = transformers.pipeline("text-classification", model=str(folder), batch_size=8)(texts)
+    assert [prediction.value for prediction in ours] == [answer["label"] for answer in theirs]
+    assert np.allclose([prediction.score for prediction in ours], [answer["score"] for answer in theirs], atol=1e-5)
+    assert len({answer["score"] for answer in theirs}) > 2
 
 
 def test_files_are_readable_and_marked(tmp_path: Path):

@@ -53,6 +53,9 @@ def _summary(imported: "Imported") -> str:
     if record["ignored_tensors"]:
         names = record["ignored_tensors"]
         lines.append(f"left out: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}")
+    if imported.config.num_classes == 0 and imported.config.head_hidden == "none":
+        flag = f"--model.head-hidden {record['head_hidden']}"
+        lines.append(f"without a head: trained with {flag}, it can be exported for transformers again")
     if imported.generation:
         flags = (f"--{name.replace('_', '-')} {_flag(value)}" for name, value in imported.generation.items())
         lines.append(f"the checkpoint generates with {' '.join(flags)}")
