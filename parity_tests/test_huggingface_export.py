@@ -171,7 +171,7 @@ def test_files_are_readable_and_marked(tmp_path: Path):
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "rope": ({"positions": "rope", "d_ff": 29, "num_heads": 3}, "train with --model.positions sinusoidal"),
     "separate tables": ({"tie_embeddings": "none"}, "train with --model.tie-embeddings all"),
-    "no biases": ({"bias": False}, "train with --model.bias True"),
+    "no biases": ({"bias": False}, "train with --model.bias"),
     "another epsilon": ({"norm_eps": 1e-6}, "train with --model.norm-eps 1e-05"),
     "mean pooling": (
         {"architecture": "classifier", **POST_LN, **AS_BERT, "pooling": "mean"},
@@ -179,7 +179,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "pre-LN classifier": (
         {"architecture": "classifier", **AS_BERT},
-        "train with --model.norm-first False --model.final-norm False",
+        "train with --model.no-norm-first --model.no-final-norm",
     ),
 }
 
