@@ -5,26 +5,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax import nnx
 from twins import STACK, ulps
 
 from flax_transformer.cli import main as cli
 from flax_transformer.config import GenerationConfig, ModelConfig, PredictionConfig, TokenizerConfig
-from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
+from flax_transformer.data.tokenizer import train_tokenizer
+from flax_transformer.decoding.predictable import save_prediction_files
 from flax_transformer.errors import UserError
-from flax_transformer.interop.export import save_export
 from flax_transformer.interop.exported import Exported
 from flax_transformer.interop.huggingface import own
 from flax_transformer.interop.huggingface.exporting import write_model
 from flax_transformer.interop.huggingface.shapes import weight_shapes
-from flax_transformer.nn.models import create_model
 from flax_transformer.training.run import load_trained
 from torch_reference.decoding.generate import generate, read_tokens
-from torch_reference.interop.export import load_export
+from torch_reference.interop.export import load_export, save_export
+from torch_reference.nn.models import create_model
 
 transformers = pytest.importorskip("transformers", reason="needs transformers, to read what is exported for it")
 
@@ -44,6 +42,7 @@ OWN = ModelConfig(
 POST_LN = {"norm_first": False, "final_norm": False}
 AS_BERT = {"positions": "learned", "embedding_norm": True, "pooling": "first", "head_hidden": "tanh"}
 CLASSES = ("good", "poor", "mixed")
+LIMITS = PredictionConfig(30, 12)
 # What it takes to be read by transformers -> the changes of the config, and the class that reads it.
 SEQ2SEQ: dict[str, tuple[dict[str, Any], str]] = {
     "pre-LN": ({}, "PegasusForConditionalGeneration"),
@@ -54,16 +53,15 @@ SEQ2SEQ: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def random_export(folder: Path, config: ModelConfig, tokenizer: Tokenizer | None = TOKENIZER) -> Path:
+def random_export(folder: Path, config: ModelConfig) -> Path:
     """An export whose weights are all random, so that what comes out depends on what goes in."""
-    model, rng = create_model(config), np.random.default_rng(0)
-    drawn = nnx.map_state(
-        lambda _, param: param.replace(jnp.asarray(0.4 * rng.standard_normal(param.shape), jnp.float32)),
-        nnx.state(model, nnx.Param),
-    )
-    nnx.update(model, drawn)
-    classes = CLASSES if config.architecture == "classifier" else ()
-    save_export(folder, model, tokenizer, classes, PredictionConfig(30, 12))
+    model = create_model(config)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        for parameter in model.parameters():
+            parameter.normal_(std=0.4)
+    save_export(folder, model)
+    save_prediction_files(folder, TOKENIZER, CLASSES if config.architecture == "classifier" else (), LIMITS)
     return folder
 
 
