@@ -5,25 +5,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax import nnx
 from twins import STACK, ulps
 
 from flax_transformer.cli import main as cli
 from flax_transformer.config import GenerationConfig, ModelConfig, PredictionConfig, TokenizerConfig
-from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
+from flax_transformer.data.tokenizer import train_tokenizer
+from flax_transformer.decoding.predictable import save_prediction_files
 from flax_transformer.errors import UserError
-from flax_transformer.interop.export import save_export
 from flax_transformer.interop.exported import Exported
 from flax_transformer.interop.huggingface import own
 from flax_transformer.interop.huggingface.exporting import write_model
 from flax_transformer.interop.huggingface.shapes import weight_shapes
-from flax_transformer.nn.models import create_model
+from flax_transformer.training.run import load_trained
 from torch_reference.decoding.generate import generate, read_tokens
-from torch_reference.interop.export import load_export
+from torch_reference.interop.export import load_export, save_export
+from torch_reference.nn.models import create_model
 
 transformers = pytest.importorskip("transformers", reason="needs transformers, to read what is exported for it")
 
@@ -43,6 +42,7 @@ OWN = ModelConfig(
 POST_LN = {"norm_first": False, "final_norm": False}
 AS_BERT = {"positions": "learned", "embedding_norm": True, "pooling": "first", "head_hidden": "tanh"}
 CLASSES = ("good", "poor", "mixed")
+LIMITS = PredictionConfig(30, 12)
 # What it takes to be read by transformers -> the changes of the config, and the class that reads it.
 SEQ2SEQ: dict[str, tuple[dict[str, Any], str]] = {
     "pre-LN": ({}, "PegasusForConditionalGeneration"),
@@ -53,16 +53,15 @@ SEQ2SEQ: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def random_export(folder: Path, config: ModelConfig, tokenizer: Tokenizer | None = TOKENIZER) -> Path:
+def random_export(folder: Path, config: ModelConfig) -> Path:
     """An export whose weights are all random, so that what comes out depends on what goes in."""
-    model, rng = create_model(config), np.random.default_rng(0)
-    drawn = nnx.map_state(
-        lambda _, param: param.replace(jnp.asarray(0.4 * rng.standard_normal(param.shape), jnp.float32)),
-        nnx.state(model, nnx.Param),
-    )
-    nnx.update(model, drawn)
-    classes = CLASSES if config.architecture == "classifier" else ()
-    save_export(folder, model, tokenizer, classes, PredictionConfig(30, 12))
+    model = create_model(config)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        for parameter in model.parameters():
+            parameter.normal_(std=0.4)
+    save_export(folder, model)
+    save_prediction_files(folder, TOKENIZER, CLASSES if config.architecture == "classifier" else (), LIMITS)
     return folder
 
 
@@ -129,6 +128,31 @@ def test_a_classifier_of_ours_answers_in_a_pipeline(tmp_path: Path):
     assert len({answer["score"] for answer in theirs}) == len(TEXTS)
 
 
+@pytest.mark.slow
+def test_a_fine_tuned_import_answers_in_a_pipeline(tmp_path: Path):
+    """Its tokenizer frames texts with the special tokens of the checkpoint, in training and everywhere after it."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "film", "was", "good", "poor"]
+    settings = transformers.BertConfig(
+        vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12
+    )
+    transformers.BertForMaskedLM(settings).save_pretrained(tmp_path / "bert")
+    transformers.BertTokenizer(vocab=dict(zip(words, range(9), strict=True))).save_pretrained(tmp_path / "bert")
+    texts = [f"the film was {word} {'the ' * n}" for n in range(20) for word in ("good", "poor")]
+    rows = [f"{text},{text.split()[3]}\n" for text in texts]
+    (tmp_path / "reviews.csv").write_text("text,label\n" + "".join(rows), encoding="utf-8")
+    data = ["--data.path", str(tmp_path / "reviews.csv"), "--batch.buckets", "1", "--batch.size", "8"]
+    train = ["train", "classification", *data, "--epochs", "1", "--model.head-hidden", "tanh"]
+    assert cli.main(["import", str(tmp_path / "bert"), str(tmp_path / "imported")]) == 0
+    run = tmp_path / "run"
+    assert cli.main([*train, "--pretrained", str(tmp_path / "imported"), "--run", str(run)]) == 0
+    ours = load_trained(run).predict(texts)
+    folder = export(run, tmp_path / "theirs")
+    theirs = transformers.pipeline("text-classification", model=str(folder), batch_size=8)(texts)
+    assert [prediction.value for prediction in ours] == [answer["label"] for answer in theirs]
+    assert np.allclose([prediction.score for prediction in ours], [answer["score"] for answer in theirs], atol=1e-5)
+    assert len({answer["score"] for answer in theirs}) > 2
+
+
 def test_files_are_readable_and_marked(tmp_path: Path):
     import safetensors
 
@@ -145,7 +169,7 @@ def test_files_are_readable_and_marked(tmp_path: Path):
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "rope": ({"positions": "rope", "d_ff": 29, "num_heads": 3}, "train with --model.positions sinusoidal"),
     "separate tables": ({"tie_embeddings": "none"}, "train with --model.tie-embeddings all"),
-    "no biases": ({"bias": False}, "train with --model.bias True"),
+    "no biases": ({"bias": False}, "train with --model.bias"),
     "another epsilon": ({"norm_eps": 1e-6}, "train with --model.norm-eps 1e-05"),
     "mean pooling": (
         {"architecture": "classifier", **POST_LN, **AS_BERT, "pooling": "mean"},
@@ -153,7 +177,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "pre-LN classifier": (
         {"architecture": "classifier", **AS_BERT},
-        "train with --model.norm-first False --model.final-norm False",
+        "train with --model.no-norm-first --model.no-final-norm",
     ),
 }
 

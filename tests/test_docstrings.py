@@ -14,6 +14,8 @@ MODULES = [
     "flax_transformer/decoding/generate.py",
     "torch_reference/decoding/generate.py",
     "flax_transformer/interop/state_dict.py",
+    "flax_transformer/interop/huggingface/flags.py",
+    "flax_transformer/interop/huggingface/shapes.py",
     "flax_transformer/api.py",
     "flax_transformer/config.py",
 ]

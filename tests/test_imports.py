@@ -40,6 +40,7 @@ def loaded_by(package: str, *watched: str, program: str = IMPORT_ALL) -> dict[st
     [
         *((f"flax_transformer.{room}", ["torch", "torch_reference", "tensorflow"]) for room in JAX_ROOMS),
         ("flax_transformer.data", ["torch", "jax", "flax", "grain", "datasets", "pyarrow", "sacrebleu"]),
+        ("flax_transformer.interop.huggingface", ["jax", "flax", "transformers"]),
         ("torch_reference", ["jax", "flax", "grain"]),
     ],
 )

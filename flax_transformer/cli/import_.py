@@ -8,6 +8,7 @@ import tyro
 from tyro.conf import Positional
 
 from flax_transformer.cli.common import PROGRAM, deferred, parse
+from flax_transformer.interop.huggingface.flags import spelled
 
 if TYPE_CHECKING:
     from flax_transformer.interop.huggingface.importing import Imported
@@ -53,13 +54,14 @@ def _summary(imported: "Imported") -> str:
     if record["ignored_tensors"]:
         names = record["ignored_tensors"]
         lines.append(f"left out: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}")
+    if imported.config.num_classes == 0 and imported.config.head_hidden == "none":
+        flag = f"--model.head-hidden {record['head_hidden']}"
+        lines.append(f"without a head: trained with {flag}, it can be exported for transformers again")
     if imported.generation:
-        flags = (f"--{name.replace('_', '-')} {_flag(value)}" for name, value in imported.generation.items())
-        lines.append(f"the checkpoint generates with {' '.join(flags)}")
+        # The most tokens are those of the export already.
+        fields = {name: value for name, value in imported.generation.items() if name != "max_new_tokens"}
+        flags = " ".join(spelled(name, value) for name, value in fields.items())
+        lines.append(f"the checkpoint generates with {flags or 'the defaults'}")
     if record["generation_not_carried"]:
         lines.append(f"not carried over: {', '.join(record['generation_not_carried'])}")
     return "\n".join(lines)
-
-
-def _flag(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

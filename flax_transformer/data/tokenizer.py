@@ -188,8 +188,8 @@ def _word_piece(config: TokenizerConfig, vocabulary: dict[str, int]) -> tokenize
 
 
 def _special_tokens(backend: tokenizers.Tokenizer) -> SpecialTokens:
-    ids = {f"{role}_id": _special_id(backend, role) for role in _NAMES}
-    return SpecialTokens(**ids, vocab_size=max(backend.get_vocab().values()) + 1)
+    pad, bos, eos, unk = (_special_id(backend, role) for role in _NAMES)
+    return SpecialTokens(pad, bos, eos, unk, vocab_size=max(backend.get_vocab().values()) + 1)
 
 
 def _special_id(backend: tokenizers.Tokenizer, role: str) -> int:

@@ -29,8 +29,13 @@ _BERT_DROPOUT = (
     same("attention_probs_dropout_prob", "attention_dropout"),
     *fixed(feed_forward_dropout=0.0),
 )
-_SIZES = (
+_TABLE = (
     same("vocab_size", "source_vocab_size"),
+    # Encoders have no target; as in a training run, both are the tokenizer's.
+    Field("target_vocab_size", lambda settings: settings["vocab_size"]),
+)
+_SIZES = (
+    *_TABLE,
     same("hidden_size", "d_model"),
     same("num_attention_heads", "num_heads"),
     same("num_hidden_layers", "num_encoder_layers"),
@@ -210,7 +215,7 @@ DISTILBERT = Family(
         "eos_token_id": None,
     },
     fields=(
-        same("vocab_size", "source_vocab_size"),
+        *_TABLE,
         same("dim", "d_model"),
         same("n_heads", "num_heads"),
         same("n_layers", "num_encoder_layers"),

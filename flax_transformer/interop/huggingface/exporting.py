@@ -15,6 +15,7 @@ from flax_transformer.errors import UserError
 from flax_transformer.interop.huggingface.checkpoint import CONFIG_FILE, GENERATION_FILE, WEIGHTS_FILE
 from flax_transformer.interop.huggingface.families import FAMILIES
 from flax_transformer.interop.huggingface.family import Family, Settings, Weights
+from flax_transformer.interop.huggingface.flags import spelled
 from flax_transformer.interop.huggingface.generation import write_generation
 from flax_transformer.interop.huggingface.own import in_their_terms
 from flax_transformer.interop.huggingface.tokenizer import SETTINGS_FILE, TOKENIZER_FILE, tokenizer_settings
@@ -105,7 +106,8 @@ def _choose(config: ModelConfig, model_type: str | None) -> Family:
         return FAMILIES[model_type if model_type in fitting else fitting[0]]
     nearest = min(differences, key=lambda name: len(differences[name]))
     found = differences[nearest]
-    flags = " ".join(_flag(name, value) for name, value in found.items())
+    advised = {name: _TRAINED_AS.get((name, value), value) for name, value in found.items()}
+    flags = " ".join(spelled(name, value, "model.") for name, value in advised.items())
     got = ", ".join(f"{name}={getattr(config, name)!r}" for name in found)
     raise UserError(
         f"expected a model that transformers has a class for, got {got}; the nearest is "
@@ -123,10 +125,6 @@ def _differences(family: Family, config: ModelConfig) -> dict[str, Any]:
 
 def _has_constant_bias(family: Family) -> bool:
     return any(rule.ours == "logits_bias" for rule in family.keys.rules)
-
-
-def _flag(name: str, value: Any) -> str:
-    return f"--model.{name.replace('_', '-')} {_TRAINED_AS.get((name, value), value)}"
 
 
 def _write_json(path: Path, values: Settings) -> None:

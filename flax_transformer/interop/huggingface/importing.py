@@ -77,6 +77,7 @@ def import_checkpoint(folder: Path, *, bare: bool = False) -> Imported:
         "files": checkpoint.files | ({} if bare else {TOKENIZER_FILE: sha256(folder / TOKENIZER_FILE)}),
         "stored_in": checkpoint.dtypes,
         "ignored_tensors": ignored,
+        "head_hidden": _own_head_hidden(family),
         "generation": fields,
         "generation_not_carried": left,
     }
@@ -94,6 +95,11 @@ def _head(family: Family, settings: Settings, weights: Weights) -> dict[str, Any
     rules = (rule.ours for rule in family.keys.rules if not rule.theirs.startswith("/"))
     has_pooler = "hidden.{p}" in rules and any(key.endswith("pooler.dense.weight") for key in weights)
     return {"num_classes": 0} | ({} if has_pooler else {"head_hidden": "none"})
+
+
+def _own_head_hidden(family: Family) -> str | None:
+    """What ModelConfig.head_hidden is in the family's classifiers; None of generators."""
+    return next((entry.read({}) for entry in family.fields if entry.ours == "head_hidden"), None)
 
 
 def _classes(settings: Settings) -> tuple[str, ...]:

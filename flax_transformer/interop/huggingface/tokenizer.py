@@ -107,9 +107,10 @@ def _unknown_id(backend: tokenizers.Tokenizer, folder: Path) -> int:
     path = folder / SETTINGS_FILE
     names = [model.get("unk_token"), read_json(path).get("unk_token") if path.is_file() else None]
     names = [name["content"] if isinstance(name, dict) else name for name in names]
-    for name in (*names, "<unk>", "[UNK]"):
-        if name and backend.token_to_id(name) is not None:
-            return backend.token_to_id(name)
+    for name in filter(None, (*names, "<unk>", "[UNK]")):
+        token = backend.token_to_id(name)
+        if token is not None:
+            return token
     raise UserError(f"{folder / TOKENIZER_FILE}: expected an unknown token, but it names none")
 
 
