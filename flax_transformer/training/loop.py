@@ -21,7 +21,7 @@ from flax_transformer.data.batches import TrainingBatches
 from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.fingerprint import fingerprint, require_same_data
-from flax_transformer.data.tasks import load_splits
+from flax_transformer.data.tasks import TASKS, load_splits
 from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
 from flax_transformer.distributed.memory import require_memory_to_train
 from flax_transformer.distributed.processes import is_first_process, to_host, wait_for_all
@@ -41,8 +41,9 @@ from flax_transformer.runtime import require_precision
 from flax_transformer.training.checkpoint import check_same_config
 from flax_transformer.training.evaluate import Evaluator, Predictions, Scores, counts_of, format_counts
 from flax_transformer.training.input import prefetch
+from flax_transformer.training.patience import Patience
 from flax_transformer.training.pretrained import require_model_of, start_from
-from flax_transformer.training.report import Diverged, Report
+from flax_transformer.training.report import Diverged, Report, earlier_scores
 from flax_transformer.training.run import Run, load_trained
 from flax_transformer.training.state import TrainState
 from flax_transformer.training.step import TrainStep
@@ -70,8 +71,8 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
     """Train to the end, score the best checkpoint on the test split and write results.json.
 
     SIGINT and SIGTERM, where this is the main thread, finish the step and save. The same call with ``resume`` then goes
-    on, and ends with the very parameters of an uninterrupted run. With more ``epochs`` a run goes on beyond its end, with
-    the learning rates that the longer schedule has from there on.
+    on, and ends with the very parameters of an uninterrupted run. With more ``epochs`` a run goes on beyond its end,
+    with the learning rates that the longer schedule has from there on.
 
     Args:
         config: vocabulary sizes, special ids and the number of classes of its model are taken from the data.
@@ -167,6 +168,9 @@ def _fit(
             state, new = start_from(source, config, run.classes, train_step)
             told = f"starting from the weights in {source.folder}; new: {', '.join(new) or 'nothing'}"
         state = train_step.init() if state is None else state
+        patience, metric = Patience(config.patience), TASKS[config.data.task].metric
+        for score in earlier_scores(run.folder / "metrics.jsonl", metric, step):
+            patience.note(score)
         feed = prefetch(batches, step, lambda rows: place_rows(rows, mesh, config.batch.size))
         report = Report(
             run.folder,
@@ -187,12 +191,13 @@ def _fit(
                         model = train_step.model(state)
                         _, scores = _evaluate(validation, model, mesh, signals.check_between_batches)
                         report.evaluation("validation", scores)
+                        patience.note(float(scores[metric]))
                         checkpoints.save(step, state, scores)
                     elif config.checkpoint_every and step and step % config.checkpoint_every == 0:
                         checkpoints.save(step, state)
                     if step == len(batches):
                         break
-                    if due and _is_out_of_patience(config, checkpoints.best_step, step, batches.steps_per_epoch):
+                    if due and patience.is_over:
                         report.say(f"no better score in {config.patience} evaluations: training ends here")
                         break
                     state, metrics = train_step(state, next(feed))
@@ -240,13 +245,6 @@ def _diverged(diverged: Diverged, batches: TrainingBatches, folder: Path) -> Use
 def _is_evaluation_step(step: int, steps_per_epoch: int, per_epoch: int) -> bool:
     """Whether another ``1 / per_epoch`` of an epoch ends with this step."""
     return step > 0 and step * per_epoch // steps_per_epoch > (step - 1) * per_epoch // steps_per_epoch
-
-
-def _is_out_of_patience(config: TrainConfig, best: int | None, step: int, steps_per_epoch: int) -> bool:
-    """Whether the evaluations since the best one are as many as ``config.patience``."""
-    per_epoch = config.evaluations_per_epoch
-    since = step * per_epoch // steps_per_epoch - (best or 0) * per_epoch // steps_per_epoch
-    return 0 < config.patience <= since
 
 
 def _description(

@@ -166,6 +166,15 @@ def _is_line_until(line: str, step: int) -> bool:
         return False
 
 
+def earlier_scores(metrics: Path, name: str, step: int) -> list[float]:
+    """The validation scores of this name up to a step, in order, as a run has written them down."""
+    if not metrics.exists():
+        return []
+    lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    rows = [json.loads(line) for line in lines if _is_line_until(line, step)]
+    return [row[f"validation/{name}"] for row in rows if f"validation/{name}" in row]
+
+
 def format_scores(scores: Mapping[str, float | str]) -> str:
     """The main scores for people: ``exact match 93.4%, loss 0.1230``. Those of a part, ``field/date``, are left out."""
     return ", ".join(format_score(name, value) for name, value in scores.items() if "/" not in name)
