@@ -93,7 +93,7 @@ def test_evaluate_gives_the_scores_of_the_run(
         assert capsys.readouterr().out.startswith(f"{expected}macro f1 ")
     assert run_command("evaluate", manifests_run[0]) == 0
     assert re.search(
-        r"\n +main +seen\nexact match +0\.0% .*\nfield/carrier +0\.0% +0\.0%\n", capsys.readouterr().out, re.DOTALL
+        r"^ +main +seen\nexact match +0\.0% .*\nfield/carrier +0\.0% +0\.0%\n", capsys.readouterr().out, re.DOTALL
     )
 
 
