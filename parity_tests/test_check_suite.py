@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutants import CLASSIFIER, TINY
+from mutation import mutated
 from variants import classifier_variants, name_of, seq2seq_variants
 
 from flax_transformer.config import ModelConfig
@@ -48,6 +49,26 @@ def test_gradients_and_decoding_of_all_covering_variants(model: ModelConfig, x64
 def test_the_whole_check_suite_in_both_precisions(model: dict, dtype: str):
     config = dataclasses.replace(TINY, **model, dtype=dtype, param_dtype=dtype)
     assert_passed(run_checks(Pair(make_case(config, seed=5, sizes=SIZES))))
+
+
+def test_a_key_that_both_twins_hide_is_seen(x64):
+    case = make_case(dataclasses.replace(TINY, dtype="float64", param_dtype="float64"), seed=5, sizes=SIZES)
+    with (
+        mutated(
+            "flax_transformer/nn/models.py",
+            "causal=True), AttentionMask(source_lengths)",
+            "causal=True), AttentionMask(jnp.maximum(source_lengths - 1, 0))",
+        ),
+        mutated(
+            "torch_reference/nn/models.py",
+            "causal=True), AttentionMask(source_lengths)",
+            "causal=True), AttentionMask((source_lengths - 1).clamp(min=0))",
+        ),
+    ):
+        pair = Pair(case, backward=False)
+        by_check = {name: run_checks(pair, [name]) for name in ("reachability", "attention", "logits")}
+    assert not all(result.passed for result in by_check["reachability"])
+    assert_passed([*by_check["attention"], *by_check["logits"]])  # the twins agree with each other
 
 
 def test_training_with_stacked_layers(x64):

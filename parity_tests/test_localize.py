@@ -67,6 +67,21 @@ def test_clean_twins_agree_with_each_other_and_with_the_oracle(variant: dict, x6
     assert max(scaled_ulps(pair.flax.intermediates, judged, "float64").values()) <= 8
 
 
+def test_a_mistake_that_both_twins_share_is_seen_by_the_oracle(x64):
+    """Without rope, a bias of the keys changes no attention weight."""
+    case = make_case(dataclasses.replace(TINY, **ROPE, dtype="float64", param_dtype="float64"), seed=1)
+    with (
+        mutated("flax_transformer/nn/attention.py", "self.key(memory)", "memory @ self.key.kernel[...]"),
+        mutated("torch_reference/nn/attention.py", "self.key(memory)", "memory @ self.key.weight.T"),
+    ):
+        pair = Pair(case, backward=False)
+        assert first_divergence(pair) is None
+        judged = Float64Oracle(case.model, case.weights, case.batch, pair.flax.intermediates).values
+        figures = scaled_ulps(pair.flax.intermediates, judged, "float64")
+    over = {name for name, figure in figures.items() if figure > 1e9}
+    assert over == {name for name in figures if name.endswith(".key")}
+
+
 def test_a_nan_is_named_at_its_origin():
     case = make_case(TINY, seed=0)
     name = "decoder.layers.0.cross_attention.value.weight"

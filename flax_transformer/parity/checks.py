@@ -128,13 +128,17 @@ def masks(pair: Pair) -> list[Result]:
 
 
 def reachability(pair: Pair) -> list[Result]:
-    """Which keys the queries of each layer really attend to, against what they should: leaks of either side count."""
+    """Which keys the queries of each layer really attend to, against what they should.
+
+    Leaks of either side count. So do keys that are missing on both sides, in float64, where no weight underflows.
+    """
     differing = {}
     for name in pair.torch.intermediates:
         if name.endswith(".weights"):
             flax, torch_ = (side.intermediates[name] > 0 for side in (pair.flax, pair.torch))
             allowed = _allowed(name, pair.case.batch, *flax.shape[2:])
-            differing[name] = float(((flax | torch_) & ~allowed).sum() + (flax != torch_).sum())
+            missing = allowed & ~(flax & torch_) & (pair.dtype == "float64")
+            differing[name] = float((((flax | torch_) & ~allowed) | missing | (flax != torch_)).sum())
     return _exact("reachability", differing)
 
 
