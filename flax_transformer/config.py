@@ -258,20 +258,22 @@ class ManifestsData:
     task: ClassVar[str] = "manifests"
     architecture: ClassVar[Architecture] = "seq2seq"
     # manifests to train on
-    train_size: int = 20_000
+    train_size: int = 18_000
     # manifests by which the best checkpoint is chosen, of the kinds of training
     validation_size: int = 300
     # manifests that the final score is taken on: half of kinds that training does not have, half of its kinds
     test_size: int = 1_000
     # most line items in one manifest
     max_items: int = 3
+    # share of short mails: one line item, and nothing above or below the booking
+    short: float = 0.7
     # chance that a word is mistyped
     noise: float = 0.03
 
     def __post_init__(self) -> None:
         _check_whole(self, "train_size", "validation_size", "test_size", at_most=10_000_000)
         _check_whole(self, "max_items", at_most=100)
-        _check_rate(self, "noise")
+        _check_rate(self, "noise", "short")
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,12 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
         "default": TrainConfig(
             data=ManifestsData(),
             tokenizer=TokenizerConfig(vocab_size=1_200, spaces="isolated"),
-            model=replace(_SMALL, dropout=0.0),
+            model=replace(_SMALL, num_heads=2, dropout=0.0),
             batch=BatchConfig(size=8, max_source_length=512, max_target_length=288, buckets=4),
-            optimizer=OptimizerConfig(learning_rate=1.5e-3, beta2=0.99, warmup_steps=400),
+            optimizer=OptimizerConfig(learning_rate=2e-3, beta2=0.99, warmup_steps=300),
         ),
         "full": TrainConfig(
-            data=ManifestsData(train_size=400_000, max_items=4, noise=0.05),
+            data=ManifestsData(train_size=400_000, max_items=4, short=0.2, noise=0.05),
             tokenizer=TokenizerConfig(vocab_size=1_200, spaces="isolated"),
             model=replace(_SMALL, d_model=256, d_ff=1024, num_encoder_layers=3, num_decoder_layers=3, dropout=0.0),
             batch=BatchConfig(size=32, max_source_length=512, max_target_length=384),

@@ -165,6 +165,14 @@ def test_an_export_of_version_0_1_0_is_read(run: Run, tmp_path: Path):
     assert torch_reference.load(old).state_dict().keys() == weights.keys()
 
 
+def test_tables_shared_as_in_version_0_1_0_are_read(run: Run, tmp_path: Path):
+    run.export(tmp_path / "old")
+    path = tmp_path / "old" / "config.json"
+    for old, new in ((True, "all"), (False, "none")):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"tie_embeddings": old}), encoding="utf-8")
+        assert load_config(ModelConfig, path).tie_embeddings == new
+
+
 def test_a_run_of_version_0_1_0_is_refused_with_the_way_out(run: Run, tmp_path: Path):
     old = tmp_path / "old"
     shutil.copytree(run.folder, old)

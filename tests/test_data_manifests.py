@@ -23,7 +23,7 @@ from flax_transformer.data.manifests.templates import SEEN, UNSEEN, EmailTemplat
 from flax_transformer.data.tokenizer import train_tokenizer
 from flax_transformer.presets import PRESETS
 
-CONFIG = ManifestsData(train_size=2000, validation_size=100, test_size=100, max_items=4)
+CONFIG = ManifestsData(train_size=2000, validation_size=100, test_size=100, max_items=4, short=0.0)
 SPLITS = load_manifests(CONFIG, seed=0)
 PAIRS = list(zip(SPLITS.train.sources, (json.loads(text) for text in SPLITS.train.targets), strict=True))
 
@@ -316,3 +316,13 @@ def test_nearly_all_manifests_fit_the_default_lengths():
 def test_items_thin_out():
     counts = np.bincount([len(manifest["items"]) for _, manifest in PAIRS])[1:]
     assert all(more > fewer for more, fewer in itertools.pairwise(counts))
+
+
+def test_short_mails_hold_one_item_and_nothing_around_the_booking():
+    sizes = {"train_size": 60, "validation_size": 1, "test_size": 2}
+    short = load_manifests(ManifestsData(**sizes, short=0.999), seed=1).train
+    long = load_manifests(ManifestsData(**sizes, short=0.0), seed=1).train
+    items = [[len(json.loads(target)["items"]) for target in split.targets] for split in (short, long)]
+    assert set(items[0]) == {1}
+    assert max(items[1]) > 1
+    assert np.mean([len(text) for text in short.sources]) < 0.7 * np.mean([len(text) for text in long.sources])

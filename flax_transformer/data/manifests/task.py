@@ -101,8 +101,9 @@ def _examples(written: Sequence[Written], groups: Sequence[str] = ()) -> Example
 
 def _stream(config: ManifestsData, rng: np.random.Generator, kinds: Kinds) -> Iterator[Written]:
     while True:
-        templates = EmailTemplates(rng, config.noise, kinds)
-        manifest = draw_manifest(Draw(rng), kinds.stock, config.max_items, templates.shouts)
+        templates = EmailTemplates(rng, config.noise, kinds, config.short)
+        most = 1 if templates.is_short else config.max_items
+        manifest = draw_manifest(Draw(rng), kinds.stock, most, templates.shouts)
         yield Written(templates.write(manifest), to_json(manifest), manifest)
 
 

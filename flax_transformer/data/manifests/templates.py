@@ -42,19 +42,21 @@ class EmailTemplates:
     Args:
         kinds: of names, goods, labels and layouts.
         noise: chance that a word is mistyped.
+        short: chance that a mail holds one line item and nothing around the booking.
     """
 
-    def __init__(self, rng: np.random.Generator, noise: float, kinds: Kinds = SEEN) -> None:
+    def __init__(self, rng: np.random.Generator, noise: float, kinds: Kinds = SEEN, short: float = 0.0) -> None:
         self._draw = Draw(rng)
         self._sender = Sender(self._draw, noise, kinds.stock, kinds.english, kinds.languages, kinds.is_monolingual)
         self._clutter = Clutter(self._sender)
         self._layout = self._draw.pick(kinds.layouts)
         self.shouts = self._draw.chance(0.15)
+        self.is_short = short > 0 and self._draw.chance(short)
 
     def write(self, manifest: Manifest) -> str:
         """The free text from which ``manifest`` is to be read."""
         text = self._layout(self._sender, self._clutter, manifest)
-        text = text if self._layout is layouts.edifact else self._framed(text)
+        text = text if self.is_short or self._layout is layouts.edifact else self._framed(text)
         return text.upper() if self.shouts else text
 
     def _framed(self, text: str) -> str:
