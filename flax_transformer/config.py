@@ -258,11 +258,11 @@ class ManifestsData:
     task: ClassVar[str] = "manifests"
     architecture: ClassVar[Architecture] = "seq2seq"
     # manifests to train on
-    train_size: int = 18_000
+    train_size: int = 13_000
     # manifests by which the best checkpoint is chosen, of the kinds of training
-    validation_size: int = 300
+    validation_size: int = 200
     # manifests that the final score is taken on: half of kinds that training does not have, half of its kinds
-    test_size: int = 1_000
+    test_size: int = 500
     # most line items in one manifest
     max_items: int = 3
     # share of short mails: one line item, and nothing above or below the booking
