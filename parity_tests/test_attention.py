@@ -199,12 +199,14 @@ def test_weights_may_be_dropped_after_the_softmax() -> None:
     keep = RNG.random((ROWS, HEADS, QUERIES, KEYS)) < 0.5
     mask = MASKS["causal and ragged"]
     by_flax = flax_attention.plain_attention(
-        *map(jnp.asarray, (query, key, value)), flax_mask(mask), lambda weights: jnp.where(keep, weights / 0.5, 0)
+        *map(jnp.asarray, (query, key, value)),
+        flax_mask(mask),
+        on_weights=lambda weights: jnp.where(keep, weights / 0.5, 0),
     )
     by_torch = torch_attention.plain_attention(
         *map(to_torch, (query, key, value)),
         torch_mask(mask),
-        lambda weights: torch.where(to_torch(keep), weights / 0.5, 0),
+        on_weights=lambda weights: torch.where(to_torch(keep), weights / 0.5, 0),
     )
     assert ulps(by_flax, by_torch) <= OPERATION
     # A softmax over the kept keys alone is another thing.

@@ -37,6 +37,7 @@ def nudge(weights: dict[str, np.ndarray]) -> None:
     weights[NUDGED][3, 5] += 1e-4 * np.abs(weights[NUDGED]).max()
 
 
+@pytest.mark.slow
 def test_an_export_passes_and_after_a_nudge_fails_and_names_the_tensor(exported: Path, tmp_path: Path, capfd):
     page, figures = tmp_path / "page.html", tmp_path / "figures.json"
     arguments = ["verify", str(exported), "--dtype", "float32", "--steps", "2"]

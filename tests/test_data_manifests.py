@@ -217,7 +217,7 @@ def test_the_main_scores_are_those_of_held_out_kinds():
 
 
 def test_evaluation_does_not_depend_on_the_size_of_train():
-    larger = load_manifests(ManifestsData(2100, 100, 100, max_items=4), seed=0)
+    larger = load_manifests(ManifestsData(2100, 100, 100, max_items=4, short=0.0), seed=0)
     assert (larger.test, larger.validation) == (SPLITS.test, SPLITS.validation)
     assert larger.train.sources[:2000] == SPLITS.train.sources
 
@@ -325,4 +325,4 @@ def test_short_mails_hold_one_item_and_nothing_around_the_booking():
     items = [[len(json.loads(target)["items"]) for target in split.targets] for split in (short, long)]
     assert set(items[0]) == {1}
     assert max(items[1]) > 1
-    assert np.mean([len(text) for text in short.sources]) < 0.7 * np.mean([len(text) for text in long.sources])
+    assert np.mean([len(text) for text in short.sources]) < 0.8 * np.mean([len(text) for text in long.sources])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -218,7 +219,7 @@ def test_a_bare_encoder_keeps_its_pooler_and_has_no_classes(bert: Path, tmp_path
     assert "hidden.weight" in imported.weights
     save_imported(tmp_path / "out", imported, "bert")
     model: Any = Exported.load(tmp_path / "out").model
-    assert model(np.array([[CLS, FILM, SEP]])).shape == (1, 8)
+    assert model(jnp.array([[CLS, FILM, SEP]])).shape == (1, 8)
 
 
 def test_heads_of_other_tasks_are_left_out(bert: Path):

@@ -106,6 +106,7 @@ def test_a_killed_fine_tuning_goes_on_to_the_same_bits(run: Run, tmp_path: Path)
         assert all(np.array_equal(weight, weights[name]) for name, weight in get_weights(whole.best_model()).items())
 
 
+@pytest.mark.slow
 def test_on_eight_devices_the_weights_become_those_of_one(run: Run, reviews: Path, tmp_path: Path):
     weights = []
     for devices, mesh in ((1, []), (8, ["--mesh.fsdp", "4", "--mesh.model", "2"])):

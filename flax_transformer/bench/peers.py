@@ -1,6 +1,6 @@
 """Models that others would build from the same config: of torch.nn's own layers, and of Hugging Face's transformers."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,7 +21,7 @@ class NnClassifier(nn.Module):
         self.source_table, self.source_embedding = twin.source_table, twin.source_embedding
         self.encoder = _encoder(config)
         self.encoder.load_state_dict(_stack(twin.encoder))
-        self.dropout, self.head = twin.dropout, twin.head
+        self.dropout, self.head = twin.dropout, cast(nn.Module, twin.head)
 
     def forward(self, source: Int[Tensor, "batch source"], source_lengths: Lengths) -> Float[Tensor, "batch classes"]:
         x = self.source_embedding(self.source_table, source)

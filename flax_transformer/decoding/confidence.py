@@ -32,4 +32,4 @@ def token_log_probabilities(
     logits = model(source, jnp.concatenate([begin, tokens[:, :-1]], axis=1), source_lengths, lengths)
     scores = jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
     chosen = jnp.take_along_axis(scores, tokens[..., None], axis=-1)[..., 0]
-    return jnp.where(jnp.arange(tokens.shape[1]) < lengths[:, None], chosen, 0.0)
+    return jnp.where(jnp.arange(tokens.shape[1])[None] < lengths[:, None], chosen, 0.0)

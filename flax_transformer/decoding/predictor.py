@@ -85,7 +85,8 @@ class Predictor:
         with_pieces: bool = False,
         embed_by: Pooling | None = None,
     ) -> None:
-        self._top, self._embed_by = top, embed_by
+        self._top = top
+        self._embed_by: Pooling | None = embed_by
         self._bytes = tokenizer.token_bytes() if with_pieces else {}
         self.model, self._tokenizer, self._size, self._constraint = model, tokenizer, config.size, constraint
         self._generation = generation or GenerationConfig(config.max_new_tokens)

@@ -22,7 +22,7 @@ def _zero_rows_without_keys(kernel: Callable[[AttentionMask], Array], mask: Atte
     return jnp.where((mask.key_lengths > 0)[:, None, None, None], attended, 0)
 
 
-def cudnn_attention(query: Array, key: Array, value: Array, mask: AttentionMask, scale: float) -> Array:
+def cudnn_attention(query: Array, key: Array, value: Array, mask: AttentionMask, scale: float | None = None) -> Array:
     """cuDNN's flash attention: memory linear in the length. Shapes as in :func:`plain_attention`."""
     return _zero_rows_without_keys(
         lambda mask: jax.nn.dot_product_attention(
@@ -39,13 +39,15 @@ def cudnn_attention(query: Array, key: Array, value: Array, mask: AttentionMask,
     )
 
 
-def flash_attention(query: Array, key: Array, value: Array, mask: AttentionMask, scale: float) -> Array:
+def flash_attention(query: Array, key: Array, value: Array, mask: AttentionMask, scale: float | None = None) -> Array:
     """The Pallas splash attention of TPU: memory linear in the length. Shapes as in :func:`plain_attention`.
 
     It is flash attention (Dao et al., 2022) that leaves out the blocks above the diagonal of a causal mask.
     """
     # TPU only, and slow to import.
     from jax.experimental.pallas.ops.tpu import splash_attention as pallas
+
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
 
     def attend(query: Array, key: Array, value: Array, key_lengths: Array | None) -> Array:
         shape = (query.shape[1], key.shape[1])
@@ -59,7 +61,7 @@ def flash_attention(query: Array, key: Array, value: Array, mask: AttentionMask,
         if key_lengths is not None:
             real_keys = padding_mask(key_lengths, key.shape[1])
             segments = pallas.SegmentIds(jnp.ones(query.shape[:2], jnp.int32), real_keys.astype(jnp.int32))
-        by_head = (jnp.swapaxes(x, 1, 2) for x in (query * scale, key, value))
+        by_head = (jnp.swapaxes(x, 1, 2) for x in (query * factor, key, value))
         attended: Any = jax.vmap(kernel)(*by_head, segments)
         return jnp.swapaxes(attended, 1, 2)
 
