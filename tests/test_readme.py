@@ -21,7 +21,7 @@ def test_the_python_block_of_the_readme(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     blocks = re.findall(r"<!-- python-example: begin -->\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert len(blocks) == 1
-    smaller = blocks[0].replace("train_size=2_000", "train_size=64")
+    smaller = blocks[0].replace("train_size=500", "train_size=64")
     assert smaller != blocks[0]
     difference = re.search(r"differ by at most (\S+)", run_program(["-c", smaller], tmp_path))
     assert difference is not None
