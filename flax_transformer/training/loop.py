@@ -34,7 +34,6 @@ from flax_transformer.distributed.sharding import (
     undivided,
 )
 from flax_transformer.errors import UserError
-from flax_transformer.interop.exported import Exported
 from flax_transformer.nn.models import Classifier, Seq2Seq
 from flax_transformer.outputs import check_new_folder
 from flax_transformer.runtime import require_precision
@@ -90,7 +89,7 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
         check_new_folder(folder, "go on with --resume, or name another with --run")
     splits = load_splits(config.data, config.seed, saved.classes if saved is not None else ())
     record = fingerprint(splits)
-    source = load_trained(config.pretrained) if config.pretrained else None
+    source = load_trained(config.pretrained) if config.pretrained and saved is None else None
     known = saved or source
     tokenizer = train_tokenizer(config.tokenizer, _texts(splits.train)) if known is None else known.tokenizer
     run = Run(folder, with_vocabulary(config, tokenizer, splits.classes), tokenizer, splits.classes)
@@ -118,7 +117,7 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
     wait_for_all("saved")
 
     counts = {"training": counts_of(encoded), "validation": validation.counts, "test": test.counts}
-    _fit(run, source, train_step, batches, validation, counts)
+    _fit(run, train_step, batches, validation, counts)
     return _score_best(run, test, mesh)
 
 
@@ -152,19 +151,15 @@ def _texts(examples: Examples) -> list[str]:
 
 
 def _fit(
-    run: Run,
-    source: Run | Exported | None,
-    train_step: TrainStep,
-    batches: TrainingBatches,
-    validation: Evaluator,
-    counts: dict[str, dict[str, int]],
+    run: Run, train_step: TrainStep, batches: TrainingBatches, validation: Evaluator, counts: dict[str, dict[str, int]]
 ) -> None:
     """Take the steps that are left. Between evaluations only the reading of older metrics waits for the device."""
     config, mesh = run.config, train_step.mesh
     with run.checkpoints() as checkpoints:
         step, state = checkpoints.restore_newest(train_step.abstract_state, _warn)
         told = f"going on after step {step:,}" if step else ""
-        if state is None and source is not None:
+        if state is None and config.pretrained:
+            source = load_trained(config.pretrained)
             state, new = start_from(source, config, run.classes, train_step)
             told = f"starting from the weights in {source.folder}; new: {', '.join(new) or 'nothing'}"
         state = train_step.init() if state is None else state

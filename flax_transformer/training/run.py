@@ -7,7 +7,7 @@ from pathlib import Path
 from flax import nnx
 from jax.sharding import Mesh
 
-from flax_transformer.config import ModelConfig, PredictionConfig, TrainConfig, load_config, save_config
+from flax_transformer.config import ModelConfig, PredictionConfig, TrainConfig, load_config, save_config, to_dict
 from flax_transformer.data.fingerprint import Record, save_record
 from flax_transformer.data.tasks import TASKS
 from flax_transformer.data.tokenizer import Tokenizer
@@ -25,7 +25,7 @@ from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE, save_expo
 from flax_transformer.interop.exported import Exported
 from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
 from flax_transformer.nn.models import Classifier, Seq2Seq, create_model
-from flax_transformer.outputs import check_new_folder, whole_folder
+from flax_transformer.outputs import check_new_folder, whole_folder, write_whole
 from flax_transformer.runtime import require_precision
 from flax_transformer.training.checkpoint import Checkpoints
 
@@ -55,10 +55,7 @@ class Run(Predictable):
 
     def save_config(self) -> None:
         """Write the config anew, as of a run that goes on for longer."""
-        path = self.folder / CONFIG_FILE
-        new = path.with_name(CONFIG_FILE + ".new")
-        save_config(self.config, new)
-        new.replace(path)
+        write_whole(self.folder / CONFIG_FILE, json.dumps(to_dict(self.config), indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> "Run":

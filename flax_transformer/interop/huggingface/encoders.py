@@ -69,18 +69,32 @@ _EMBEDDINGS = (
     Rule("embeddings.token_type_embeddings.weight", "source_embedding.types.weight"),
     Rule("embeddings.LayerNorm.{p}", "source_embedding.norm.{p}"),
 )
-_LAYER = linear_rules(
-    (f"encoder.layer.{{n}}.{theirs}", f"encoder.layers.{{n}}.{ours}")
-    for theirs, ours in (
-        ("attention.self.query", "self_attention.query"),
-        ("attention.self.key", "self_attention.key"),
-        ("attention.self.value", "self_attention.value"),
-        ("attention.output.dense", "self_attention.output"),
-        ("attention.output.LayerNorm", "self_attention_residual.norm"),
-        ("intermediate.dense", "feed_forward.up_proj"),
-        ("output.dense", "feed_forward.down_proj"),
-        ("output.LayerNorm", "feed_forward_residual.norm"),
+_SUBLAYERS = (
+    "self_attention.query",
+    "self_attention.key",
+    "self_attention.value",
+    "self_attention.output",
+    "self_attention_residual.norm",
+    "feed_forward.up_proj",
+    "feed_forward.down_proj",
+    "feed_forward_residual.norm",
+)
+
+
+def _layer(layers: str, *theirs: str) -> tuple[Rule, ...]:
+    """Rules of the encoder's layers, from their names of :data:`_SUBLAYERS`, in that order."""
+    return linear_rules(
+        (f"{layers}.{{n}}.{name}", f"encoder.layers.{{n}}.{ours}")
+        for name, ours in zip(theirs, _SUBLAYERS, strict=True)
     )
+
+
+_OUTPUT = ("intermediate.dense", "output.dense", "output.LayerNorm")
+_LAYER = _layer(
+    "encoder.layer",
+    *("attention.self.query", "attention.self.key", "attention.self.value"),
+    *("attention.output.dense", "attention.output.LayerNorm"),
+    *_OUTPUT,
 )
 _TWO_LAYER_HEAD = linear_rules((("/classifier.dense", "hidden"), ("/classifier.out_proj", "head")))
 # Numbers of positions, and what other heads have.
@@ -236,18 +250,10 @@ DISTILBERT = Family(
         (
             *_EMBEDDINGS[:2],
             _EMBEDDINGS[3],
-            *linear_rules(
-                (f"transformer.layer.{{n}}.{theirs}", f"encoder.layers.{{n}}.{ours}")
-                for theirs, ours in (
-                    ("attention.q_lin", "self_attention.query"),
-                    ("attention.k_lin", "self_attention.key"),
-                    ("attention.v_lin", "self_attention.value"),
-                    ("attention.out_lin", "self_attention.output"),
-                    ("sa_layer_norm", "self_attention_residual.norm"),
-                    ("ffn.lin1", "feed_forward.up_proj"),
-                    ("ffn.lin2", "feed_forward.down_proj"),
-                    ("output_layer_norm", "feed_forward_residual.norm"),
-                )
+            *_layer(
+                "transformer.layer",
+                *("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "sa_layer_norm"),
+                *("ffn.lin1", "ffn.lin2", "output_layer_norm"),
             ),
             *linear_rules((("/pre_classifier", "hidden"), ("/classifier", "head"))),
         ),
@@ -271,18 +277,10 @@ MPNET = Family(
             *_EMBEDDINGS[:2],
             _EMBEDDINGS[3],
             Rule("encoder.relative_attention_bias.weight", "encoder.relative_bias.weight"),
-            *linear_rules(
-                (f"encoder.layer.{{n}}.{theirs}", f"encoder.layers.{{n}}.{ours}")
-                for theirs, ours in (
-                    ("attention.attn.q", "self_attention.query"),
-                    ("attention.attn.k", "self_attention.key"),
-                    ("attention.attn.v", "self_attention.value"),
-                    ("attention.attn.o", "self_attention.output"),
-                    ("attention.LayerNorm", "self_attention_residual.norm"),
-                    ("intermediate.dense", "feed_forward.up_proj"),
-                    ("output.dense", "feed_forward.down_proj"),
-                    ("output.LayerNorm", "feed_forward_residual.norm"),
-                )
+            *_layer(
+                "encoder.layer",
+                *("attention.attn.q", "attention.attn.k", "attention.attn.v", "attention.attn.o"),
+                *("attention.LayerNorm", *_OUTPUT),
             ),
             *_TWO_LAYER_HEAD,
         ),
