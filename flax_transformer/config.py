@@ -483,6 +483,8 @@ class OptimizerConfig:
     schedule: Literal["constant", "inverse_sqrt", "cosine", "linear"] = "cosine"
     # steps in which the learning rate rises from 0 to its peak
     warmup_steps: int = 100
+    # decay of a running mean of the weights, which is evaluated and exported in their place; 0: none is kept
+    ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
         _check_choices(self)
@@ -490,7 +492,7 @@ class OptimizerConfig:
         # Otherwise the gradient of a token that does not occur, which is 0, would be divided by 0.
         is_normal = math.isfinite(self.eps) and self.eps >= _SMALLEST_NORMAL
         _check(self, "eps", f"a finite number above 0, at least {_SMALLEST_NORMAL:.2g}", is_normal)
-        _check_rate(self, "beta1", "beta2")
+        _check_rate(self, "beta1", "beta2", "ema_decay")
         _check_whole(self, "warmup_steps", at_least=0)
 
 

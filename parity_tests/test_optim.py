@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 import torch
+from torch.optim import swa_utils
 from twins import OPERATION, same_bits, to_numpy, to_torch, ulps
 
 import flax_transformer.training.optim as flax_optim
@@ -248,6 +249,27 @@ def test_a_hundred_steps_stay_together(changes: dict[str, Any]) -> None:
     expected = torch_side.params
     assert max(np.abs(np.asarray(params[name]) - expected[name]).max() for name in SHAPES) <= largest
     assert np.abs(expected["vector"] - arrays("float64", seed=0)["vector"]).max() > 1e3 * largest, "nothing moved"
+
+
+@pytest.mark.parametrize("decay", [0.1, 0.999])
+def test_the_running_mean_of_the_weights_is_that_of_torch(decay: float, dtype: str) -> None:
+    """Its decay is 0.1 at the first step, so that with 0.1 it is the constant one of torch.optim.swa_utils."""
+    weights = torch.nn.ParameterDict({name: to_torch(array) for name, array in arrays(dtype, seed=0).items()})
+    oracle = swa_utils.AveragedModel(weights, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(decay))
+    oracle.update_parameters(weights)  # the first one copies
+    by_torch = [weight.detach().clone() for weight in weights.values()]
+    by_flax = on_device(arrays(dtype, seed=0))
+    update = jax.jit(lambda mean, new, step: flax_optim.update_average(mean, new, step, decay))
+    for step in range(30):
+        new = arrays(dtype, seed=step + 1)
+        for name, weight in weights.items():
+            weight.data = to_torch(new[name])
+        by_flax = update(by_flax, on_device(new), jnp.asarray(step))
+        torch_optim.update_average(by_torch, list(weights.values()), step, decay)
+        oracle.update_parameters(weights)
+    for mean, other, expected in zip(by_flax.values(), by_torch, oracle.module.values(), strict=True):
+        assert ulps(mean, other) <= OPERATION
+        assert (ulps(mean, expected) <= OPERATION) == (decay == 0.1)
 
 
 def test_both_twins_decay_the_same_parameters() -> None:

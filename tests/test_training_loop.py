@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from flax_transformer.config import (
@@ -151,6 +152,48 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
     assert_same_run(folder, finished.run.folder)
     train(config, folder, resume=True)  # nothing is left to do
     assert_same_run(folder, finished.run.folder)
+
+
+@pytest.fixture(scope="module")
+def averaged(config: TrainConfig) -> TrainConfig:
+    return replace(config, optimizer=replace(config.optimizer, ema_decay=0.9, learning_rate=0.1))
+
+
+def test_the_mean_of_the_weights_is_what_is_evaluated(averaged: TrainConfig):
+    config = replace(averaged, model=replace(averaged.model, source_vocab_size=17, num_classes=2))
+    step = TrainStep(config, total_steps=5)
+    batch = ClassifierBatch(np.ones((8, 3), np.int32), np.full(8, 3, np.int32), np.arange(8, dtype=np.int32) % 2)
+    state = step.init()
+    mean = jax.tree.map(np.float64, state.params)
+    for taken in range(4):
+        state, _ = step(state, batch)
+        decay = min(0.9, (1 + taken) / (10 + taken))
+        mean = jax.tree.map(lambda m, w, d=decay: d * m + (1 - d) * np.float64(w), mean, state.params)
+    assert state.average is not None
+    jax.tree.map(lambda found, expected: np.testing.assert_allclose(found, expected, atol=1e-6), state.average, mean)
+    evaluated = nnx.state(step.model(state))
+    jax.tree.map(np.testing.assert_array_equal, evaluated, state.average)
+    with pytest.raises(AssertionError):
+        jax.tree.map(np.testing.assert_array_equal, evaluated, state.params)
+    before = jax.tree.map(np.array, state.average)
+    broken = jax.tree.map(lambda w: w * np.nan, state.params)
+    state, metrics = step(state._replace(params=broken), batch)
+    assert metrics["skipped"]
+    jax.tree.map(np.testing.assert_array_equal, state.average, before)
+
+
+def test_a_resumed_run_has_the_mean_of_an_uninterrupted_one(
+    averaged: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    train(averaged, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_on_call(patch, Report, "train_step", 6, signal.SIGTERM)
+        with pytest.raises(Stopped):
+            train(averaged, tmp_path / "run")
+    train(averaged, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    started = replace(averaged, pretrained=str(tmp_path / "run"), epochs=1)
+    train(started, tmp_path / "started")
 
 
 def test_an_evaluation_that_was_stopped_is_made_up_for(

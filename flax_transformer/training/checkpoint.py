@@ -146,10 +146,10 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.StandardSave(state.params),
-                training=ocp.args.StandardSave({"opt_state": state.opt_state, "step": state.step}),
+                params=ocp.args.StandardSave(state.weights),
+                training=ocp.args.StandardSave({**_only_to_train(state), "step": state.step}),
                 fingerprints=ocp.args.StandardSave(
-                    {"params": fingerprint(state.params), "opt_state": fingerprint(state.opt_state)}
+                    {"params": fingerprint(state.weights), "opt_state": fingerprint(_only_to_train(state))}
                 ),
             ),
             metrics=None if scores is None else {k: v for k, v in scores.items() if not isinstance(v, str)},
@@ -194,10 +194,11 @@ class Checkpoints:
             UserError: the checkpoint is of another config.
             DamagedCheckpointError: it cannot be read, or holds other bits than were saved.
         """
-        training = {"opt_state": like.opt_state, "step": like.step}
-        items = self._read(step, params=like.params, training=training)
-        state = TrainState(items.params, items.training["opt_state"], items.training["step"])
-        self._check(step, items, params=state.params, opt_state=state.opt_state)
+        items = self._read(step, params=like.weights, training={**_only_to_train(like), "step": like.step})
+        averaged = like.average is not None
+        params, average = (items.training["params"], items.params) if averaged else (items.params, None)
+        state = TrainState(params, items.training["opt_state"], items.training["step"], average)
+        self._check(step, items, params=state.weights, opt_state=_only_to_train(state))
         return state
 
     def restore_params(self, step: int, like: nnx.State) -> nnx.State:
@@ -256,6 +257,11 @@ class Checkpoints:
 
     def _value(self, scores: Mapping[str, float]) -> float:
         return scores[self._metric]
+
+
+def _only_to_train(state: TrainState) -> dict[str, Any]:
+    """What going on takes beside the weights that are exported: where these are an average, also the parameters."""
+    return {"opt_state": state.opt_state} | ({} if state.average is None else {"params": state.params})
 
 
 def _free_name(path: Path) -> Path:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from flax_transformer.config import OptimizerConfig
 from flax_transformer.training.adam import scale_by_adam
@@ -56,6 +56,17 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
 def decays(parameter: Array | nnx.Param) -> bool:
     """Weight decay acts on matrices, never on norms and biases; also where those of all layers are stacked."""
     return len(parameter.axes if isinstance(parameter, nnx.Param) else parameter.shape) > 1
+
+
+def update_average(average: Any, params: Any, step: Int[Array, ""], decay: float) -> Any:
+    """The running mean of the parameters after a step: ``average + (1 - d) * (params - average)``.
+
+    ``d`` is ``min(decay, (1 + step) / (10 + step))`` with steps counted from 0, so that the initial weights are soon
+    forgotten, as TensorFlow's ``ExponentialMovingAverage`` has it.
+    """
+    count = step.astype(jnp.result_type(float))
+    weight = 1.0 - jnp.minimum(decay, (1.0 + count) / (10.0 + count))
+    return jax.tree.map(lambda mean, new: mean + weight.astype(mean.dtype) * (new - mean), average, params)
 
 
 def create_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:

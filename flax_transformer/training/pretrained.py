@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -73,7 +74,10 @@ def start_from(
     params = to_params(params, {name: (trained if name in kept else fresh)[name] for name in fresh})
     params = nnx.state(stack_layers(nnx.merge(graph, params)))
     new = sorted({name.rpartition(".")[0] for name in fresh.keys() - kept})
-    return step.init()._replace(params=jax.tree.map(_place, params, step.abstract_state.params)), new
+    params = jax.tree.map(_place, params, step.abstract_state.params)
+    state = step.init()
+    average = None if state.average is None else jax.tree.map(jnp.copy, params)
+    return state._replace(params=params, average=average), new
 
 
 def _place(weight: jax.Array, like: jax.ShapeDtypeStruct) -> jax.Array:

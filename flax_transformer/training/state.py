@@ -7,8 +7,14 @@ from jaxtyping import Array, Int
 
 
 class TrainState(NamedTuple):
-    """All that a step changes."""
+    """All that a step changes. ``average`` is the running mean of the parameters, where the config asks for one."""
 
     params: nnx.State
     opt_state: Any
     step: Int[Array, ""]
+    average: nnx.State | None = None
+
+    @property
+    def weights(self) -> nnx.State:
+        """What is evaluated and exported: the average, or the parameters themselves."""
+        return self.params if self.average is None else self.average

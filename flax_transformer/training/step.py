@@ -16,7 +16,7 @@ from flax_transformer.nn.kernels.rngs import Rngs
 from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
 from flax_transformer.nn.losses import classification_loss, seq2seq_loss, shift_target
 from flax_transformer.nn.models import Classifier, Seq2Seq, create_model
-from flax_transformer.training.optim import create_optimizer, schedule
+from flax_transformer.training.optim import create_optimizer, schedule, update_average
 from flax_transformer.training.state import TrainState
 
 Metrics = dict[str, Array]
@@ -92,11 +92,12 @@ class TrainStep:
 
     def _create(self) -> tuple[nnx.GraphDef, TrainState]:
         graph, params = nnx.split(stack_layers(create_model(self.config.model, self.config.seed)))
-        return graph, TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32))
+        average = jax.tree.map(jnp.copy, params) if self.config.optimizer.ema_decay else None
+        return graph, TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32), average)
 
     def model(self, state: TrainState) -> Classifier | Seq2Seq:
         """The model with the state's weights, for evaluation and export."""
-        return unstack_layers(nnx.merge(self.graph, state.params))
+        return unstack_layers(nnx.merge(self.graph, state.weights))
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """One optimizer step. ``state`` is donated: its arrays are gone afterwards.
@@ -124,9 +125,14 @@ class TrainStep:
         with jax.named_scope("optimizer"):
             updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
             params: Any = optax.apply_updates(state.params, updates)
+            average = state.average
+            if average is not None:
+                average = update_average(average, params, state.step, self.config.optimizer.ema_decay)
         is_finite = jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
-        params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(is_finite, new, old), (params, opt_state), (state.params, state.opt_state)
+        params, opt_state, average = jax.tree.map(
+            lambda new, old: jnp.where(is_finite, new, old),
+            (params, opt_state, average),
+            (state.params, state.opt_state, state.average),
         )
         metrics = {
             "loss": loss_sum / count,
@@ -135,7 +141,7 @@ class TrainStep:
             "learning_rate": self.learning_rate(state.step),
             "skipped": ~is_finite,
         }
-        return TrainState(params, opt_state, state.step + 1), metrics
+        return TrainState(params, opt_state, state.step + 1, average), metrics
 
     def _gradients(self, params: nnx.State, batch: Batch, key: PRNGKeyArray) -> tuple[Array, Array, nnx.State]:
         """Summed loss, its count, and the gradient of the sum: part by part, the parts add up to the whole batch."""

@@ -1,7 +1,7 @@
 """Schedules, clipping, Adam and AdamW: torch's own, set up from the shared config."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -50,6 +50,18 @@ def clip_by_global_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> 
 def decays(parameter: torch.Tensor) -> bool:
     """Weight decay acts on matrices, never on norms and biases."""
     return parameter.ndim > 1
+
+
+@torch.no_grad()
+def update_average(average: Sequence[torch.Tensor], params: Sequence[torch.Tensor], step: int, decay: float) -> None:
+    """The running mean of the parameters after a step, in place: ``average + (1 - d) * (params - average)``.
+
+    ``d`` is ``min(decay, (1 + step) / (10 + step))`` with steps counted from 0, so that the initial weights are soon
+    forgotten, as TensorFlow's ``ExponentialMovingAverage`` has it.
+    """
+    weight = 1.0 - min(decay, (1.0 + step) / (10.0 + step))
+    for mean, new in zip(average, params, strict=True):
+        mean.lerp_(new, weight)
 
 
 def create_optimizer(config: OptimizerConfig, model: nn.Module, *, fused: bool | None = None) -> torch.optim.Optimizer:
