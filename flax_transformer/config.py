@@ -316,6 +316,11 @@ class SnipsData:
     architecture: ClassVar[Architecture] = "seq2seq"
     # a folder with train.jsonl and test.jsonl (plain or .gz), rows {"text", "target": {"intent", "slots"}}
     path: str | None = None
+    # copies of each training text with other values in its slots, drawn from all values that the slot has in training
+    swapped_copies: int = 0
+
+    def __post_init__(self) -> None:
+        _check_whole(self, "swapped_copies", at_least=0, at_most=100)
 
 
 @dataclass(frozen=True)

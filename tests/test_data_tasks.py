@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from typing import Any
 
 import datasets
@@ -192,6 +193,33 @@ def test_snips_drops_copies_and_carves_validation(tmp_path):
     assert splits.test.targets[0] == '{"intent":"Add","slots":{"item":["a","ü"]}}'
     for text, target in zip(splits.train.sources, splits.train.targets, strict=True):
         assert json.loads(target) == frame("Play", song=text.split()[1])
+
+
+def test_snips_copies_have_other_values_in_their_slots(tmp_path):
+    """As whole words, and only where it is clear which words they are."""
+    train = [(f"play {i} by lay{i}", frame("Play", song=str(i), artist=f"lay{i}")) for i in range(40)]
+    twice = ("sing a in a", frame("Sing", song="a", items=["in"]))
+    config = write_snips(tmp_path, [*train, twice], [("add", frame("Add"))])
+    plain, swapped, again = (load_splits(replace(config, swapped_copies=copies), seed=0) for copies in (0, 3, 3))
+    assert sizes(swapped) == [4 * len(plain.train.sources), *sizes(plain)[1:]]
+    assert swapped.train == again.train
+    assert swapped.validation == plain.validation
+    count = len(plain.train.sources)
+    assert swapped.train.sources[:count] == plain.train.sources
+    values = {name: set() for name in ("song", "artist")}
+    for target in plain.train.targets:
+        for name in values:
+            values[name] |= {json.loads(target)["slots"].get(name)}
+    moved = 0
+    for i, (text, target) in enumerate(zip(swapped.train.sources, swapped.train.targets, strict=True)):
+        slots, original = json.loads(target)["slots"], json.loads(plain.train.targets[i % count])["slots"]
+        if "items" in slots:
+            assert (text, slots) == (twice[0], twice[1]["slots"])
+            continue
+        assert text == f"play {slots['song']} by {slots['artist']}"
+        assert all(slots[name] in values[name] for name in values)
+        moved += slots != original
+    assert moved > 2 * count
 
 
 def test_snips_mistakes(tmp_path):

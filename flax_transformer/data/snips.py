@@ -1,10 +1,13 @@
 """SNIPS NLU 2017 (Coucke et al., 2018): a spoken command -> its intent and slots, as JSON."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
+
+import numpy as np
 
 from flax_transformer.config import SnipsData
 from flax_transformer.data.examples import Examples, Splits
@@ -37,7 +40,7 @@ def load_snips(config: SnipsData, seed: int) -> Splits:
     size = min(_VALIDATION, len(distinct) // 10)
     validation, rest = set_aside([train.sources[i] for i in distinct], [size], seed)
     kept, set_apart = (train.take([distinct[i] for i in part]) for part in (rest, validation))
-    return Splits(kept, set_apart, test, files=files)
+    return Splits(_with_swapped_copies(kept, config.swapped_copies, seed), set_apart, test, files=files)
 
 
 def _read_frames(path: Path) -> Examples:
@@ -47,6 +50,40 @@ def _read_frames(path: Path) -> Examples:
             raise UserError(f"{row.where}: expected a target of intent and slots, got {row.problem or row.values[1]!r}")
     places = [row.where for row in rows]
     return Examples([row.text(0) for row in rows], [to_target(row.values[1]) for row in rows], places)
+
+
+def _with_swapped_copies(examples: Examples, copies: int, seed: int) -> Examples:
+    """The examples, and ``copies`` of each in which the slots have values of the same slots elsewhere."""
+    rng = np.random.default_rng(seed)
+    frames = [json.loads(target) for target in examples.targets]
+    values: dict[str, dict[str, None]] = {}  # distinct, in order
+    for name, value in ((name, value) for frame in frames for name, value in frame["slots"].items()):
+        if isinstance(value, str):
+            values.setdefault(name, {})[value] = None
+    known = {name: list(found) for name, found in values.items()}
+    pairs = list(zip(examples.sources, frames, strict=True)) * copies
+    swapped = [_swapped(text, frame, known, rng) for text, frame in pairs]
+    return Examples(
+        [*examples.sources, *(source for source, _ in swapped)],
+        [*examples.targets, *(to_target(frame) for _, frame in swapped)],
+        [*examples.places] * (1 + copies),
+    )
+
+
+def _swapped(
+    text: str, frame: dict[str, Any], known: dict[str, list[str]], rng: np.random.Generator
+) -> tuple[str, dict[str, Any]]:
+    """Text and frame with other values in those slots whose value stands in the text once, as whole words."""
+    slots, marks = dict(frame["slots"]), {}
+    for name, value in slots.items():
+        pattern = rf"(?<!\w){re.escape(value)}(?!\w)" if isinstance(value, str) else "(?!)"
+        if len(re.findall(pattern, text)) == 1:
+            # A private-use character keeps the place, so that no value is found within another's new one.
+            marks[chr(0xE000 + len(marks))] = slots[name] = known[name][rng.integers(len(known[name]))]
+            text = re.sub(pattern, list(marks)[-1], text)
+    for mark, value in marks.items():
+        text = text.replace(mark, value)
+    return text, {"intent": frame["intent"], "slots": slots}
 
 
 def _is_frame(value: Any) -> TypeGuard[dict[str, Any]]:
