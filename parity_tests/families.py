@@ -1,4 +1,7 @@
-"""What sets pre-trained families apart, as fields of a small model. Every option that they need is in one of them."""
+"""What sets pre-trained families apart, as fields of a small model. Every option that they need is in one of them.
+
+The last one is of no family, but of our own presets.
+"""
 
 from typing import Any
 
@@ -51,4 +54,5 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "T5": {**_T5, "activation": "relu", "scale_logits": True},
     "T5 1.1": {**_T5, "activation": "gelu_tanh", "gated": True, "tie_embeddings": "inputs"},
+    "smeared keys": {"positions": "rope", "smeared_keys": True},
 }

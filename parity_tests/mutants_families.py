@@ -5,6 +5,7 @@ from mutants import Mutant
 
 BERT, ROBERTA, MPNET = FAMILIES["BERT"], FAMILIES["RoBERTa"], FAMILIES["MPNet"]
 BART, MARIAN, T5, GATED_T5 = FAMILIES["BART"], FAMILIES["Marian"], FAMILIES["T5"], FAMILIES["T5 1.1"]
+SMEARED = FAMILIES["smeared keys"]
 
 _T, _F = "torch_reference", "flax_transformer"
 FAMILY_MUTANTS = (
@@ -189,6 +190,34 @@ FAMILY_MUTANTS = (
         "config.dropout",
         "dropout",
         BERT,
+    ),
+    Mutant("keys not smeared", f"{_T}/nn/attention.py", "if self.smear is not None", "if False", "attention", SMEARED),
+    Mutant(
+        "keys smeared with the next one",
+        f"{_F}/nn/attention.py",
+        "jnp.pad(key, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]",
+        "jnp.pad(key, ((0, 0), (0, 1), (0, 0), (0, 0)))[:, 1:]",
+        "attention",
+        SMEARED,
+    ),
+    Mutant(
+        "last key smeared into the first",
+        f"{_T}/nn/attention.py",
+        "nn.functional.pad(key, (0, 0, 0, 0, 1, 0))[:, :-1]",
+        "key.roll(1, 1)",
+        "attention",
+        SMEARED,
+    ),
+    Mutant(
+        "smeared in halves", f"{_F}/nn/attention.py", "jax.nn.sigmoid(share)", "0.5 + 0 * share", "attention", SMEARED
+    ),
+    Mutant(
+        "smeared by other heads' shares",
+        f"{_T}/nn/attention.py",
+        "torch.sigmoid(share)[:, None]",
+        "torch.sigmoid(share.flip(0))[:, None]",
+        "attention",
+        SMEARED,
     ),
     # Logits
     Mutant("tied logits not scaled", f"{_T}/nn/models.py", "x = x * self.config.d_model**-0.5", "pass", "logits", T5),

@@ -189,7 +189,7 @@ def test_axes_of_size_one_cut_nothing():
     "options",
     [
         {"architecture": "classifier", "token_types": 2, "head_hidden": "tanh"},
-        {"architecture": "seq2seq", "tie_embeddings": "none", "logits_bias": True},
+        {"architecture": "seq2seq", "tie_embeddings": "none", "logits_bias": True, "smeared_keys": True},
     ],
     ids=lambda options: options["architecture"],
 )

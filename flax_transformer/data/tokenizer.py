@@ -23,6 +23,8 @@ _NAMES = {
 }
 
 
+# What a word in a text and the same word in JSON may have beside it.
+_ISOLATED = (" ", tokenizers.Regex(r'[\[\]{}":,]+'))
 # More texts teach a tokenizer nothing new, and take minutes.
 _ENOUGH_TEXTS = 100_000
 
@@ -139,7 +141,7 @@ def _train_byte_level_bpe(config: TokenizerConfig, texts: Sequence[str]) -> toke
     backend = tokenizers.Tokenizer(models.BPE())
     if config.lowercase:
         backend.normalizer = normalizers.Lowercase()
-    isolated = [pre_tokenizers.Split(" ", "isolated")] if config.spaces == "isolated" else []
+    isolated = [pre_tokenizers.Split(mark, "isolated") for mark in _ISOLATED] if config.spaces == "isolated" else []
     digits, bytes_ = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([*isolated, digits, bytes_])
     backend.decoder = decoders.ByteLevel()

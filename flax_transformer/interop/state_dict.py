@@ -46,6 +46,7 @@ RULES = (
     Rule(r"(?:source|target)_embedding\.types", "embedding", "weight"),
     Rule(r"(?:source|target)_embedding\.positions", "table", "table"),
     Rule(r"(?:encoder|decoder)\.relative_bias", "embedding", "weight"),
+    Rule(r".+\.cross_attention", "smear", "smear"),
     Rule("", "logits_bias", "logits_bias"),
 )
 

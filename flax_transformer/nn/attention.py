@@ -66,6 +66,19 @@ def plain_attention(
     return jnp.swapaxes(jnp.matmul(weights, jnp.swapaxes(value, 1, 2)), 1, 2)
 
 
+def smear(
+    key: Float[Array, "batch keys heads head_dim"], share: Float[Array, " heads"]
+) -> Float[Array, "batch keys heads head_dim"]:
+    """``s k_j + (1 - s) k_(j-1)`` with ``s = sigmoid(share)`` of each head; zeros stand before the first key.
+
+    A query that looks for the token it is at then finds the place behind it, in one layer: what copying takes (Olsson
+    et al., 2022, "In-context Learning and Induction Heads", argument 2).
+    """
+    own = jax.nn.sigmoid(share)[None, None, :, None]
+    before = jnp.pad(key, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
+    return (own * key + (1 - own) * before).astype(key.dtype)
+
+
 class MultiHeadAttention(nnx.Module):
     """``concat_h(softmax(q_h k_h^T / sqrt(head_dim)) v_h) W_o`` with q = x W_q, k = memory W_k, v = memory W_v.
 
@@ -74,8 +87,8 @@ class MultiHeadAttention(nnx.Module):
     stores each transposed.
 
     Args:
-        config: gives d_model, num_heads, head_width, scale_attention, attention_dropout and the attention backend.
-        is_self_attention: queries and keys come from one sequence, so that rope applies.
+        config: gives d_model, num_heads, head_width, scale_attention, smeared_keys, attention_dropout and the backend.
+        is_self_attention: queries and keys come from one sequence, so that rope applies; otherwise smeared_keys does.
     """
 
     def __init__(self, config: ModelConfig, *, is_self_attention: bool, rngs: nnx.Rngs) -> None:
@@ -89,6 +102,9 @@ class MultiHeadAttention(nnx.Module):
         self.key = Linear(config.d_model, width, config, rngs=rngs, **packed)
         self.value = Linear(config.d_model, width, config, rngs=rngs, **packed)
         self.output = Linear(width, config.d_model, config, axes=("heads", "embed"), zero_bias=True, rngs=rngs)
+        shares = jnp.zeros(config.num_heads, jnp.dtype(config.param_dtype))
+        is_smeared = config.smeared_keys and not is_self_attention
+        self.smear = nnx.Param(shares, axes=("heads",)) if is_smeared else None
         self.dropout = Dropout(config.attention_dropout)
 
     def _split_heads(self, x: Float[Array, "batch length width"]) -> Float[Array, "batch length heads head_dim"]:
@@ -109,6 +125,8 @@ class MultiHeadAttention(nnx.Module):
             Keys and values, each (batch, heads, keys, head_dim).
         """
         key = record(self, "key", self._apply_rope(self._split_heads(self.key(memory)), offset))
+        if self.smear is not None:
+            key = record(self, "smeared_key", smear(key, self.smear[...]))
         value = record(self, "value", self._split_heads(self.value(memory)))
         return KeyValue(jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2))
 

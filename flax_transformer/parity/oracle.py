@@ -3,6 +3,7 @@
 Where the twins disagree, the one that is farther from the oracle is the suspect. It knows no dropout.
 """
 
+import itertools
 import math
 from collections.abc import Iterable
 
@@ -140,9 +141,18 @@ class Float64Oracle:
         heads = self._linear(path, x).reshape(*x.shape[:2], self.config.num_heads, -1)
         return self._offer(path, self._rotated(heads) if rotate else heads)
 
+    def _smeared(self, key: Real, share: Real) -> Real:
+        own = 1 / (1 + np.exp(-share))
+        mixed = [own[:, None] * key[:, 0]]
+        for before, now in itertools.pairwise(range(key.shape[1])):
+            mixed.append(own[:, None] * key[:, now] + (1 - own[:, None]) * key[:, before])
+        return np.stack(mixed, axis=1)
+
     def _attend(self, path: str, x: Real, memory: Real, allowed: Bool[np.ndarray, "..."]) -> Real:
         rotate = self.config.positions == "rope" and path.endswith("self_attention")
         key = self._heads(f"{path}.key", memory, rotate)
+        if f"{path}.smear" in self.weights:
+            key = self._offer(f"{path}.smeared_key", self._smeared(key, self.weights[f"{path}.smear"]))
         value = self._heads(f"{path}.value", memory, rotate=False)
         query = self._heads(f"{path}.query", x, rotate)
         scores = np.einsum("bqhd,bkhd->bhqk", query, key)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from flax_transformer.config import ModelConfig
 from flax_transformer.intermediates import record
+from torch_reference.dtypes import param_dtype
 from torch_reference.nn.dropout import Dropout
 from torch_reference.nn.kernels import choose_backend, fused_attention
 from torch_reference.nn.linear import Linear
@@ -62,6 +63,19 @@ def plain_attention(
     return torch.matmul(weights, value.transpose(1, 2)).transpose(1, 2)
 
 
+def smear(
+    key: Float[Tensor, "batch keys heads head_dim"], share: Float[Tensor, " heads"]
+) -> Float[Tensor, "batch keys heads head_dim"]:
+    """``s k_j + (1 - s) k_(j-1)`` with ``s = sigmoid(share)`` of each head; zeros stand before the first key.
+
+    A query that looks for the token it is at then finds the place behind it, in one layer: what copying takes (Olsson
+    et al., 2022, "In-context Learning and Induction Heads", argument 2).
+    """
+    own = torch.sigmoid(share)[:, None]
+    before = nn.functional.pad(key, (0, 0, 0, 0, 1, 0))[:, :-1]
+    return (own * key + (1 - own) * before).to(key.dtype)
+
+
 class MultiHeadAttention(nn.Module):
     """``concat_h(softmax(q_h k_h^T / sqrt(head_dim)) v_h) W_o`` with q = x W_q, k = memory W_k, v = memory W_v.
 
@@ -69,8 +83,8 @@ class MultiHeadAttention(nn.Module):
     that is projected once are the same code. torch.nn.MultiheadAttention packs W_q, W_k and W_v into one matrix.
 
     Args:
-        config: gives d_model, num_heads, head_width, scale_attention, attention_dropout and the attention backend.
-        is_self_attention: queries and keys come from one sequence, so that rope applies.
+        config: gives d_model, num_heads, head_width, scale_attention, smeared_keys, attention_dropout and the backend.
+        is_self_attention: queries and keys come from one sequence, so that rope applies; otherwise smeared_keys does.
     """
 
     def __init__(self, config: ModelConfig, *, is_self_attention: bool) -> None:
@@ -85,6 +99,9 @@ class MultiHeadAttention(nn.Module):
         self.key = Linear(config.d_model, width, config, packed=True, zero_bias=True)
         self.value = Linear(config.d_model, width, config, packed=True, zero_bias=True)
         self.output = Linear(width, config.d_model, config, zero_bias=True)
+        shares = torch.zeros(config.num_heads, dtype=param_dtype(config))
+        is_smeared = config.smeared_keys and not is_self_attention
+        self.smear = nn.Parameter(shares) if is_smeared else None
         self.dropout = Dropout(config.attention_dropout)
 
     def _split_heads(self, x: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length heads head_dim"]:
@@ -104,6 +121,8 @@ class MultiHeadAttention(nn.Module):
             Keys and values, each (batch, heads, keys, head_dim).
         """
         key = record(self, "key", self._apply_rope(self._split_heads(self.key(memory)), offset))
+        if self.smear is not None:
+            key = record(self, "smeared_key", smear(key, self.smear))
         value = record(self, "value", self._split_heads(self.value(memory)))
         return KeyValue(key.transpose(1, 2), value.transpose(1, 2))
 

@@ -76,6 +76,8 @@ def _attention(name: str, config: ModelConfig) -> _Named:
     for part in ("query", "key", "value"):
         yield from _linear(f"{name}.{part}", config.d_model, inner, config)
     yield from _linear(f"{name}.output", inner, config.d_model, config)
+    if config.smeared_keys and name.endswith("cross_attention"):
+        yield f"{name}.smear", (config.num_heads,)
 
 
 def _feed_forward(name: str, config: ModelConfig) -> _Named:
