@@ -47,6 +47,7 @@ RULES = (
     Rule(r"(?:source|target)_embedding\.positions", "table", "table"),
     Rule(r"(?:encoder|decoder)\.relative_bias", "embedding", "weight"),
     Rule("", "logits_bias", "logits_bias"),
+    Rule("", "output_bias", "output_bias"),
 )
 
 
