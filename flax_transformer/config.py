@@ -418,12 +418,11 @@ class MaskedData:
                 _check(self, name, "no file, since imdb is split by its own rule", not getattr(self, name))
 
 
-DataConfig = ManifestsData | ImdbData | Multi30kData | SnipsData | ClassificationData | Seq2SeqData | MaskedData
+OwnData = ClassificationData | Seq2SeqData | MaskedData
+DataConfig = ManifestsData | ImdbData | Multi30kData | SnipsData | OwnData
 DATA_CONFIGS: dict[str, type[DataConfig]] = {kind.task: kind for kind in typing.get_args(DataConfig)}
 # Of users' own data, by the kind of model that learns from it.
-OWN_DATA: dict[Architecture, type[DataConfig]] = {
-    kind.architecture: kind for kind in (ClassificationData, Seq2SeqData, MaskedData)
-}
+OWN_DATA: dict[Architecture, type[OwnData]] = {kind.architecture: kind for kind in typing.get_args(OwnData)}
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,10 @@ def classifier_variants() -> list[ModelConfig]:
     return _pairwise(_OF_CLASSIFIER, "classifier")
 
 
+def masked_variants() -> list[ModelConfig]:
+    return _pairwise({**_OF_BOTH, "depth": ({"num_encoder_layers": 1}, {"num_encoder_layers": 2})}, "masked")
+
+
 def name_of(config: ModelConfig) -> str:
     """What sets a config apart from the small one."""
     names = (*_OF_BOTH, "tie_embeddings", "pooling", "num_encoder_layers", "num_decoder_layers")

@@ -160,7 +160,7 @@ def _with_model_of(folder: Path, config: TrainConfig) -> TrainConfig:
     if chosen.get("architecture", model.architecture) != config.model.architecture:
         raise UserError(
             f"--pretrained {folder}: the task {config.data.task!r} needs a {config.model.architecture}, "
-            f"got a {model.architecture}"
+            f"got a {model.architecture} model"
         )
     return replace(
         config, pretrained=str(folder), model=replace(model, **chosen), batch=replace(config.batch, **longest)
@@ -193,8 +193,7 @@ def _print_result(result: "Result") -> None:
     from flax_transformer.data.tasks import TASKS
     from flax_transformer.training.report import format_score, format_scores, format_table
 
-    is_masked = result.run.model_config.architecture == "masked"  # ids of single tokens are nothing to look at
-    for i in range(0 if is_masked else min(_SAMPLES, len(result.predictions))):
+    for i in range(min(_SAMPLES, len(result.predictions))):
         print()
         example = {
             "input": result.examples.sources[i],

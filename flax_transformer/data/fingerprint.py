@@ -98,7 +98,9 @@ def require_same_data(folder: Path, record: Record) -> None:
 def tell_seen(folder: Path, splits: Splits) -> None:
     """Warn where the run that a training starts from was trained on texts that are to be scored."""
     record = load_record(folder)
-    for name in ("validation", "test") if record else ():
+    if record is None:
+        return
+    for name in ("validation", "test"):
         examples: Examples = getattr(splits, name)
         if seen := len(trained_on(record, examples)):
             warn(

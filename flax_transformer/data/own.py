@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from flax_transformer.config import ClassificationData, MaskedData, Seq2SeqData
+from flax_transformer.config import ClassificationData, MaskedData, OwnData, Seq2SeqData
 from flax_transformer.data import labels
 from flax_transformer.data.examples import Examples, Splits
 from flax_transformer.data.files import TABLES, find_files
@@ -14,8 +14,6 @@ from flax_transformer.data.splitting import folded, split_by_content
 from flax_transformer.data.text_files import Reading
 from flax_transformer.data.values import to_label, to_target, to_text
 from flax_transformer.errors import UserError, warn
-
-OwnData = ClassificationData | Seq2SeqData | MaskedData
 
 
 def load_classification(config: ClassificationData, seed: int, classes: Sequence[str] = ()) -> Splits:

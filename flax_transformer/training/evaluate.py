@@ -24,9 +24,10 @@ from flax_transformer.nn.losses import classification_loss, masked_token_loss
 from flax_transformer.nn.models import MaskedLM, Model
 from flax_transformer.training.step import evaluate_loss
 
-Predictions = list[str] | list[int] | list[list[int]]
+Predictions = list[str] | list[int]
 Scores = dict[str, float | str]
 Loss = tuple[Float[Array, ""], Int[Array, ""]]  # its sum, and the number of tokens or rows
+_LARGEST_LOSS = 700.0  # whose exponential is a float64
 
 _classification_loss = jax.jit(classification_loss)
 
@@ -61,7 +62,7 @@ class Evaluator:
         self._predict_with = tokenizer, config.batch, generation, constraint
 
     def evaluate(self, model: Model, check: Callable[[], None] = lambda: None) -> tuple[Predictions, Scores]:
-        """A text, a class id or the ids of masked tokens for each example, in order, and the scores of all.
+        """A text or a class id for each example, in order, and the scores of all; of masked tokens only the scores.
 
         ``loss`` is the mean per real token or text of the examples' own targets, without dropout and smoothing. Which
         tokens are masked is the same in every evaluation of the same texts.
@@ -73,7 +74,7 @@ class Evaluator:
             UserError: the model cannot generate as it is told to, or its logits are not finite.
         """
         if isinstance(model, MaskedLM):
-            return self._predict_masked(model, check)
+            return [], self._score_masked(model, check)
         predictor = Predictor(model, *self._predict_with)
         predictions: list[Any] = [None] * len(self.examples)
         losses = []
@@ -85,29 +86,28 @@ class Evaluator:
         sums, counts = np.sum(losses, axis=0)
         return predictions, {**score(self._config.data, predictions, self.examples), "loss": float(sums / counts)}
 
-    def _predict_masked(self, model: MaskedLM, check: Callable[[], None]) -> tuple[Predictions, Scores]:
-        """The most probable token at each masked position; ``perplexity`` is the exponential of the loss."""
-        predictions, references = ([[] for _ in range(len(self.examples))] for _ in range(2))
-        losses = []
-        for indices, labels, counts, output in one_behind(self._masked_outputs(model, check)):
+    def _score_masked(self, model: MaskedLM, check: Callable[[], None]) -> Scores:
+        """Of the most probable token at each masked position; ``perplexity`` is the exponential of the loss."""
+        predicted, expected, losses = [], [], []
+        for batch, output in one_behind(self._masked_outputs(model, check)):
             tokens, *loss = jax.device_get(output)
             losses.append(loss)
-            for index, row, expected, count in zip(indices, tokens, labels, counts, strict=True):
-                if index >= 0:  # not filler
-                    predictions[index], references[index] = row[:count].tolist(), expected[:count].tolist()
+            for row, labels, count in zip(tokens, batch.labels, batch.counts, strict=True):  # filler has none
+                predicted.append(row[:count].tolist())
+                expected.append(labels[:count].tolist())
         sums, counts = np.sum(losses, axis=0)
         loss = float(sums / counts)
         if not math.isfinite(loss):
             raise UserError("the model's logits are not finite; are its weights?")
-        scores = TASKS[self._config.data.task].score(predictions, references)
-        return predictions, {**scores, "perplexity": math.exp(loss), "loss": loss}
+        perplexity = math.exp(min(loss, _LARGEST_LOSS))
+        return {**TASKS[self._config.data.task].score(predicted, expected), "perplexity": perplexity, "loss": loss}
 
-    def _masked_outputs(self, model: MaskedLM, check: Callable[[], None]) -> Iterator[tuple[Any, ...]]:
-        """Of each batch: indices, labels, their counts, and what the device makes of it."""
-        for indices, batch in evaluation_batches(self._encoded, self._config.batch):
+    def _masked_outputs(self, model: MaskedLM, check: Callable[[], None]) -> Iterator[tuple[MaskedBatch, Any]]:
+        """Each batch with what the device makes of it."""
+        for _, batch in evaluation_batches(self._encoded, self._config.batch):
             check()
             assert isinstance(batch, MaskedBatch)
-            yield indices, batch.labels, batch.counts, _predict_tokens(model, jax.tree.map(jnp.asarray, batch))
+            yield batch, _predict_tokens(model, jax.tree.map(jnp.asarray, batch))
 
     def _outputs(
         self, predictor: Predictor, check: Callable[[], None]
