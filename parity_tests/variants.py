@@ -31,6 +31,16 @@ _OF_CLASSIFIER: dict[str, Sequence[Any]] = {
 }
 
 
+# Its encoder is that of the classifier: what its own head depends on.
+_OF_MASKED: dict[str, Sequence[Any]] = {
+    "norm_first": (True, False),
+    "positions": ("sinusoidal", "rope"),
+    "scale_embeddings": (True, False),
+    "bias": (True, False),
+    "num_heads": (3, 1),
+}
+
+
 def seq2seq_variants() -> list[ModelConfig]:
     return _pairwise(_OF_SEQ2SEQ, "seq2seq")
 
@@ -40,7 +50,7 @@ def classifier_variants() -> list[ModelConfig]:
 
 
 def masked_variants() -> list[ModelConfig]:
-    return _pairwise({**_OF_BOTH, "depth": ({"num_encoder_layers": 1}, {"num_encoder_layers": 2})}, "masked")
+    return _pairwise(_OF_MASKED, "masked")
 
 
 def name_of(config: ModelConfig) -> str:
