@@ -45,7 +45,7 @@ _MASKED = TrainConfig(
     model=replace(_SMALL, architecture="masked", positions="sinusoidal"),
     batch=BatchConfig(size=32, max_source_length=512, buckets=8),
     optimizer=OptimizerConfig(warmup_steps=500),
-    epochs=20,
+    epochs=10,
 )
 
 

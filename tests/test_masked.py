@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,10 +29,14 @@ from flax_transformer.config import (
     TrainConfig,
     to_dict,
 )
+from flax_transformer.data.batches import Encoded, Sequences, evaluation_batches
 from flax_transformer.data.fingerprint import tell_seen
+from flax_transformer.data.masking import Masking, count_predicted
 from flax_transformer.data.tasks import load_splits
 from flax_transformer.errors import UserError
 from flax_transformer.interop.state_dict import get_weights
+from flax_transformer.planning.flops import forward_flops
+from flax_transformer.planning.plan import abstract_batch
 from flax_transformer.presets import PRESETS
 from flax_transformer.training.pretrained import require_model_of, start_from
 from flax_transformer.training.run import Run
@@ -188,6 +193,19 @@ def test_both_twins_read_its_export(run: Run, tmp_path: Path) -> None:
     tuning = replace(classifying(run), pretrained=str(tmp_path / "export"))
     _, new, _ = start_from(load(tmp_path / "export"), tuning, ("0", "1"), TrainStep(tuning, 10))
     assert new == ["head"]
+
+
+def test_a_plan_has_room_for_its_predicted_tokens(config: TrainConfig) -> None:
+    batch = abstract_batch(config)
+    full = Encoded(Sequences([[5] * 32] * 8), Masking(3, np.arange(4, 300), ()), pad_id=0, unk_id=3)
+    (_, made), *_ = evaluation_batches(full, config.batch)
+    assert [array.shape for array in batch] == [array.shape for array in made]
+    step = TrainStep(config, 10)
+    jax.eval_shape(step, step.abstract_state, batch)
+    head = 2 * count_predicted(32) * config.model.d_model * config.model.source_vocab_size
+    bare = replace(config, data=ClassificationData(), model=replace(config.model, architecture="classifier"))
+    of_classes = 2 * config.model.d_model * config.model.num_classes
+    assert forward_flops(config) - forward_flops(bare) == 8 * (head - of_classes)
 
 
 # --- texts of another task ---
