@@ -1,5 +1,7 @@
 """Masked tokens: which are predicted, what is read in their place, and that all of it follows from seed and step."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -107,12 +109,20 @@ def encoded(count: int = 11) -> Encoded:
     return encode_examples(Examples(texts, [None] * count), TOKENIZER, CONFIG, training=True)
 
 
+def training_batches(encoded: Encoded, config: BatchConfig, **named: Any) -> Any:
+    return TrainingBatches(encoded, config, **named)
+
+
+def fixed_batches(encoded: Encoded, config: BatchConfig) -> Any:
+    return evaluation_batches(encoded, config)
+
+
 def same(a: MaskedBatch, b: MaskedBatch) -> bool:
     return all(np.array_equal(*pair) for pair in zip(a, b, strict=True))
 
 
 def test_what_a_step_masks_follows_from_seed_and_step_alone() -> None:
-    batches = [TrainingBatches(encoded(), CONFIG, epochs=3, seed=seed) for seed in (0, 0, 1)]
+    batches = [training_batches(encoded(), CONFIG, epochs=3, seed=seed) for seed in (0, 0, 1)]
     steps = range(len(batches[0]))
     assert all(same(batches[0][step], batches[1][step]) for step in reversed(steps))
     shown = [{batch[step].source.tobytes() for step in steps} for batch in batches]
@@ -122,14 +132,14 @@ def test_what_a_step_masks_follows_from_seed_and_step_alone() -> None:
 
 def test_another_step_masks_other_tokens_of_the_same_text() -> None:
     one = encode_examples(Examples(["abcdefghijklmnopqrstuvwxyz"], [None]), TOKENIZER, CONFIG, training=True)
-    batches = TrainingBatches(one, CONFIG, epochs=8, seed=0)
+    batches = training_batches(one, CONFIG, epochs=8, seed=0)
     assert len({batches[step].positions.tobytes() for step in range(8)}) > 4
 
 
 @pytest.mark.parametrize("rows", [[0], [1, 3], [0, 1, 2, 3]])
 def test_a_host_that_makes_some_rows_masks_them_as_all_hosts_do(rows: list[int]) -> None:
-    whole = TrainingBatches(encoded(), CONFIG, epochs=2, seed=3)
-    part = TrainingBatches(encoded(), CONFIG, epochs=2, seed=3, rows=np.array(rows))
+    whole = training_batches(encoded(), CONFIG, epochs=2, seed=3)
+    part = training_batches(encoded(), CONFIG, epochs=2, seed=3, rows=np.array(rows))
     for step in range(len(whole)):
         assert same(part[step], type(whole[step])(*(array[rows] for array in whole[step])))
 
@@ -137,7 +147,7 @@ def test_a_host_that_makes_some_rows_masks_them_as_all_hosts_do(rows: list[int])
 def test_an_evaluation_masks_the_same_tokens_whatever_its_batches() -> None:
     def by_text(size: int, buckets: int) -> dict[int, tuple]:
         found = {}
-        for indices, batch in evaluation_batches(encoded(), BatchConfig(size=size, buckets=buckets)):
+        for indices, batch in fixed_batches(encoded(), BatchConfig(size=size, buckets=buckets)):
             for row, index in enumerate(indices.tolist()):
                 if index >= 0:
                     count = batch.counts[row]
@@ -155,7 +165,7 @@ def test_an_evaluation_masks_the_same_tokens_whatever_its_batches() -> None:
 
 def test_filler_and_texts_of_special_tokens_alone_predict_nothing() -> None:
     only_special = Encoded(Sequences([[TOKENIZER.bos_id, TOKENIZER.eos_id]]), MASKING, PAD, UNK)
-    (_, batch), *_ = evaluation_batches(only_special, CONFIG)
+    (_, batch), *_ = fixed_batches(only_special, CONFIG)
     assert batch.counts.tolist() == [0, 0, 0, 0]
     assert batch.source[0, :2].tolist() == [TOKENIZER.bos_id, TOKENIZER.eos_id]
 
@@ -165,4 +175,4 @@ def test_long_texts_that_are_skipped_leave_the_others_masked() -> None:
     texts = Examples(["abcdef", "abcdefghijklmnop", "fedcba"], [None] * 3)
     kept = encode_examples(texts, TOKENIZER, config, training=True)
     assert kept.dropped == 1
-    assert [batch.counts.tolist() for _, batch in evaluation_batches(kept, config)] == [[1, 1, 0, 0]]
+    assert [batch.counts.tolist() for _, batch in fixed_batches(kept, config)] == [[1, 1, 0, 0]]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,13 +76,14 @@ def run(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def classifying(run: Run, **changes) -> TrainConfig:
     """A classification that starts from the encoder of ``run``."""
-    data = ClassificationData(run.config.data.path, text_column="body", label_column="kind")
+    learned: Any = run.config.data
+    data = ClassificationData(learned.path, text_column="body", label_column="kind")
     model = replace(run.model_config, architecture="classifier", **changes)
     return TrainConfig(data=data, model=model, batch=run.config.batch, pretrained=str(run.folder))
 
 
 def test_it_learns_what_stands_at_a_masked_place(run: Run) -> None:
-    scores = run.scores
+    scores: Any = run.scores
     assert scores.keys() == {"accuracy", "perplexity", "loss"}
     assert math.isclose(scores["perplexity"], math.exp(scores["loss"]))
     assert scores["accuracy"] > 0.8  # always the same word: about a fifth
@@ -106,7 +108,7 @@ def test_a_killed_run_resumes_to_the_same_bits(config: TrainConfig, tmp_path: Pa
 def test_other_ways_to_compute_a_step_are_open_to_it(config: TrainConfig, tmp_path: Path) -> None:
     model = replace(config.model, scan_layers=True, remat="full", dtype="bfloat16", dropout=0.1)
     options = replace(config, model=model, gradient_accumulation_steps=2, label_smoothing=0.1, epochs=1)
-    scores = train(options, tmp_path / "run").scores
+    scores: Any = train(options, tmp_path / "run").scores
     assert math.isfinite(scores["loss"])
 
 
@@ -212,7 +214,7 @@ def test_a_plan_has_room_for_its_predicted_tokens(config: TrainConfig) -> None:
 
 
 def test_the_texts_of_a_task_are_those_of_its_own_splits(texts: Path, tmp_path: Path) -> None:
-    columns = {"text_column": "body", "label_column": "kind"}
+    columns: Any = {"text_column": "body", "label_column": "kind"}
     labelled = load_splits(ClassificationData((str(texts),), **columns), seed=3)
     alone = load_splits(MaskedData((str(texts),), of="classification", **columns), seed=3)
     other = load_splits(MaskedData((str(texts),), of="classification", **columns), seed=4)
@@ -242,7 +244,7 @@ def test_the_texts_of_imdb_are_those_of_its_training_split(tmp_path: Path) -> No
 
 def test_the_preset_of_imdb_has_the_encoder_of_its_classifier() -> None:
     pre, tuned = PRESETS["masked"]["imdb"], PRESETS["imdb"]["default"]
-    assert pre.data.of == "imdb"
+    assert pre.data == MaskedData(of="imdb")
     assert pre.tokenizer == tuned.tokenizer
     assert pre.batch.max_source_length == tuned.batch.max_source_length
     of_the_head = ("architecture", "dropout")
