@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flax_transformer.decoding.predictor import Prediction
     from flax_transformer.errors import UserError
     from flax_transformer.interop.state_dict import to_torch_state_dict
-    from flax_transformer.nn.models import Classifier, Seq2Seq, create_model
+    from flax_transformer.nn.models import Classifier, MaskedLM, Seq2Seq, create_model
 
 # Public name -> its module.
 _MODULES = {
@@ -26,6 +26,7 @@ _MODULES = {
     # models
     "Seq2Seq": "nn.models",
     "Classifier": "nn.models",
+    "MaskedLM": "nn.models",
     "create_model": "nn.models",
     # training and use
     "train": "api",
@@ -39,6 +40,7 @@ _MODULES = {
 __all__ = [
     "Classifier",
     "GenerationConfig",
+    "MaskedLM",
     "ModelConfig",
     "OptimizerConfig",
     "Prediction",

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from flax_transformer.errors import UserError
 from flax_transformer.legacy import current_fields
 
-Architecture = Literal["seq2seq", "classifier"]
+Architecture = Literal["seq2seq", "classifier", "masked"]
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 Norm = Literal["layer", "rms"]
 Positions = Literal["sinusoidal", "sinusoidal_halves", "learned", "rope", "none"]
@@ -105,7 +105,8 @@ class ModelConfig:
         flax_transformer.errors.UserError: ModelConfig.num_heads: expected a divisor of d_model=512, got 7
     """
 
-    # seq2seq: encoder, decoder and output projection; classifier: encoder, pooling and head
+    # seq2seq: encoder, decoder and output projection; classifier: encoder, pooling and head; masked: encoder and
+    # projection at masked tokens
     architecture: Architecture = "seq2seq"
     # width of the residual stream
     d_model: int = 256
@@ -117,7 +118,7 @@ class ModelConfig:
     d_ff: int = 1024
     # layers of the encoder
     num_encoder_layers: int = 3
-    # layers of the decoder; ignored by the classifier
+    # layers of the decoder; ignored without one
     num_decoder_layers: int = 3
     # drop rate on embeddings, on each sublayer's output, and inside the feed-forward sublayer
     dropout: float = 0.1
@@ -230,6 +231,8 @@ class ModelConfig:
         without_meaning = (
             ("token_types", "head_hidden") if is_seq2seq else ("scale_logits", "logits_bias", "smeared_keys")
         )
+        if self.architecture == "masked":
+            without_meaning += ("head_hidden",)
         if self.positions != "learned":
             without_meaning += ("position_offset",)
         for name in without_meaning:
@@ -243,6 +246,9 @@ class ModelConfig:
         if is_seq2seq and self.tie_embeddings in ("all", "inputs"):
             expected = f"source_vocab_size={self.source_vocab_size}, since tie_embeddings shares one table"
             _check(self, "target_vocab_size", expected, self.source_vocab_size == self.target_vocab_size)
+        if self.architecture == "masked":
+            expected = "d_model with architecture='masked', whose table of tokens is the projection too"
+            _check(self, "embedding_width", expected, self.embedding_dim == self.d_model)
         if is_seq2seq and self.tie_embeddings in ("all", "target"):
             expected = f"d_model with tie_embeddings={self.tie_embeddings!r}, whose table is the projection too"
             _check(self, "embedding_width", expected, self.embedding_dim == self.d_model)
@@ -384,8 +390,49 @@ class Seq2SeqData:
         _check_files(self)
 
 
-DataConfig = ManifestsData | ImdbData | Multi30kData | SnipsData | ClassificationData | Seq2SeqData
+@dataclass(frozen=True)
+class MaskedData:
+    """Your own texts without labels: an encoder learns to predict masked tokens, for other tasks to start from."""
+
+    task: ClassVar[str] = "masked"
+    architecture: ClassVar[Architecture] = "masked"
+    # files to learn from, .csv, .tsv, .json, .jsonl or .parquet with a column of texts, or .txt with a text in each
+    # line (text formats also as .gz): one or more names, a folder, or a pattern such as 'train-*.parquet'
+    path: tuple[str, ...] = ()
+    # as path; about a tenth of the training texts is set aside if not given
+    validation_path: tuple[str, ...] = ()
+    # as path; about a tenth of the training texts is set aside if not given
+    test_path: tuple[str, ...] = ()
+    # texts: the files hold nothing but texts to learn from; imdb, classification: they are those of this task, whose
+    # splits are taken with the same seed, so that none of its texts for validation and test is trained on
+    of: Literal["texts", "imdb", "classification"] = "texts"
+    # of imdb: its split, see there
+    split: Literal["assignment", "official"] = "assignment"
+    # name of the column with the texts; a.b is the key b in the objects of a
+    text_column: str = "text"
+    # of classification: name of the column with the classes, which its splits depend on
+    label_column: str = "label"
+    # what separates the columns of a CSV, such as ; or tab; recognized if not given
+    delimiter: str | None = None
+    # of text files, such as cp1252; UTF-8, or what a byte order mark says, if not given
+    encoding: str | None = None
+    # take numbers in the column of the texts as they are written
+    numbers_as_text: bool = False
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        _check_files(self)
+        if self.of == "imdb":
+            _check(self, "path", "at most one file of imdb", len(self.path) < 2)
+            for name in ("validation_path", "test_path"):
+                _check(self, name, "no file, since imdb is split by its own rule", not getattr(self, name))
+
+
+OwnData = ClassificationData | Seq2SeqData | MaskedData
+DataConfig = ManifestsData | ImdbData | Multi30kData | SnipsData | OwnData
 DATA_CONFIGS: dict[str, type[DataConfig]] = {kind.task: kind for kind in typing.get_args(DataConfig)}
+# Of users' own data, by the kind of model that learns from it.
+OWN_DATA: dict[Architecture, type[OwnData]] = {kind.architecture: kind for kind in typing.get_args(OwnData)}
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 from flax_transformer.config import (
+    OWN_DATA,
     BatchConfig,
     ClassificationData,
     ImdbData,
     ManifestsData,
+    MaskedData,
     ModelConfig,
     Multi30kData,
     OptimizerConfig,
@@ -29,11 +31,22 @@ _BASE = ModelConfig(
 def full_rows(model: ModelConfig, batch: int, length: int) -> TrainConfig:
     """A training run of ``model`` on full rows of ``length`` tokens of source, and as many of target."""
     return TrainConfig(
-        data=ClassificationData() if model.architecture == "classifier" else Seq2SeqData(),
+        data=OWN_DATA[model.architecture](),
         model=replace(model, max_length=max(model.max_length, length + 1)),
         # The decoder reads all of the target but its last token.
         batch=BatchConfig(size=batch, max_source_length=length, max_target_length=length + 1),
     )
+
+
+# The encoder is that of imdb's default.
+_MASKED = TrainConfig(
+    data=MaskedData(),
+    tokenizer=TokenizerConfig(kind="wordpiece", vocab_size=8_000, lowercase=True),
+    model=replace(_SMALL, architecture="masked", positions="sinusoidal"),
+    batch=BatchConfig(size=32, max_source_length=512, buckets=8),
+    optimizer=OptimizerConfig(warmup_steps=500),
+    epochs=10,
+)
 
 
 # Task -> preset -> config. The preset called "default" is what `train_flax.py TASK` runs.
@@ -128,6 +141,7 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
             epochs=10,
         ),
     },
+    "masked": {"default": _MASKED, "imdb": replace(_MASKED, data=MaskedData(of="imdb"))},
 }
 
 

@@ -30,6 +30,7 @@ ROPE = {"positions": "rope"}
 RELU = {"activation": "relu", "norm_first": False}
 UNTIED = {"tie_embeddings": "none", "positions": "learned", "num_encoder_layers": 2}
 CLASSIFIER = {"architecture": "classifier"}
+MASKED = {"architecture": "masked"}
 
 
 @dataclass(frozen=True)
@@ -373,6 +374,38 @@ MUTANTS = (
         "(target_lengths - 1).clamp(min=0)",
         "target_lengths.clamp(max=target.shape[1] - 1)",
         "loss",
+    ),
+    Mutant(
+        "masked tokens are those behind their places",
+        f"{_T}/nn/models.py",
+        "positions[:, :, None].long()",
+        "((positions + 1) % source.shape[1])[:, :, None].long()",
+        "logits",
+        MASKED,
+    ),
+    Mutant(
+        "masked tokens are the first of the row",
+        f"{_F}/nn/models.py",
+        "jnp.take_along_axis(memory, positions[:, :, None], axis=1)",
+        "memory[:, : positions.shape[1]]",
+        "logits",
+        MASKED,
+    ),
+    Mutant(
+        "bias of masked tokens scaled as their logits",
+        f"{_T}/nn/models.py",
+        "self.output_bias.to(logits.dtype)",
+        "self.output_bias.to(logits.dtype) * self.config.d_model**-0.5",
+        "logits",
+        MASKED,
+    ),
+    Mutant(
+        "loss of places without a masked token",
+        f"{_T}/nn/losses.py",
+        "padding_mask(counts, labels.shape[1])",
+        "torch.ones_like(labels, dtype=torch.bool)",
+        "loss",
+        MASKED,
     ),
     Mutant("filler rows count", f"{_T}/nn/losses.py", "source_lengths > 0", "source_lengths >= 0", "loss", CLASSIFIER),
     # Gradients

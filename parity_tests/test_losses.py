@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 import torch
+from transformers.loss.loss_utils import ForMaskedLMLoss
 from twins import GRADIENT, LOSS, ROWS, TARGET, TARGET_LENGTHS, same_bits, to_numpy, to_torch, ulps
 
 import flax_transformer.nn.losses as flax_losses
@@ -120,6 +121,46 @@ def test_classification_losses_leave_out_rows_without_a_text(label_smoothing: fl
     assert ulps(by_torch, expected) <= LOSS
     with_empty_rows = loss(to_torch(logits), to_torch(labels).long())
     assert ulps(with_empty_rows, expected) > 100 * LOSS
+
+
+def masked_places() -> tuple[np.ndarray, np.ndarray]:
+    """Three places in each row, of which so many count."""
+    rng = np.random.default_rng(2)
+    positions = np.sort([rng.permutation(TARGET)[:3] for _ in range(ROWS)])
+    return positions.astype(np.int32), np.array([3, 1, 0, 2, 3], np.int32)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_masked_token_losses_are_those_of_bert(label_smoothing: float, dtype: str) -> None:
+    """Of logits at the predicted places only, where BertForMaskedLM ignores the labels of all others."""
+    logits, (positions, counts) = random_logits(dtype), masked_places()
+    real = np.arange(3) < counts[:, None]
+    labels = np.full((ROWS, TARGET), IGNORED)
+    for row, (places, count) in enumerate(zip(positions, counts, strict=True)):
+        labels[row, places[:count]] = LABELS[row, places[:count]]
+    smoothed = torch.nn.CrossEntropyLoss(ignore_index=IGNORED, label_smoothing=label_smoothing, reduction="sum")
+    expected = smoothed(to_torch(logits).flatten(0, 1), to_torch(labels).flatten())
+
+    at = np.take_along_axis(logits, positions[:, :, None], axis=1)
+    of_places = np.where(real, np.take_along_axis(LABELS, positions, axis=1), 0).astype(np.int32)
+    by_flax, flax_count = flax_losses.masked_token_loss(*map(jnp.asarray, (at, of_places, counts)), label_smoothing)
+    by_torch, torch_count = torch_losses.masked_token_loss(*map(to_torch, (at, of_places, counts)), label_smoothing)
+    assert int(flax_count) == int(torch_count) == counts.sum()
+    assert ulps(by_flax, expected) <= LOSS
+    assert ulps(by_torch, expected) <= LOSS
+    if label_smoothing == 0:
+        mean = ForMaskedLMLoss(to_torch(logits), to_torch(labels), VOCABULARY)
+        # transformers takes its loss in float32.
+        assert abs(float(by_torch / torch_count) - float(mean)) <= 1e-6
+    for mistake in (
+        smoothed(to_torch(logits).flatten(0, 1), to_torch(LABELS).long().flatten()),  # over all tokens
+        smoothed(to_torch(at).flatten(0, 1), to_torch(of_places).long().flatten()),  # over places that do not count
+        smoothed(
+            to_torch(np.roll(at, 1, axis=1)).flatten(0, 1),
+            to_torch(np.where(real, of_places, IGNORED)).long().flatten(),
+        ),
+    ):
+        assert ulps(mistake, expected) > 100 * LOSS
 
 
 def test_bfloat16_logits_are_summed_up_in_float32() -> None:

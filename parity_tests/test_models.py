@@ -29,20 +29,13 @@ from twins import (
     ulps,
     with_weights,
 )
-from variants import classifier_variants, name_of, seq2seq_variants
+from variants import classifier_variants, masked_variants, name_of, seq2seq_variants
 
 import flax_transformer.nn.models as flax_models
 import torch_reference.nn.losses as torch_losses
 import torch_reference.nn.models as torch_models
-from flax_transformer.config import (
-    BatchConfig,
-    ClassificationData,
-    ModelConfig,
-    OptimizerConfig,
-    Seq2SeqData,
-    TrainConfig,
-)
-from flax_transformer.data.batches import Batch, ClassifierBatch, Seq2SeqBatch
+from flax_transformer.config import OWN_DATA, BatchConfig, ModelConfig, OptimizerConfig, TrainConfig
+from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, Seq2SeqBatch
 from flax_transformer.errors import UserError
 from flax_transformer.parity.measure import scaled_ulp, scaled_ulps
 from flax_transformer.training.state import TrainState
@@ -51,12 +44,15 @@ from flax_transformer.training.step import TrainStep, batch_loss
 SMOOTHING = 0.1
 # Far over rounding, and 10^8 below any difference of meaning.
 FORWARD = 1e-12
+# Of the class of each architecture, the name on both sides.
+CLASSES = {"classifier": "Classifier", "masked": "MaskedLM", "seq2seq": "Seq2Seq"}
+# Tokens to predict in each row, of as many as it has; the rest of a row repeats a position.
+PREDICTED, COUNTS = 3, np.array([3, 1, 0, 2, 2], np.int32)
 
 
 def model_twins(config: ModelConfig) -> tuple[Any, Any]:
-    if config.architecture == "classifier":
-        return twin_modules(flax_models.Classifier, torch_models.Classifier, config, parent="")
-    return twin_modules(flax_models.Seq2Seq, torch_models.Seq2Seq, config, parent="")
+    name = CLASSES[config.architecture]
+    return twin_modules(getattr(flax_models, name), getattr(torch_models, name), config, parent="")
 
 
 def batch_of(config: ModelConfig, seed: int = 0) -> Batch:
@@ -64,6 +60,13 @@ def batch_of(config: ModelConfig, seed: int = 0) -> Batch:
     source = rng.integers(config.source_vocab_size, size=(ROWS, SOURCE)).astype(np.int32)
     if config.architecture == "classifier":
         return ClassifierBatch(source, SOURCE_LENGTHS, rng.integers(config.num_classes, size=ROWS).astype(np.int32))
+    if config.architecture == "masked":
+        positions = np.array([rng.permutation(max(length, PREDICTED))[:PREDICTED] for length in SOURCE_LENGTHS])
+        positions = np.where(
+            np.arange(PREDICTED) < COUNTS[:, None], positions % np.maximum(SOURCE_LENGTHS, 1)[:, None], 0
+        )
+        labels = rng.integers(config.source_vocab_size, size=(ROWS, PREDICTED))
+        return MaskedBatch(source, SOURCE_LENGTHS, positions.astype(np.int32), labels.astype(np.int32), COUNTS)
     target = rng.integers(config.target_vocab_size, size=(ROWS, TARGET + 1)).astype(np.int32)
     # The decoder reads all tokens but the last.
     return Seq2SeqBatch(source, SOURCE_LENGTHS, target, TARGET_LENGTHS + (TARGET_LENGTHS > 0))
@@ -75,6 +78,9 @@ def torch_loss(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, to
     if isinstance(batch, ClassifierBatch):
         logits = model(*arrays[:2])
         return logits, *torch_losses.classification_loss(logits, arrays[2], arrays[1], SMOOTHING)
+    if isinstance(batch, MaskedBatch):
+        logits = model(arrays[0], arrays[2], arrays[1])
+        return logits, *torch_losses.masked_token_loss(logits, *arrays[3:], SMOOTHING)
     decoder_input, labels, lengths = torch_losses.shift_target(*arrays[2:])
     logits = model(arrays[0], decoder_input, arrays[1], lengths)
     return logits, *torch_losses.seq2seq_loss(logits, labels, lengths, SMOOTHING)
@@ -84,6 +90,8 @@ def flax_logits(model: Any, batch: Batch) -> jax.Array:
     arrays = [jnp.asarray(array) for array in batch]
     if isinstance(batch, ClassifierBatch):
         return model(*arrays[:2])
+    if isinstance(batch, MaskedBatch):
+        return model(arrays[0], arrays[2], arrays[1])
     return model(arrays[0], arrays[2][:, :-1], arrays[1], jnp.maximum(arrays[3] - 1, 0))
 
 
@@ -135,6 +143,16 @@ def test_classifiers_agree(config: ModelConfig) -> None:
     check_models(config)
 
 
+@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.parametrize("config", masked_variants(), ids=name_of)
+def test_models_of_masked_tokens_agree(config: ModelConfig) -> None:
+    check_models(config)
+
+
+def test_models_of_masked_tokens_agree_in_float32() -> None:
+    check_models(small("float32", architecture="masked"))
+
+
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("weights_of", "changes"),
@@ -145,13 +163,14 @@ def test_classifiers_agree(config: ModelConfig) -> None:
         ("positions", {"positions": "none"}),
         ("norm", {"norm_first": False}),
         ("pooling", {"pooling": "max", "architecture": "classifier"}),
+        ("scale of masked tokens", {"scale_embeddings": False, "architecture": "masked"}),
     ],
 )
 def test_a_twin_of_another_config_is_seen(weights_of: str, changes: dict[str, Any]) -> None:
     config = small("float64", architecture=changes.get("architecture", "seq2seq"))
     _, torch_twin = model_twins(config)
     mistaken = dataclasses.replace(config, **changes)
-    kind = flax_models.Classifier if config.architecture == "classifier" else flax_models.Seq2Seq
+    kind = getattr(flax_models, CLASSES[config.architecture])
     abstract = nnx.eval_shape(lambda: kind(mistaken, rngs=nnx.Rngs(0)))
     weights = {name: to_numpy(tensor) for name, tensor in torch_twin.state_dict().items()}
     given = flax_logits(with_weights(abstract, weights, parent=""), batch_of(config))
@@ -222,6 +241,28 @@ def test_no_token_of_the_target_is_seen_before_it_is_read() -> None:
         assert (np.abs(after[:, at:] - before[:, at:]).max(axis=(0, 2)) > 1e-6).all()
 
 
+@pytest.mark.usefixtures("x64")
+def test_a_masked_token_is_read_from_both_of_its_sides() -> None:
+    config = small("float64", architecture="masked")
+    batch = batch_of(config)
+    assert isinstance(batch, MaskedBatch)
+    full = batch._replace(positions=np.full((ROWS, PREDICTED), 5, np.int32), source_lengths=np.full(ROWS, SOURCE))
+    flax_twin, torch_twin = model_twins(config)
+    for logits_of in (lambda batch: flax_logits(flax_twin, batch), lambda batch: torch_loss(torch_twin, batch)[0]):
+        before = to_numpy(logits_of(full))
+        for other in (2, 8):
+            source = full.source.copy()
+            source[:, other] = (source[:, other] + 1) % config.source_vocab_size
+            assert (np.abs(to_numpy(logits_of(full._replace(source=source))) - before).max(axis=(1, 2)) > 1e-6).all()
+
+
+def test_positions_behind_the_source_are_refused() -> None:
+    for twin, tensor in zip(model_twins(small(architecture="masked")), (jnp.asarray, to_torch), strict=True):
+        source, positions = np.ones((2, SOURCE), np.int32), np.array([[0, SOURCE], [1, 2]], np.int32)
+        with pytest.raises(UserError, match=f"positions: expected token ids in \\[0, {SOURCE}\\)"):
+            twin(tensor(source), tensor(positions))
+
+
 # --- pooling ---
 
 
@@ -286,7 +327,7 @@ def test_a_source_or_target_over_max_length_is_refused(positions: str) -> None:
 
 def training(config: ModelConfig, gradient_accumulation_steps: int) -> TrainConfig:
     return TrainConfig(
-        data=ClassificationData() if config.architecture == "classifier" else Seq2SeqData(),
+        data=OWN_DATA[config.architecture](),
         model=config,
         batch=BatchConfig(size=4, max_source_length=SOURCE, max_target_length=TARGET + 1),
         optimizer=OptimizerConfig(max_grad_norm=0.0, schedule="constant", warmup_steps=0),
@@ -296,7 +337,7 @@ def training(config: ModelConfig, gradient_accumulation_steps: int) -> TrainConf
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("architecture", ["seq2seq", "classifier"])
+@pytest.mark.parametrize("architecture", ["seq2seq", "classifier", "masked"])
 def test_accumulated_parts_add_up_to_the_whole_batch(architecture: str) -> None:
     """Weighted by tokens: the mean of the parts' means is far off where rows differ in length."""
     config = small("float64", architecture=architecture, num_encoder_layers=1)

@@ -31,12 +31,26 @@ _OF_CLASSIFIER: dict[str, Sequence[Any]] = {
 }
 
 
+# Its encoder is that of the classifier: what its own head depends on.
+_OF_MASKED: dict[str, Sequence[Any]] = {
+    "norm_first": (True, False),
+    "positions": ("sinusoidal", "rope"),
+    "scale_embeddings": (True, False),
+    "bias": (True, False),
+    "num_heads": (3, 1),
+}
+
+
 def seq2seq_variants() -> list[ModelConfig]:
     return _pairwise(_OF_SEQ2SEQ, "seq2seq")
 
 
 def classifier_variants() -> list[ModelConfig]:
     return _pairwise(_OF_CLASSIFIER, "classifier")
+
+
+def masked_variants() -> list[ModelConfig]:
+    return _pairwise(_OF_MASKED, "masked")
 
 
 def name_of(config: ModelConfig) -> str:

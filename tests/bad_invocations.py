@@ -240,6 +240,7 @@ def cases() -> Iterator[Case]:
     yield from _words()
     yield from _config_flags()
     yield from _data_files()
+    yield from _texts_alone()
     yield from _folders()
     yield from _outputs()
     yield from _inputs()
@@ -326,6 +327,27 @@ def _data_files() -> Iterator[Case]:
         yield Case("files to learn from", (*TRAIN, *TINY, "--data.delimiter", value))
     for value in ("horse", "utf-99", ""):
         yield Case("files to learn from", (*TRAIN, *TINY, "--data.encoding", value))
+
+
+def _texts_alone() -> Iterator[Case]:
+    masked = ("train", "masked", "--run", "new", *TINY)
+    for name in ("empty.csv", "no_text.csv", "one_row.csv", "binary.csv", "plain.txt", "blank.txt", "broken.jsonl"):
+        yield Case("texts without labels", (*masked, "--data.path", f"data/{name}"))
+    for name in ("nulls.jsonl", "objects.jsonl", "surrogates.jsonl", "sheet.xlsx", "nowhere.csv", "none.csv"):
+        yield Case("texts without labels", (*masked, "--data.path", f"data/{name}"))
+    reviews = (*masked, "--data.path", "reviews.csv")
+    for flags in (
+        ("--data.of", "imdb"),
+        ("--data.of", "imdb", "--data.test-path", "reviews.csv"),
+        ("--data.of", "horse"),
+        ("--data.of", "classification", "--data.label-column", "horse"),
+        ("--data.text-column", "horse"),
+        ("--model.embedding-width", "4"),
+        ("--model.head-hidden", "tanh"),
+        ("--pretrained", "run"),
+        ("--pretrained", "export"),
+    ):
+        yield Case("texts without labels", (*reviews, *flags))
 
 
 def _folders() -> Iterator[Case]:

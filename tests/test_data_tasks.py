@@ -244,7 +244,8 @@ def test_perfect_predictions_have_the_best_primary_metric(kind):
     target = json.dumps(frame("Play", song="Für Elise"))
     if kind is ManifestsData:
         target = load_splits(ManifestsData(1, 1, 1), seed=0).train.targets[0]
-    right, wrong = (1, 0) if kind.architecture == "classifier" else (target, "something else")
+    pairs = {"classifier": (1, 0), "masked": ([5, 6], [6, 7]), "seq2seq": (target, "something else")}
+    right, wrong = pairs[kind.architecture]
     examples = Examples(["a", "b"], [right, right])
     config = kind()
     perfect, half, none = (

@@ -55,16 +55,17 @@ def test_weights_are_kept_bit_for_bit_and_the_head_by_its_classes(run: Run, fiel
     trained = get_weights(run.model)
     config = finetuning(run, model=replace(run.config.model, **fields))
     step = TrainStep(config, 10)
-    state, new = start_from(run, config, run.classes, step)
-    assert new == []
+    state, new, left_out = start_from(run, config, run.classes, step)
+    assert new == left_out == []
     kept = get_weights(step.model(state))
     assert kept.keys() == trained.keys()
     assert all(np.array_equal(kept[name], trained[name]) for name in trained)
 
     config = replace(config, model=replace(config.model, num_classes=3))
     step = TrainStep(config, 10)
-    state, new = start_from(run, config, ("good", "middling", "poor"), step)
+    state, new, left_out = start_from(run, config, ("good", "middling", "poor"), step)
     assert new == ["head"]
+    assert left_out == []
     changed = get_weights(step.model(state))
     assert {name for name in trained if not np.array_equal(changed[name], trained[name])} == {
         "head.kernel",
@@ -74,8 +75,9 @@ def test_weights_are_kept_bit_for_bit_and_the_head_by_its_classes(run: Run, fiel
 
 def test_other_names_of_as_many_classes_take_a_new_head(run: Run):
     step = TrainStep(finetuning(run), 10)
-    state, new = start_from(run, finetuning(run), ("bad", "fine"), step)
+    state, new, left_out = start_from(run, finetuning(run), ("bad", "fine"), step)
     assert new == ["head"]
+    assert left_out == []
     assert not np.array_equal(get_weights(step.model(state))["head.kernel"], get_weights(run.model)["head.kernel"])
 
 

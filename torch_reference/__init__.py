@@ -5,11 +5,11 @@ from pathlib import Path
 
 from torch_reference.decoding.generate import generate, read_tokens
 from torch_reference.interop.export import load_export
-from torch_reference.nn.models import Classifier, Seq2Seq
+from torch_reference.nn.models import Classifier, MaskedLM, Model, Seq2Seq
 
-__all__ = ["Classifier", "Seq2Seq", "generate", "load", "read_tokens"]
+__all__ = ["Classifier", "MaskedLM", "Seq2Seq", "generate", "load", "read_tokens"]
 
 
-def load(directory: str | os.PathLike[str]) -> Classifier | Seq2Seq:
+def load(directory: str | os.PathLike[str]) -> Model:
     """The PyTorch model of an export folder (config.json, model.safetensors), in evaluation mode."""
     return load_export(Path(directory))

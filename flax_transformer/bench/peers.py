@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from flax_transformer.config import ModelConfig
 from torch_reference.nn.masks import causal_mask, padding_mask
-from torch_reference.nn.models import Classifier, Lengths, Seq2Seq, pool, tied_projection
+from torch_reference.nn.models import Classifier, Lengths, MaskedLM, Model, Seq2Seq, pool, tied_projection
 
 
 class NnClassifier(nn.Module):
@@ -77,7 +77,8 @@ def _blocked(lengths: Lengths, ids: Int[Tensor, "batch length"]) -> Bool[Tensor,
     return None if real is None else ~real
 
 
-def of_torch_nn(twin: Classifier | Seq2Seq) -> NnClassifier | NnSeq2Seq:
+def of_torch_nn(twin: Model) -> NnClassifier | NnSeq2Seq:
+    assert not isinstance(twin, MaskedLM), "no size that is measured has this model"
     return NnClassifier(twin) if isinstance(twin, Classifier) else NnSeq2Seq(twin)
 
 

@@ -66,8 +66,10 @@ def load_run(
     assert run is not None, "--help has ended the program"
     flags = replace(parsed, generation=parsed.generation.build())
     is_changed = flags.json or flags.schema or flags.generation != defaults["generation"]
-    if is_changed and run.model_config.architecture == "classifier":
-        raise UserError(f"{folder}: expected no flags of generation, since it is a classifier")
+    architecture = run.model_config.architecture
+    if is_changed and architecture != "seq2seq":
+        what = "a classifier" if architecture == "classifier" else "a model of masked tokens"
+        raise UserError(f"{folder}: expected no flags of generation, since it is {what}")
     return run, flags
 
 

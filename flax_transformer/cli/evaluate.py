@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from flax_transformer.cli.common import RunFlags, load_constraint, load_run
-from flax_transformer.config import ClassificationData, Seq2SeqData
+from flax_transformer.config import OWN_DATA, OwnData
 from flax_transformer.errors import UserError, warn
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def _examples(run: "Run", flags: EvaluateFlags) -> "Examples":
         splits = load_splits(data, run.config.seed, run.classes)
         check_evaluation_data(run.folder, splits, flags.split)
         return getattr(splits, flags.split)
-    if not isinstance(data, ClassificationData | Seq2SeqData):  # a task of its own files, whose columns are not named
-        data = ClassificationData() if run.classes else Seq2SeqData()
+    if not isinstance(data, OwnData):
+        data = OWN_DATA[data.architecture]()  # of a task of its own files, whose columns are not named
     data = replace(data, delimiter=flags.delimiter, encoding=flags.encoding)
     examples = load_examples(data, flags.file, run.classes)
     _require_json(run, examples)

@@ -8,6 +8,7 @@ import tyro
 from tyro.conf import Positional
 
 from flax_transformer.cli.common import PROGRAM, deferred, parse
+from flax_transformer.errors import UserError
 
 
 def export(arguments: Sequence[str]) -> int:
@@ -39,6 +40,11 @@ def _export(
     else:
         from flax_transformer.interop.imported import export_huggingface
 
+        if loaded.model_config.architecture == "masked":
+            raise UserError(
+                f"--format hf: expected a classifier or a seq2seq model, got {run}, which predicts masked tokens; "
+                f"train a classifier from it (--pretrained {run}) and export that"
+            )
         print(f"{export_huggingface(loaded, directory)} of transformers reads it")
     print(f"wrote {', '.join(sorted(path.name for path in directory.iterdir()))} to {directory}")
     return 0

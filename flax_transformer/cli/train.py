@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _SAMPLES = 3  # predictions shown after training
 _SAMPLE_WIDTH = 400  # characters of each
+# What a model of masked tokens does not decide for the classifier that starts from it.
+_OF_CLASSIFIERS = ("architecture", "pooling", "head_hidden", "head_dropout", "dropout")
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -148,14 +150,17 @@ def _with_model_of(folder: Path, config: TrainConfig) -> TrainConfig:
     path = folder / "config.json"
     is_run = (folder / "checkpoints").is_dir()
     model = load_config(TrainConfig, path).model if is_run else load_config(ModelConfig, path)
-    chosen = {name: getattr(config.model, name) for name in ("remat", "scan_layers", "attention_backend")}
+    names = ("remat", "scan_layers", "attention_backend")
+    if (model.architecture, config.model.architecture) == ("masked", "classifier"):
+        names += _OF_CLASSIFIERS
+    chosen = {name: getattr(config.model, name) for name in names}
     longest = {
         name: min(getattr(config.batch, name), model.max_length) for name in ("max_source_length", "max_target_length")
     }
-    if model.architecture != config.model.architecture:
+    if chosen.get("architecture", model.architecture) != config.model.architecture:
         raise UserError(
             f"--pretrained {folder}: the task {config.data.task!r} needs a {config.model.architecture}, "
-            f"got a {model.architecture}"
+            f"got a {model.architecture} model"
         )
     return replace(
         config, pretrained=str(folder), model=replace(model, **chosen), batch=replace(config.batch, **longest)

@@ -13,13 +13,14 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32
 
 from flax_transformer.config import BatchConfig
+from flax_transformer.data.masking import Key, MaskedBatch, Masking
 
 Number = TypeVar("Number", int, np.ndarray)
 
 _LENGTH_MULTIPLE = 8  # accelerators like whole tiles
 _FILLER = -1  # in place of an example's index
 # Streams of random numbers that must not share draws.
-_ORDER, _WORD_DROPOUT = 0, 1
+_ORDER, _WORD_DROPOUT, _MASKING, _FIXED_MASKING = range(4)
 
 
 class Seq2SeqBatch(NamedTuple):
@@ -52,7 +53,7 @@ class ClassifierBatch(NamedTuple):
         return np.arange(self.source.shape[1]) < self.source_lengths[:, None]
 
 
-Batch = Seq2SeqBatch | ClassifierBatch
+Batch = Seq2SeqBatch | ClassifierBatch | MaskedBatch
 
 
 class Sequences:
@@ -97,14 +98,14 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A split as token ids. ``targets`` are sequences (seq2seq) or class ids.
+    """A split as token ids. ``targets`` are sequences (seq2seq), class ids, or say which tokens are masked.
 
     ``truncated`` counts the examples that were cut, ``dropped`` those that were left out; where there are any, ``kept``
     are the indices of the others.
     """
 
     sources: Sequences
-    targets: Sequences | Int32[np.ndarray, " examples"]
+    targets: Sequences | Int32[np.ndarray, " examples"] | Masking
     pad_id: int
     unk_id: int
     truncated: int = 0
@@ -114,9 +115,16 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.sources.lengths)
 
-    def batch(self, indices: Int[np.ndarray, " batch"], shape: "Shape") -> Batch:
-        """The examples of these indices (-1 = filler), padded to ``shape``."""
+    def batch(self, indices: Int[np.ndarray, " batch"], shape: "Shape", keys: Sequence[Key] | None = None) -> Batch:
+        """The examples of these indices (-1 = filler), padded to ``shape``.
+
+        Args:
+            keys: of the rows, what is masked in each follows from; from its index if not given, as in evaluation.
+        """
         source, source_lengths = self.sources.padded(indices, shape.source, self.pad_id)
+        if isinstance(self.targets, Masking):
+            fixed = [(0, _FIXED_MASKING, max(index, 0)) for index in indices.tolist()]
+            return self.targets.batch(source, source_lengths, fixed if keys is None else keys)
         if isinstance(self.targets, Sequences):
             target, target_lengths = self.targets.padded(indices, shape.target, self.pad_id)
             return Seq2SeqBatch(source, source_lengths, target, target_lengths)
@@ -124,7 +132,7 @@ class Encoded:
 
 
 class Shape(NamedTuple):
-    """Padded lengths; ``target`` is 0 for classification."""
+    """Padded lengths; ``target`` is 0 where no text is written."""
 
     source: int
     target: int
@@ -209,8 +217,8 @@ class TrainingBatches(Sequence[Batch]):
     """The batches of a whole run, by step: ``batches[step]`` for ``step`` in ``range(len(batches))``.
 
     Each epoch holds every example exactly once, in ``steps_per_epoch`` batches of ``config.size`` rows. Its order
-    follows from (seed, epoch) alone and word dropout from (seed, step), so a resumed run sees what the uninterrupted
-    one would have seen.
+    follows from (seed, epoch) alone, word dropout and masking from (seed, step), so a resumed run sees what the
+    uninterrupted one would have seen.
 
     Args:
         rows: of each batch, those to make; all of them if not given. They are the same rows whatever others are made.
@@ -236,7 +244,8 @@ class TrainingBatches(Sequence[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         shape, indices = self._plan(step)
-        return self._drop_words(self.encoded.batch(indices[self._rows], shape), step)
+        keys = [(self._seed, _MASKING, step, row) for row in self._rows.tolist()]
+        return self._drop_words(self.encoded.batch(indices[self._rows], shape, keys), step)
 
     def indices(self, step: int) -> Int[np.ndarray, " batch"]:
         """Which examples the whole batch of a step is made of; -1 is filler."""

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 from flax_transformer.config import BatchConfig, Long
 from flax_transformer.data.batches import Encoded, Sequences
 from flax_transformer.data.examples import Examples
+from flax_transformer.data.masking import Masking
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.errors import UserError
 
@@ -45,7 +46,9 @@ def encode_examples(examples: Examples, tokenizer: Tokenizer, config: BatchConfi
             _refuse(is_long_target, targets, examples, "target", config)
         targets = targets.cut(config.max_target_length)
     else:
-        targets, is_long_target = np.array(examples.targets, np.int32), np.zeros_like(is_long)
+        is_masked = examples.targets[0] is None
+        targets = Masking.of(tokenizer) if is_masked else np.array(examples.targets, np.int32)
+        is_long_target = np.zeros_like(is_long)
     is_dropped = (is_long | (is_long_target & training)) & (what == "skip")
     truncated = int(np.count_nonzero((is_long | is_long_target) & ~is_dropped))
     sources = sources.cut(config.max_source_length, tokenizer.special.source_suffix)
@@ -59,7 +62,11 @@ def _take(encoded: Encoded, kept: Int[np.ndarray, " kept"], config: BatchConfig)
             f"all {len(encoded)} texts are longer than batch.max_source_length={config.max_source_length} or "
             f"batch.max_target_length={config.max_target_length} tokens; raise these, or cut them with --batch.long cut"
         )
-    targets = encoded.targets.take(kept) if isinstance(encoded.targets, Sequences) else encoded.targets[kept]
+    match targets := encoded.targets:
+        case Sequences():
+            targets = targets.take(kept)
+        case np.ndarray():
+            targets = targets[kept]
     dropped = len(encoded) - len(kept)
     return replace(encoded, sources=encoded.sources.take(kept), targets=targets, dropped=dropped, kept=kept)
 

@@ -10,7 +10,7 @@ from flax_transformer.config import Architecture
 
 @dataclass(frozen=True)
 class Examples:
-    """``targets[i]`` belongs to ``sources[i]``: a text (seq2seq) or a class id (classifier).
+    """``targets[i]`` belongs to ``sources[i]``: a text (seq2seq), a class id (classifier), or None (masked tokens).
 
     ``places[i]``, file and line, is what a message about the example names; empty where there are no files.
     ``groups[i]`` is the group that the example is scored in: the empty name is that of the main scores, and the scores
@@ -49,7 +49,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Splits:
-    """A dataset, and the files it was read from. ``classes`` names the class ids in order; it is empty for seq2seq."""
+    """A dataset, and the files it was read from. ``classes`` names the class ids in order; without any it is empty."""
 
     train: Examples
     validation: Examples

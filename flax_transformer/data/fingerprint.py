@@ -95,6 +95,20 @@ def require_same_data(folder: Path, record: Record) -> None:
         )
 
 
+def tell_seen(folder: Path, splits: Splits) -> None:
+    """Warn where the run that a training starts from was trained on texts that are to be scored."""
+    record = load_record(folder)
+    if record is None:
+        return
+    for name in ("validation", "test"):
+        examples: Examples = getattr(splits, name)
+        if seen := len(trained_on(record, examples)):
+            warn(
+                f"{seen:,} of the {len(examples):,} texts of the {name} split are among those that {folder} was "
+                "trained on, which flatters the score"
+            )
+
+
 def check_evaluation_data(folder: Path, splits: Splits, split: str) -> None:
     """Warn where a split is not the one that the run was made with, or shares texts with the training split.
 

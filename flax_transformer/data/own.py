@@ -1,21 +1,19 @@
-"""The user's own files: labelled texts and pairs of texts."""
+"""The user's own files: labelled texts, pairs of texts, and texts alone."""
 
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from flax_transformer.config import ClassificationData, Seq2SeqData
+from flax_transformer.config import ClassificationData, MaskedData, OwnData, Seq2SeqData
 from flax_transformer.data import labels
 from flax_transformer.data.examples import Examples, Splits
 from flax_transformer.data.files import TABLES, find_files
-from flax_transformer.data.pairs import Column, read_pairs
+from flax_transformer.data.pairs import Column, read_pairs, read_texts
 from flax_transformer.data.splitting import folded, split_by_content
 from flax_transformer.data.text_files import Reading
 from flax_transformer.data.values import to_label, to_target, to_text
 from flax_transformer.errors import UserError, warn
-
-OwnData = ClassificationData | Seq2SeqData
 
 
 def load_classification(config: ClassificationData, seed: int, classes: Sequence[str] = ()) -> Splits:
@@ -41,13 +39,19 @@ def load_seq2seq(config: Seq2SeqData, seed: int) -> Splits:
     return _split(config, parts, seed, (), files)
 
 
+def load_texts(config: MaskedData, seed: int) -> Splits:
+    """Texts whose tokens are to be masked."""
+    files, parts = _read(config)
+    return _split(config, parts, seed, (), files)
+
+
 def load_examples(config: OwnData, names: Sequence[str], classes: Sequence[str]) -> Examples:
     """All rows of some files, to score a run on; ``classes`` are those of the run, empty for seq2seq.
 
     Raises :class:`UserError` as :func:`load_classification` does.
     """
     reading = Reading(config.delimiter, config.encoding, "--")
-    examples = read_pairs(find_files(names), _columns(config), reading)
+    examples = _read_files(config, find_files(names), reading)
     return _with_ids(examples, classes) if classes else examples
 
 
@@ -56,10 +60,18 @@ def reading_of(config: OwnData) -> Reading:
     flags = "--data.text-column and --data.label-column"
     if config.architecture == "seq2seq":
         flags = "--data.source-column and --data.target-column"
+    if config.architecture == "masked":
+        flags = "--data.text-column"
     return Reading(config.delimiter, config.encoding, "--data.", flags)
 
 
-def _columns(config: OwnData) -> tuple[Column, Column]:
+def _read_files(config: OwnData, files: Sequence[Path], reading: Reading) -> Examples:
+    if isinstance(config, MaskedData):
+        return read_texts(files, Column(config.text_column, partial(to_text, numbers=config.numbers_as_text)), reading)
+    return read_pairs(files, _columns(config), reading)
+
+
+def _columns(config: ClassificationData | Seq2SeqData) -> tuple[Column, Column]:
     """What is read, and what it becomes."""
     text = partial(to_text, numbers=config.numbers_as_text)
     if isinstance(config, ClassificationData):
@@ -73,7 +85,7 @@ def _read(config: OwnData) -> tuple[tuple[Path, ...], list[Examples]]:
     if not config.path:
         raise UserError(f"{config.task}: expected --data.path, files to learn from, with a name in {TABLES}")
     named = [find_files(names) for names in (config.path, config.validation_path, config.test_path) if names]
-    parts = [read_pairs(files, _columns(config), reading_of(config)) for files in named]
+    parts = [_read_files(config, files, reading_of(config)) for files in named]
     for files, part in zip(named[1:], parts[1:], strict=True):
         _tell_copies(parts[0], part, str(files[0]))
     return tuple(path for files in named for path in files), parts

@@ -1,4 +1,4 @@
-"""Two columns of users' files -> examples: rows that cannot be used are left out, counted, and told once."""
+"""Columns of users' files -> examples: rows that cannot be used are left out, counted, and told once."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,20 +38,31 @@ def read_pairs(files: Sequence[Path], columns: tuple[Column, Column], reading: R
     Raises:
         UserError: a file cannot be read or lacks a column; no row can be used; or most rows hold something else.
     """
-    sources, targets, places = [], [], []
+    rows, places = _read_rows(files, columns, reading)
+    sources, targets = zip(*rows, strict=True) if rows else ((), ())
+    return Examples(list(sources), list(targets), places)
+
+
+def read_texts(files: Sequence[Path], column: Column, reading: Reading) -> Examples:
+    """The texts of one part of a data set, without targets. Raises :class:`UserError` as :func:`read_pairs` does."""
+    rows, places = _read_rows(files, (column,), reading)
+    return Examples([text for (text,) in rows], [None] * len(rows), places)
+
+
+def _read_rows(files: Sequence[Path], columns: Sequence[Column], reading: Reading) -> tuple[list[list[str]], list[str]]:
+    """The values of the rows that can be used, and their places."""
+    rows, places = [], []
     unusable: dict[str, list[str]] = {}
     for row in (row for path in files for row in read_table(path, [column.name for column in columns], reading)):
         try:
-            source, target = _convert(row, columns)
+            rows.append(_convert(row, columns))
         except UnusableError as error:
             unusable.setdefault(str(error), []).append(row.where)
             continue
-        sources.append(source)
-        targets.append(target)
         places.append(row.where)
     if unusable:
-        _tell(unusable, len(sources), files, columns)
-    return Examples(sources, targets, places)
+        _tell(unusable, len(rows), files, columns)
+    return rows, places
 
 
 def _convert(row: Row, columns: Sequence[Column]) -> list[str]:

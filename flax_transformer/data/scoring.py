@@ -25,6 +25,12 @@ def score_classes(predictions: Sequence[int], references: Sequence[int]) -> dict
     return {"accuracy": mean(one == other for one, other in zip(predictions, references, strict=True))}
 
 
+def score_masked(predictions: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> dict[str, float | str]:
+    """The share of masked tokens that are right, each text with as many as are masked in it."""
+    pairs = ((one, other) for row in zip(predictions, references, strict=True) for one, other in zip(*row, strict=True))
+    return {"accuracy": mean(one == other for one, other in pairs)}
+
+
 def score_texts(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float | str]:
     """The share of texts that are right as a whole, and how close the others come."""
     exact = mean(one == other for one, other in zip(predictions, references, strict=True))

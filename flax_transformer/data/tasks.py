@@ -9,9 +9,10 @@ from flax_transformer.data.examples import Examples, Splits
 from flax_transformer.data.imdb import load_imdb
 from flax_transformer.data.manifests.review import review_manifest
 from flax_transformer.data.manifests.task import MANIFEST_SCHEMA, load_manifests, score_manifests
+from flax_transformer.data.masked import load_masked
 from flax_transformer.data.multi30k import load_multi30k
 from flax_transformer.data.own import load_classification, load_seq2seq
-from flax_transformer.data.scoring import score_classes, score_texts, score_translations
+from flax_transformer.data.scoring import score_classes, score_masked, score_texts, score_translations
 from flax_transformer.data.snips import FRAME_SCHEMA, load_snips, score_frames
 
 Scores = dict[str, float | str]
@@ -44,6 +45,7 @@ TASKS = {
     "snips": Task(load_snips, score_frames, "exact_match", FRAME_SCHEMA),
     "classification": Task(load_classification, score_classes, "accuracy"),
     "seq2seq": Task(load_seq2seq, score_texts, "exact_match"),
+    "masked": Task(load_masked, score_masked, "accuracy"),
 }
 
 

@@ -7,12 +7,12 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from flax_transformer.config import Pooling
-from flax_transformer.nn.models import Classifier, Seq2Seq, pool
+from flax_transformer.nn.models import Model, pool
 
 
 @functools.partial(nnx.jit, static_argnames="pooling")
 def embed(
-    model: Classifier | Seq2Seq,
+    model: Model,
     source: Int[Array, "batch source"],
     source_lengths: Int[Array, " batch"],
     pooling: Pooling,

@@ -29,7 +29,7 @@ from flax_transformer.data.generation import Constraint
 from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer
 from flax_transformer.decoding.predictor import Prediction, Predictor
 from flax_transformer.errors import UserError
-from flax_transformer.nn.models import Classifier, Seq2Seq
+from flax_transformer.nn.models import Model
 
 TOKENIZER_FILE, CLASSES_FILE, PREDICTION_FILE = "tokenizer.json", "classes.json", "prediction.json"
 
@@ -58,7 +58,7 @@ class Predictable(ABC):
         """What predictions are held to."""
 
     @abstractmethod
-    def best_model(self) -> Classifier | Seq2Seq:
+    def best_model(self) -> Model:
         """The model with its best weights, read anew from the folder.
 
         Raises:
@@ -66,7 +66,7 @@ class Predictable(ABC):
         """
 
     @cached_property
-    def model(self) -> Classifier | Seq2Seq:
+    def model(self) -> Model:
         """The model with its best weights, read once."""
         return self.best_model()
 
@@ -157,7 +157,7 @@ class Predictable(ABC):
         others = tuple(map(self._with_name, prediction.alternatives))
         return replace(prediction, value=self.classes[prediction.value], alternatives=others)
 
-    def fingerprint(self, model: Classifier | Seq2Seq) -> dict[str, str]:
+    def fingerprint(self, model: Model) -> dict[str, str]:
         """What its predictions follow from, beside the settings of a call: equal for a run and its export."""
         digest = hashlib.sha256()
         for path, param in nnx.to_flat_state(nnx.state(model, nnx.Param)):
@@ -196,7 +196,7 @@ def load_prediction_config(folder: Path) -> PredictionConfig | None:
 
 def limits_of_model(config: ModelConfig) -> PredictionConfig:
     """As exports of version 0.1.0 have them, which do not say what their runs were held to."""
-    column = "text" if config.architecture == "classifier" else "source"
+    column = "source" if config.architecture == "seq2seq" else "text"
     return PredictionConfig(config.max_length, max(1, config.max_length - 1), text_column=column)
 
 

@@ -18,7 +18,7 @@ from flax_transformer.decoding.confidence import token_log_probabilities
 from flax_transformer.decoding.embedding import embed
 from flax_transformer.decoding.generate import Generation, generate, read_tokens
 from flax_transformer.errors import UserError
-from flax_transformer.nn.models import Classifier, Seq2Seq
+from flax_transformer.nn.models import Classifier, MaskedLM, Model, Seq2Seq
 
 # Batches whose texts are sorted together: enough that those of a batch are of like length, little to lose when stopped.
 _BATCHES_AT_ONCE = 16
@@ -76,7 +76,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: Classifier | Seq2Seq,
+        model: Model,
         tokenizer: Tokenizer,
         config: BatchConfig,
         generation: GenerationConfig | None = None,
@@ -93,6 +93,11 @@ class Predictor:
         if embed_by is None and isinstance(model, Classifier) and model.head is None:
             raise UserError(
                 "expected a model with a head for classes, got a bare encoder; ask for its vectors: --embed mean"
+            )
+        if embed_by is None and isinstance(model, MaskedLM):
+            raise UserError(
+                "expected a model of classes or texts, got one that predicts masked tokens; ask for its vectors: "
+                "--embed mean, or start another task from it: train classification --pretrained FOLDER"
             )
         if embed_by is None and isinstance(model, Seq2Seq):
             check_settings(model.config, self._generation, constraint)
@@ -147,6 +152,7 @@ class Predictor:
             return embed(self.model, jnp.asarray(source), jnp.asarray(source_lengths), self._embed_by)
         if isinstance(self.model, Classifier):
             return _classify(self.model, jnp.asarray(source), jnp.asarray(source_lengths))
+        assert isinstance(self.model, Seq2Seq)
         seeds = np.maximum(numbers, 0).tolist()  # filler has none
         output = generate(
             self.model, source, source_lengths, self._generation, constraint=self._constraint, row_seeds=seeds

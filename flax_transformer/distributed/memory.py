@@ -23,6 +23,8 @@ def count_matrix_parameters(model: ModelConfig) -> int:
     encoder += model.embedding_dim * (model.source_vocab_size + positions)
     if model.architecture == "classifier":
         return encoder + width * model.num_classes
+    if model.architecture == "masked":
+        return encoder
     decoder = model.num_decoder_layers * (2 * attention + feed_forward) + model.embedding_dim * positions
     # Of the target's table and the projection, those that are not the source's table nor each other.
     separate = {"all": 0, "inputs": 1, "target": 1, "none": 2}[model.tie_embeddings]

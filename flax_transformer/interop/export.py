@@ -11,7 +11,7 @@ from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.decoding.predictable import limits_of_model, save_prediction_files
 from flax_transformer.distributed.memory import require_memory
 from flax_transformer.interop.state_dict import from_torch, get_weights, read_weights, to_params, to_torch
-from flax_transformer.nn.models import Classifier, Seq2Seq, create_model
+from flax_transformer.nn.models import Model, create_model
 from flax_transformer.outputs import whole_folder
 from flax_transformer.runtime import require_precision
 
@@ -20,7 +20,7 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 def save_export(
     directory: str | Path,
-    model: Classifier | Seq2Seq,
+    model: Model,
     tokenizer: Tokenizer | None = None,
     classes: Sequence[str] = (),
     prediction: PredictionConfig | None = None,
@@ -46,7 +46,7 @@ def save_export(
             save_prediction_files(folder, tokenizer, classes, prediction or limits_of_model(model.config))
 
 
-def load_export(directory: str | Path) -> Classifier | Seq2Seq:
+def load_export(directory: str | Path) -> Model:
     """The model of an export, whichever twin wrote it.
 
     Raises:

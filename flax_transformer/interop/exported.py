@@ -13,7 +13,7 @@ from flax_transformer.decoding.predictable import (
     load_tokenizer_of,
 )
 from flax_transformer.interop.export import CONFIG_FILE, load_export
-from flax_transformer.nn.models import Classifier, Seq2Seq
+from flax_transformer.nn.models import Model
 
 
 @dataclass(frozen=True)
@@ -46,5 +46,5 @@ class Exported(Predictable):
     def prediction_config(self) -> PredictionConfig:
         return self.limits
 
-    def best_model(self) -> Classifier | Seq2Seq:
+    def best_model(self) -> Model:
         return load_export(self.folder)

@@ -48,6 +48,7 @@ RULES = (
     Rule(r"(?:encoder|decoder)\.relative_bias", "embedding", "weight"),
     Rule(r".+\.cross_attention", "smear", "smear"),
     Rule("", "logits_bias", "logits_bias"),
+    Rule("", "output_bias", "output_bias"),
 )
 
 

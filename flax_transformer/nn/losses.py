@@ -41,6 +41,16 @@ def classification_loss(
     return cross_entropy(logits, labels, source_lengths > 0, label_smoothing)
 
 
+def masked_token_loss(
+    logits: Float[Array, "batch predicted vocab"],
+    labels: Int[Array, "batch predicted"],
+    counts: Int[Array, " batch"],
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """Cross entropy summed over the first ``counts`` predicted tokens of each row, and their number."""
+    return cross_entropy(logits, labels, padding_mask(counts, labels.shape[1]), label_smoothing)
+
+
 def shift_target(
     target: Int[Array, "batch length"], target_lengths: Int[Array, " batch"]
 ) -> tuple[Int[Array, "batch length-1"], Int[Array, "batch length-1"], Int[Array, " batch"]]:

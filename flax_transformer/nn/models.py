@@ -1,4 +1,4 @@
-"""The two models: an encoder with a classification head, and an encoder with a decoder."""
+"""The models: an encoder with a classification head, one with a head for masked tokens, and one with a decoder."""
 
 from collections.abc import Sequence
 
@@ -112,7 +112,7 @@ def token_types(ids: Int[Array, "batch length"], separator: int, count: int) -> 
 
 
 class TextEncoder(nnx.Module):
-    """What both models have in common: they read a source."""
+    """What all models have in common: they read a source."""
 
     config: ModelConfig
     source_table: nnx.Embed
@@ -179,6 +179,62 @@ class Classifier(TextEncoder):
         if self.hidden is not None:
             pooled = ACTIVATIONS[self.config.head_hidden](self.hidden(pooled))
         return pooled if self.head is None else record(self, "logits", self.head(self.dropout(pooled, rngs)))
+
+
+class MaskedLM(TextEncoder):
+    """Text with masked tokens -> what stood there (Devlin et al., 2019, section 3.1): encoder, tied projection, bias.
+
+    Args:
+        config: with ``architecture="masked"``.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.source_table = token_table(config.source_vocab_size, config, rngs=rngs)
+        self.source_embedding = Embedding(config, rngs=rngs)
+        self.encoder = Encoder(config, rngs=rngs)
+        self.output_bias = (
+            nnx.Param(jnp.zeros(config.source_vocab_size, jnp.dtype(config.param_dtype)), axes=("vocab",))
+            if config.bias
+            else None
+        )
+
+    def __call__(
+        self,
+        source: Int[Array, "batch source"],
+        positions: Int[Array, "batch predicted"],
+        source_lengths: Lengths = None,
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch predicted vocab"]:
+        """Logits at some positions only: those of all tokens would take most of the memory of a step.
+
+        Args:
+            source: token ids with some of them masked, (batch, source), right-padded.
+            positions: of the tokens to predict in each row, (batch, predicted).
+            source_lengths: real tokens of each row, (batch,); None where all are real. A row of length 0 is filler.
+            rngs: with a ``dropout`` stream, which switches dropout on.
+
+        Returns:
+            Logits of the token at each position, (batch, predicted, vocab).
+
+        Raises:
+            UserError: ids, positions or lengths have the wrong shape or dtype or, outside of ``jax.jit``, are out of
+                range.
+
+        Example:
+            >>> model = create_model(ModelConfig(architecture="masked", d_model=8, d_ff=16, num_encoder_layers=1))
+            >>> model(jnp.ones((2, 5), int), jnp.array([[0, 3], [1, 2]])).shape
+            (2, 2, 8000)
+        """
+        source, positions = jnp.asarray(source), jnp.asarray(positions)
+        check_ids("positions", positions, source.shape[1])
+        memory = self.encode(source, source_lengths, rngs=rngs)
+        predicted = jnp.take_along_axis(memory, positions[:, :, None], axis=1)  # (batch, predicted, d_model)
+        logits = tied_projection(predicted, self.source_table, self.config)
+        if self.output_bias is not None:
+            logits = logits + self.output_bias[...][None, None].astype(logits.dtype)
+        return record(self, "logits", logits)
 
 
 class Seq2Seq(TextEncoder):
@@ -302,7 +358,10 @@ def tied_projection(
     return (tokens @ table.embedding[...].astype(dtype).T).reshape(*x.shape[:2], -1)
 
 
-def create_model(config: ModelConfig, seed: int = 0) -> Classifier | Seq2Seq:
+Model = Classifier | MaskedLM | Seq2Seq
+
+
+def create_model(config: ModelConfig, seed: int = 0) -> Model:
     """A model with fresh weights, all of them a function of ``seed``.
 
     Args:
@@ -314,4 +373,10 @@ def create_model(config: ModelConfig, seed: int = 0) -> Classifier | Seq2Seq:
         'Seq2Seq'
     """
     rngs = Rngs(params=jax.random.key(seed))
-    return Classifier(config, rngs=rngs) if config.architecture == "classifier" else Seq2Seq(config, rngs=rngs)
+    match config.architecture:
+        case "classifier":
+            return Classifier(config, rngs=rngs)
+        case "masked":
+            return MaskedLM(config, rngs=rngs)
+        case "seq2seq":
+            return Seq2Seq(config, rngs=rngs)

@@ -9,14 +9,13 @@ import numpy as np
 from jaxtyping import Int32
 
 from flax_transformer.config import (
+    OWN_DATA,
     BatchConfig,
-    ClassificationData,
     ModelConfig,
     OptimizerConfig,
-    Seq2SeqData,
     TrainConfig,
 )
-from flax_transformer.data.batches import Batch, ClassifierBatch, Seq2SeqBatch
+from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, Seq2SeqBatch
 from flax_transformer.parity.measure import Arrays
 from torch_reference.nn import models
 
@@ -68,6 +67,8 @@ class Case:
         if config.architecture == "classifier":
             labels = rng.integers(config.num_classes, size=rows).astype(np.int32)
             return ClassifierBatch(source, source_lengths, labels)
+        if config.architecture == "masked":
+            return _masked(rng, source, source_lengths, config.source_vocab_size)
         target_lengths = np.where(source_lengths == 0, 0, np.maximum(_ragged(rng, rows, self.sizes.target), 2))
         target_lengths[0] = self.sizes.target
         target_lengths = target_lengths.astype(np.int32)
@@ -88,7 +89,7 @@ def make_case(
     weights = random_weights(model, seed) if weights is None else weights
     longest = max(sizes.source, sizes.target)
     fields: dict = {
-        "data": ClassificationData() if model.architecture == "classifier" else Seq2SeqData(),
+        "data": OWN_DATA[model.architecture](),
         "model": dataclasses.replace(model, max_length=max(model.max_length, longest)),
         "batch": BatchConfig(size=sizes.rows, max_source_length=sizes.source, max_target_length=sizes.target),
         "optimizer": OptimizerConfig(schedule="inverse_sqrt", warmup_steps=4),
@@ -123,6 +124,16 @@ def _tokens(
 ) -> Int32[np.ndarray, "rows width"]:
     tokens = rng.integers(3, vocabulary, size=(len(lengths), width)).astype(np.int32)
     return np.where(np.arange(width) < lengths[:, None], tokens, np.int32(pad_id))
+
+
+def _masked(rng: np.random.Generator, source: np.ndarray, lengths: np.ndarray, vocabulary: int) -> MaskedBatch:
+    """Half of the tokens of each row are to be predicted; what is read in their place does not matter here."""
+    counts = (lengths + 1) // 2
+    positions = np.stack(
+        [np.pad(rng.permutation(n)[:k], (0, counts.max() - k)) for n, k in zip(lengths, counts, strict=True)]
+    )
+    labels = rng.integers(vocabulary, size=positions.shape)
+    return MaskedBatch(source, lengths, positions.astype(np.int32), labels.astype(np.int32), counts.astype(np.int32))
 
 
 def _in_parts(

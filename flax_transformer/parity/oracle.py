@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from flax_transformer.config import ModelConfig
-from flax_transformer.data.batches import Batch, Seq2SeqBatch
+from flax_transformer.data.batches import Batch, MaskedBatch, Seq2SeqBatch
 from flax_transformer.parity.cases import Case
 from flax_transformer.parity.measure import Arrays, scaled_ulp
 
@@ -51,6 +51,11 @@ class Float64Oracle:
         source = self._project_embedding("source", source)
         encoded = self._stack("encoder", source, None, batch.source_lengths, batch.source_lengths)
         memory = self._offer("memory", self._last_norm("encoder", encoded))
+        if isinstance(batch, MaskedBatch):
+            predicted = np.stack([row[places] for row, places in zip(memory, batch.positions, strict=True)])
+            bias = self.weights.get("output_bias", 0.0)
+            self._offer("logits", predicted @ self.weights["source_table.weight"].T + bias)
+            return
         if not isinstance(batch, Seq2SeqBatch):
             pooled = self._offer("pooled", self._pool(memory, batch.source_lengths))
             if self.config.head_hidden != "none":

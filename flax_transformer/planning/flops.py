@@ -6,6 +6,7 @@ counted, since plain attention computes them; embedding lookups are not products
 """
 
 from flax_transformer.config import ModelConfig, TrainConfig
+from flax_transformer.data.masking import count_predicted
 
 
 def tokens_per_step(config: TrainConfig) -> int:
@@ -15,7 +16,7 @@ def tokens_per_step(config: TrainConfig) -> int:
 
 def _target_length(config: TrainConfig) -> int:
     """Of the decoder's input; 0 where there is none."""
-    return 0 if config.model.architecture == "classifier" else config.batch.max_target_length - 1
+    return config.batch.max_target_length - 1 if config.model.architecture == "seq2seq" else 0
 
 
 def forward_flops(config: TrainConfig) -> int:
@@ -26,6 +27,8 @@ def forward_flops(config: TrainConfig) -> int:
     if model.architecture == "classifier":
         hidden = model.d_model if model.head_hidden != "none" else 0
         return sizes.size * (row + 2 * model.d_model * (hidden + model.num_classes))
+    if model.architecture == "masked":
+        return sizes.size * (row + 2 * count_predicted(source) * model.d_model * model.source_vocab_size)
     target = _target_length(config)
     attention = _attention(model, target, target) + _attention(model, target, source)
     row += model.num_decoder_layers * (attention + _feed_forward(model, target))

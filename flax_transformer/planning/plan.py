@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 
 from flax_transformer.config import TrainConfig
-from flax_transformer.data.batches import ClassifierBatch, Seq2SeqBatch
+from flax_transformer.data.batches import ClassifierBatch, MaskedBatch, Seq2SeqBatch
+from flax_transformer.data.masking import count_predicted
 from flax_transformer.distributed.sharding import create_mesh
 from flax_transformer.errors import UserError
 from flax_transformer.planning.flops import tokens_per_step, train_flops
@@ -126,6 +127,9 @@ def abstract_batch(config: TrainConfig) -> Batch:
     source = (integers(rows, sizes.max_source_length), integers(rows))
     if config.model.architecture == "classifier":
         return ClassifierBatch(*source, integers(rows))
+    if config.model.architecture == "masked":
+        predicted = integers(rows, count_predicted(sizes.max_source_length))
+        return MaskedBatch(*source, predicted, predicted, integers(rows))
     return Seq2SeqBatch(*source, integers(rows, sizes.max_target_length), integers(rows))
 
 

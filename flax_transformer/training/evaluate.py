@@ -1,27 +1,33 @@
-"""Predictions for a split and their score: classification by the most probable class, seq2seq by real generation."""
+"""Predictions for a split and their score: classification and masked tokens by the most probable one, seq2seq by real
+generation."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from flax_transformer.config import BatchConfig, GenerationConfig, TrainConfig
-from flax_transformer.data.batches import Batch, ClassifierBatch, Encoded, evaluation_batches
+from flax_transformer.data.batches import Batch, ClassifierBatch, Encoded, MaskedBatch, evaluation_batches
 from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.generation import Constraint
-from flax_transformer.data.tasks import score
+from flax_transformer.data.tasks import TASKS, score
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.decoding.predictor import Output, Predictor, one_behind
-from flax_transformer.nn.losses import classification_loss
-from flax_transformer.nn.models import Classifier, Seq2Seq
+from flax_transformer.errors import UserError
+from flax_transformer.nn.losses import classification_loss, masked_token_loss
+from flax_transformer.nn.models import MaskedLM, Model
 from flax_transformer.training.step import evaluate_loss
 
 Predictions = list[str] | list[int]
 Scores = dict[str, float | str]
 Loss = tuple[Float[Array, ""], Int[Array, ""]]  # its sum, and the number of tokens or rows
+_LARGEST_LOSS = 700.0  # whose exponential is a float64
 
 _classification_loss = jax.jit(classification_loss)
 
@@ -55,12 +61,11 @@ class Evaluator:
         self.examples = examples if kept is None else examples.take(kept.tolist())
         self._predict_with = tokenizer, config.batch, generation, constraint
 
-    def evaluate(
-        self, model: Classifier | Seq2Seq, check: Callable[[], None] = lambda: None
-    ) -> tuple[Predictions, Scores]:
-        """A text or a class id for each example, in order, and the scores of all.
+    def evaluate(self, model: Model, check: Callable[[], None] = lambda: None) -> tuple[Predictions, Scores]:
+        """A text or a class id for each example, in order, and the scores of all; of masked tokens only the scores.
 
-        ``loss`` is the mean per real token or text of the examples' own targets, without dropout and smoothing.
+        ``loss`` is the mean per real token or text of the examples' own targets, without dropout and smoothing. Which
+        tokens are masked is the same in every evaluation of the same texts.
 
         Args:
             check: called between batches; what it raises ends the evaluation.
@@ -68,6 +73,8 @@ class Evaluator:
         Raises:
             UserError: the model cannot generate as it is told to, or its logits are not finite.
         """
+        if isinstance(model, MaskedLM):
+            return [], self._score_masked(model, check)
         predictor = Predictor(model, *self._predict_with)
         predictions: list[Any] = [None] * len(self.examples)
         losses = []
@@ -79,6 +86,29 @@ class Evaluator:
         sums, counts = np.sum(losses, axis=0)
         return predictions, {**score(self._config.data, predictions, self.examples), "loss": float(sums / counts)}
 
+    def _score_masked(self, model: MaskedLM, check: Callable[[], None]) -> Scores:
+        """Of the most probable token at each masked position; ``perplexity`` is the exponential of the loss."""
+        predicted, expected, losses = [], [], []
+        for batch, output in one_behind(self._masked_outputs(model, check)):
+            tokens, *loss = jax.device_get(output)
+            losses.append(loss)
+            for row, labels, count in zip(tokens, batch.labels, batch.counts, strict=True):  # filler has none
+                predicted.append(row[:count].tolist())
+                expected.append(labels[:count].tolist())
+        sums, counts = np.sum(losses, axis=0)
+        loss = float(sums / counts)
+        if not math.isfinite(loss):
+            raise UserError("the model's logits are not finite; are its weights?")
+        perplexity = math.exp(min(loss, _LARGEST_LOSS))
+        return {**TASKS[self._config.data.task].score(predicted, expected), "perplexity": perplexity, "loss": loss}
+
+    def _masked_outputs(self, model: MaskedLM, check: Callable[[], None]) -> Iterator[tuple[MaskedBatch, Any]]:
+        """Each batch with what the device makes of it."""
+        for _, batch in evaluation_batches(self._encoded, self._config.batch):
+            check()
+            assert isinstance(batch, MaskedBatch)
+            yield batch, _predict_tokens(model, jax.tree.map(jnp.asarray, batch))
+
     def _outputs(
         self, predictor: Predictor, check: Callable[[], None]
     ) -> Iterator[tuple[Int[np.ndarray, " batch"], Output, Loss]]:
@@ -89,7 +119,16 @@ class Evaluator:
             yield indices, output, _loss(predictor.model, batch, output)
 
 
-def _loss(model: Classifier | Seq2Seq, batch: Batch, output: Any) -> Loss:
+@nnx.jit
+def _predict_tokens(
+    model: MaskedLM, batch: MaskedBatch
+) -> tuple[Int[Array, "batch predicted"], Float[Array, ""], Int[Array, ""]]:
+    """The most probable tokens; the summed loss, and the number of tokens it is a sum over."""
+    logits = model(batch.source, batch.positions, batch.source_lengths)
+    return logits.argmax(axis=-1), *masked_token_loss(logits, batch.labels, batch.counts)
+
+
+def _loss(model: Model, batch: Batch, output: Any) -> Loss:
     if isinstance(batch, ClassifierBatch):  # log-probabilities are logits too, and are there already
         return _classification_loss(output, batch.labels, batch.source_lengths)
     return evaluate_loss(model, batch)

@@ -20,7 +20,7 @@ from flax_transformer.config import TrainConfig, to_dict
 from flax_transformer.data.batches import TrainingBatches
 from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.examples import Examples
-from flax_transformer.data.fingerprint import fingerprint, require_same_data
+from flax_transformer.data.fingerprint import fingerprint, require_same_data, tell_seen
 from flax_transformer.data.tasks import TASKS, load_splits
 from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
 from flax_transformer.distributed.memory import require_memory_to_train
@@ -34,7 +34,7 @@ from flax_transformer.distributed.sharding import (
     undivided,
 )
 from flax_transformer.errors import UserError
-from flax_transformer.nn.models import Classifier, Seq2Seq
+from flax_transformer.nn.models import Model
 from flax_transformer.outputs import check_new_folder
 from flax_transformer.runtime import require_precision
 from flax_transformer.training.checkpoint import check_same_config
@@ -95,6 +95,7 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
     run = Run(folder, with_vocabulary(config, tokenizer, splits.classes), tokenizer, splits.classes)
     if source is not None:
         require_model_of(source, run.config.model)
+        tell_seen(source.folder, splits)
     if saved is not None:
         check_same_config(to_dict(saved.config), to_dict(run.config), folder / "config.json")
         require_same_data(folder, record)
@@ -160,8 +161,9 @@ def _fit(
         told = f"going on after step {step:,}" if step else ""
         if state is None and config.pretrained:
             source = load_trained(config.pretrained)
-            state, new = start_from(source, config, run.classes, train_step)
+            state, new, left_out = start_from(source, config, run.classes, train_step)
             told = f"starting from the weights in {source.folder}; new: {', '.join(new) or 'nothing'}"
+            told += f"; left out: {', '.join(left_out)}" if left_out else ""
         state = train_step.init() if state is None else state
         patience, metric = Patience(config.patience), TASKS[config.data.task].metric
         for score in earlier_scores(run.folder / "metrics.jsonl", metric, step):
@@ -209,7 +211,7 @@ def _fit(
 
 
 def _evaluate(
-    evaluator: Evaluator, model: Classifier | Seq2Seq, mesh: Mesh, check: Callable[[], None] = lambda: None
+    evaluator: Evaluator, model: Model, mesh: Mesh, check: Callable[[], None] = lambda: None
 ) -> tuple[Predictions, Scores]:
     """Evaluate on the mesh; or, where that spans processes, in each of them alike, on a whole copy of the model."""
     if jax.process_count() == 1:

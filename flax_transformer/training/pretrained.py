@@ -41,8 +41,10 @@ def require_model_of(source: Run | Exported, model: ModelConfig) -> None:
     free = set(_FREE)
     if model.positions != "learned":
         free |= {"max_length"}
-    if model.architecture == "classifier":
+    if model.architecture != "seq2seq":
         free |= _OF_DECODERS
+    if (source.model_config.architecture, model.architecture) == ("masked", "classifier"):
+        free |= {"architecture"}
     for name, expected in vars(source.model_config).items():
         found = getattr(model, name)
         if name not in free and found != expected:
@@ -53,15 +55,17 @@ def require_model_of(source: Run | Exported, model: ModelConfig) -> None:
 
 def start_from(
     source: Run | Exported, config: TrainConfig, classes: Sequence[str], step: TrainStep
-) -> tuple[TrainState, list[str]]:
+) -> tuple[TrainState, list[str], list[str]]:
     """A fresh state with the weights of ``source``. The head is kept where the classes are the same; else it is new.
+
+    Of a model of masked tokens a classifier takes the encoder.
 
     Args:
         config: of the training, whose model :func:`require_model_of` has found to fit.
         classes: of the training.
 
     Returns:
-        The state, and the modules whose weights are new.
+        The state, the modules whose weights are new, and the weights of ``source`` that are left out.
 
     Raises:
         UserError: the weights are missing or damaged.
@@ -74,10 +78,11 @@ def start_from(
     params = to_params(params, {name: (trained if name in kept else fresh)[name] for name in fresh})
     params = nnx.state(stack_layers(nnx.merge(graph, params)))
     new = sorted({name.rpartition(".")[0] for name in fresh.keys() - kept})
+    left_out = sorted(trained.keys() - fresh.keys())
     params = jax.tree.map(_place, params, step.abstract_state.params)
     state = step.init()
     average = None if state.average is None else jax.tree.map(jnp.copy, params)
-    return state._replace(params=params, average=average), new
+    return state._replace(params=params, average=average), new, left_out
 
 
 def _place(weight: jax.Array, like: jax.ShapeDtypeStruct) -> jax.Array:

@@ -206,4 +206,6 @@ def format_score(name: str, value: float | str) -> str:
         return f"{label} {value}"
     if name.startswith(("bleu", "chrf")):  # sacrebleu's scale of 0 to 100
         return f"{label} {value:.1f}"
+    if name == "perplexity":
+        return f"{label} {value:.2f}"
     return f"{label} {value:.4f}" if name == "loss" else f"{label} {value:.1%}"

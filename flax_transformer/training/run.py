@@ -24,7 +24,7 @@ from flax_transformer.errors import UserError
 from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE, save_export
 from flax_transformer.interop.exported import Exported
 from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
-from flax_transformer.nn.models import Classifier, Seq2Seq, create_model
+from flax_transformer.nn.models import Model, create_model
 from flax_transformer.outputs import check_new_folder, whole_folder, write_whole
 from flax_transformer.runtime import require_precision
 from flax_transformer.training.checkpoint import Checkpoints
@@ -108,7 +108,7 @@ class Run(Predictable):
     def checkpoints(self) -> Checkpoints:
         return Checkpoints(self.folder / "checkpoints", self.config, TASKS[self.config.data.task].metric)
 
-    def best_model(self, mesh: Mesh | None = None) -> Classifier | Seq2Seq:
+    def best_model(self, mesh: Mesh | None = None) -> Model:
         """The model with the weights of the best checkpoint, on the devices of ``mesh`` or on one.
 
         Raises:

@@ -10,12 +10,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from flax_transformer.config import TrainConfig
-from flax_transformer.data.batches import Batch, ClassifierBatch, Seq2SeqBatch
+from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, Seq2SeqBatch
 from flax_transformer.distributed.sharding import check_batch, create_mesh, on_mesh, row_sharding, state_shardings
 from flax_transformer.nn.kernels.rngs import Rngs
 from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
-from flax_transformer.nn.losses import classification_loss, seq2seq_loss, shift_target
-from flax_transformer.nn.models import Classifier, Seq2Seq, create_model
+from flax_transformer.nn.losses import classification_loss, masked_token_loss, seq2seq_loss, shift_target
+from flax_transformer.nn.models import Classifier, MaskedLM, Model, Seq2Seq, create_model
 from flax_transformer.training.optim import create_optimizer, schedule, update_average
 from flax_transformer.training.state import TrainState
 
@@ -23,13 +23,16 @@ Metrics = dict[str, Array]
 
 
 def batch_loss(
-    model: Classifier | Seq2Seq, batch: Batch, label_smoothing: float = 0.0, rngs: nnx.Rngs | None = None
+    model: Model, batch: Batch, label_smoothing: float = 0.0, rngs: nnx.Rngs | None = None
 ) -> tuple[Float[Array, ""], Int[Array, ""]]:
     """Summed loss of a batch, and the number of tokens or rows it is a sum over."""
     match model, batch:
         case Classifier(), ClassifierBatch():
             logits = model(batch.source, batch.source_lengths, rngs=rngs)
             return classification_loss(logits, batch.labels, batch.source_lengths, label_smoothing)
+        case MaskedLM(), MaskedBatch():
+            logits = model(batch.source, batch.positions, batch.source_lengths, rngs=rngs)
+            return masked_token_loss(logits, batch.labels, batch.counts, label_smoothing)
         case Seq2Seq(), Seq2SeqBatch():
             decoder_input, labels, lengths = shift_target(batch.target, batch.target_lengths)
             logits = model(batch.source, decoder_input, batch.source_lengths, lengths, rngs=rngs)
@@ -40,7 +43,7 @@ def batch_loss(
 def count_tokens(batch: Batch) -> Int[Array, ""]:
     """Real tokens that a step reads, of source and target."""
     tokens = batch.source_lengths.sum()
-    return tokens if isinstance(batch, ClassifierBatch) else tokens + batch.target_lengths.sum()
+    return tokens + batch.target_lengths.sum() if isinstance(batch, Seq2SeqBatch) else tokens
 
 
 def _compiler_options(config: TrainConfig, platform: str) -> dict[str, Any] | None:
@@ -95,7 +98,7 @@ class TrainStep:
         average = jax.tree.map(jnp.copy, params) if self.config.optimizer.ema_decay else None
         return graph, TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32), average)
 
-    def model(self, state: TrainState) -> Classifier | Seq2Seq:
+    def model(self, state: TrainState) -> Model:
         """The model with the state's weights, for evaluation and export."""
         return unstack_layers(nnx.merge(self.graph, state.weights))
 
@@ -170,6 +173,6 @@ class TrainStep:
 
 
 @nnx.jit
-def evaluate_loss(model: Classifier | Seq2Seq, batch: Batch) -> tuple[Float[Array, ""], Int[Array, ""]]:
+def evaluate_loss(model: Model, batch: Batch) -> tuple[Float[Array, ""], Int[Array, ""]]:
     """Summed loss without dropout and smoothing, and the number of tokens or rows it is a sum over."""
     return batch_loss(model, batch)

@@ -8,12 +8,12 @@ import safetensors.torch
 from flax_transformer.config import ModelConfig, load_config, save_config
 from flax_transformer.errors import UserError
 from flax_transformer.legacy import current_weight_name
-from torch_reference.nn.models import Classifier, Seq2Seq, create_model
+from torch_reference.nn.models import Model, create_model
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 
-def save_export(directory: str | Path, model: Classifier | Seq2Seq) -> None:
+def save_export(directory: str | Path, model: Model) -> None:
     """Write ``config.json`` and ``model.safetensors``, which both twins load; makes the folder if need be."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -21,7 +21,7 @@ def save_export(directory: str | Path, model: Classifier | Seq2Seq) -> None:
     safetensors.torch.save_file(model.state_dict(), directory / WEIGHTS_FILE)
 
 
-def load_export(directory: str | Path) -> Classifier | Seq2Seq:
+def load_export(directory: str | Path) -> Model:
     """The model of an export, in evaluation mode, whichever twin wrote it.
 
     Raises:

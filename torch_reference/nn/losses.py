@@ -36,6 +36,16 @@ def classification_loss(
     return cross_entropy(logits, labels, source_lengths > 0, label_smoothing)
 
 
+def masked_token_loss(
+    logits: Float[Tensor, "batch predicted vocab"],
+    labels: Int[Tensor, "batch predicted"],
+    counts: Int[Tensor, " batch"],
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    """Cross entropy summed over the first ``counts`` predicted tokens of each row, and their number."""
+    return cross_entropy(logits, labels, padding_mask(counts, labels.shape[1]), label_smoothing)
+
+
 def shift_target(
     target: Int[Tensor, "batch length"], target_lengths: Int[Tensor, " batch"]
 ) -> tuple[Int[Tensor, "batch length-1"], Int[Tensor, "batch length-1"], Int[Tensor, " batch"]]:

@@ -1,4 +1,4 @@
-"""The two models: an encoder with a classification head, and an encoder with a decoder."""
+"""The models: an encoder with a classification head, one with a head for masked tokens, and one with a decoder."""
 
 from collections.abc import Sequence
 
@@ -95,7 +95,7 @@ def token_types(ids: Int[Tensor, "batch length"], separator: int, count: int) ->
 
 
 class TextEncoder(nn.Module):
-    """What both models have in common: they read a source."""
+    """What all models have in common: they read a source."""
 
     config: ModelConfig
     source_table: nn.Embedding
@@ -153,6 +153,57 @@ class Classifier(TextEncoder):
         if self.hidden is not None:
             pooled = ACTIVATIONS[self.config.head_hidden](self.hidden(pooled))
         return pooled if self.head is None else record(self, "logits", self.head(self.dropout(pooled)))
+
+
+class MaskedLM(TextEncoder):
+    """Text with masked tokens -> what stood there (Devlin et al., 2019, section 3.1): encoder, tied projection, bias.
+
+    Args:
+        config: with ``architecture="masked"``.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.source_table = token_table(config.source_vocab_size, config)
+        self.source_embedding = Embedding(config)
+        self.encoder = Encoder(config)
+        self.output_bias = (
+            nn.Parameter(torch.zeros(config.source_vocab_size, dtype=param_dtype(config))) if config.bias else None
+        )
+
+    def forward(
+        self,
+        source: Int[Tensor, "batch source"],
+        positions: Int[Tensor, "batch predicted"],
+        source_lengths: Lengths = None,
+    ) -> Float[Tensor, "batch predicted vocab"]:
+        """Logits at some positions only: those of all tokens would take most of the memory of a step.
+
+        Args:
+            source: token ids with some of them masked, (batch, source), right-padded.
+            positions: of the tokens to predict in each row, (batch, predicted).
+            source_lengths: real tokens of each row, (batch,); None where all are real. A row of length 0 is filler.
+
+        Returns:
+            Logits of the token at each position, (batch, predicted, vocab).
+
+        Raises:
+            UserError: ids, positions or lengths have the wrong shape or dtype or, on CPU, are out of range.
+
+        Example:
+            >>> model = create_model(ModelConfig(architecture="masked", d_model=8, d_ff=16, num_encoder_layers=1))
+            >>> model(torch.ones(2, 5, dtype=torch.int), torch.tensor([[0, 3], [1, 2]])).shape
+            torch.Size([2, 2, 8000])
+        """
+        check_ids("positions", positions, source.shape[1])
+        memory = self.encode(source, source_lengths)
+        places = positions[:, :, None].long().expand(-1, -1, memory.shape[2])
+        predicted = memory.gather(1, places)  # (batch, predicted, d_model)
+        logits = tied_projection(predicted, self.source_table, self.config)
+        if self.output_bias is not None:
+            logits = logits + self.output_bias.to(logits.dtype)
+        return record(self, "logits", logits)
 
 
 class Seq2Seq(TextEncoder):
@@ -271,7 +322,10 @@ def tied_projection(
     return functional.linear(x.to(dtype), table.weight.to(dtype))
 
 
-def create_model(config: ModelConfig, seed: int = 0) -> Classifier | Seq2Seq:
+Model = Classifier | MaskedLM | Seq2Seq
+
+
+def create_model(config: ModelConfig, seed: int = 0) -> Model:
     """A model with fresh weights, all of them a function of ``seed``, in training mode.
 
     Args:
@@ -284,4 +338,10 @@ def create_model(config: ModelConfig, seed: int = 0) -> Classifier | Seq2Seq:
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return Classifier(config) if config.architecture == "classifier" else Seq2Seq(config)
+        match config.architecture:
+            case "classifier":
+                return Classifier(config)
+            case "masked":
+                return MaskedLM(config)
+            case "seq2seq":
+                return Seq2Seq(config)

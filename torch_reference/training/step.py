@@ -7,23 +7,24 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from flax_transformer.config import TrainConfig
-from flax_transformer.data.batches import Batch, ClassifierBatch
+from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, Seq2SeqBatch
 from flax_transformer.intermediates import Recorder, recording
-from torch_reference.nn.losses import classification_loss, seq2seq_loss, shift_target
-from torch_reference.nn.models import Classifier, Seq2Seq, create_model
+from torch_reference.nn.losses import classification_loss, masked_token_loss, seq2seq_loss, shift_target
+from torch_reference.nn.models import Model, create_model
 from torch_reference.training.optim import clip_by_global_norm, create_optimizer, schedule
 
 Metrics = dict[str, float]
 
 
-def batch_loss(
-    model: Classifier | Seq2Seq, batch: Batch, label_smoothing: float = 0.0
-) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+def batch_loss(model: Model, batch: Batch, label_smoothing: float = 0.0) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
     """Summed loss of a batch, and the number of tokens or rows it is a sum over. Dropout is on in training mode."""
     source, source_lengths = torch.as_tensor(batch.source), torch.as_tensor(batch.source_lengths)
     if isinstance(batch, ClassifierBatch):
         logits = model(source, source_lengths)
         return classification_loss(logits, torch.as_tensor(batch.labels), source_lengths, label_smoothing)
+    if isinstance(batch, MaskedBatch):
+        logits = model(source, torch.as_tensor(batch.positions), source_lengths)
+        return masked_token_loss(logits, torch.as_tensor(batch.labels), torch.as_tensor(batch.counts), label_smoothing)
     target, target_lengths = torch.as_tensor(batch.target), torch.as_tensor(batch.target_lengths)
     decoder_input, labels, lengths = shift_target(target, target_lengths)
     logits = model(source, decoder_input, source_lengths, lengths)
@@ -33,7 +34,7 @@ def batch_loss(
 def count_tokens(batch: Batch) -> int:
     """Real tokens that a step reads, of source and target."""
     tokens = int(batch.source_lengths.sum())
-    return tokens if isinstance(batch, ClassifierBatch) else tokens + int(batch.target_lengths.sum())
+    return tokens + int(batch.target_lengths.sum()) if isinstance(batch, Seq2SeqBatch) else tokens
 
 
 def _split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
@@ -98,6 +99,6 @@ class TrainStep:
 
 
 @torch.no_grad()
-def evaluate_loss(model: Classifier | Seq2Seq, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+def evaluate_loss(model: Model, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
     """Summed loss without dropout and smoothing, and the number of tokens or rows it is a sum over."""
     return batch_loss(model.eval(), batch)
