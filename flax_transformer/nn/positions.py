@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from flax_transformer.config import ModelConfig
 from flax_transformer.errors import UserError
+from flax_transformer.nn.kernels.distances import DistanceBias
 
 
 def check_length(length: int, max_length: int) -> None:
@@ -170,3 +171,10 @@ class RelativeBias(nnx.Embed):
         buckets = jnp.asarray(relative_buckets(self.num_embeddings, self.max_distance, self.two_sided))
         places = jnp.clip(distance, -self.max_distance, self.max_distance) + self.max_distance
         return jnp.transpose(jnp.take(self.embedding[...], buckets[places], axis=0), (2, 0, 1))[None]
+
+    def by_distance(self, queries: int, keys: int, offset: int | Int[Array, ""] = 0) -> DistanceBias:
+        """The same, one number for each distance: what attention block by block reads."""
+        distance = jnp.arange(1 - queries, keys) - offset
+        buckets = jnp.asarray(relative_buckets(self.num_embeddings, self.max_distance, self.two_sided))
+        places = jnp.clip(distance, -self.max_distance, self.max_distance) + self.max_distance
+        return DistanceBias(jnp.take(self.embedding[...], buckets[places], axis=0).T)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
@@ -90,10 +91,10 @@ class _Task:
 
     def first_query(self, i: Index) -> Index:
         """The last block ends with the sequence, and so may begin within the block before it."""
-        return jnp.minimum(i * self.block_queries, self.queries - self.block_queries)
+        return jnp.minimum(i * self.block_queries, self.queries - self.block_queries).astype(jnp.int32)
 
     def first_key(self, j: Index) -> Index:
-        return jnp.minimum(j * self.block_keys, self.keys - self.block_keys)
+        return jnp.minimum(j * self.block_keys, self.keys - self.block_keys).astype(jnp.int32)
 
     def key_blocks(self, i: Index, mask: AttentionMask) -> Index:
         """How many blocks of keys a block of queries looks at: under a causal mask, none above the diagonal."""
@@ -186,7 +187,10 @@ def _backward(task: _Task, kept: Any, upstream: Array) -> tuple[Array | None, ..
     gradients = tuple(None if x is None else jnp.zeros(x.shape, dtype) for x in like)
     of_query, of_key, of_value, of_bias = jax.lax.fori_loop(0, task.query_blocks, of_queries, gradients)
     of_key, of_value = (jnp.swapaxes(x, 1, 2) for x in (of_key, of_value))
-    cast = (None if g is None else g.astype(x.dtype) for g, x in zip((of_query, of_key, of_value, of_bias), (query, key, value, bias), strict=True))
+    cast = (
+        None if g is None else g.astype(x.dtype)
+        for g, x in zip((of_query, of_key, of_value, of_bias), (query, key, value, bias), strict=True)
+    )
     return *cast, None, None
 
 
@@ -204,7 +208,9 @@ def _scores(
     return scores if allowed is None else jnp.where(allowed, scores, -jnp.inf)
 
 
-def _allowed(task: _Task, mask: AttentionMask, i: Index, j: Index) -> Bool[Array, "#batch #heads #keys #queries"] | None:
+def _allowed(
+    task: _Task, mask: AttentionMask, i: Index, j: Index
+) -> Bool[Array, "#batch #heads #keys #queries"] | None:
     query, key = task.first_query(i), task.first_key(j)
     lengths = None if mask.key_lengths is None else mask.key_lengths - key
     dense = mask.dense
@@ -231,11 +237,11 @@ def _place_in_bias(task: _Task, bias: Array, i: Index, j: Index) -> tuple[tuple[
     query, key = task.first_query(i), task.first_key(j)
     if bias.ndim == 2:
         first = key - query + task.queries - task.block_queries
-        return (0, first), (bias.shape[0], task.block_queries + task.block_keys - 1)
-    starts, sizes = (0, 0, query, key), (*bias.shape[:2], task.block_queries, task.block_keys)
+        return (np.int32(0), first), (bias.shape[0], task.block_queries + task.block_keys - 1)
+    starts, sizes = (np.int32(0), np.int32(0), query, key), (*bias.shape[:2], task.block_queries, task.block_keys)
     whole = [size == 1 for size in bias.shape]
     return (
-        tuple(0 if one else start for one, start in zip(whole, starts, strict=True)),
+        tuple(np.int32(0) if one else start for one, start in zip(whole, starts, strict=True)),
         tuple(1 if one else size for one, size in zip(whole, sizes, strict=True)),
     )
 

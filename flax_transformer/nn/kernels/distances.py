@@ -32,3 +32,10 @@ def spread_distances(
     rows = jnp.pad(values[:, ::-1], ((0, 0), (0, 1)))
     rows = jnp.broadcast_to(rows[:, None], (heads, keys, distances + 1)).reshape(heads, -1)
     return rows[:, : keys * distances].reshape(heads, keys, distances)[None, :, :, keys - 1 :]
+
+
+def written_out(
+    bias: Float[Array, "..."] | DistanceBias, queries: int, keys: int
+) -> Float[Array, "#batch #heads #queries #keys"]:
+    """The bias as an array that is added to scores with queries first."""
+    return jnp.swapaxes(spread_distances(bias.values, queries, keys), 2, 3) if isinstance(bias, DistanceBias) else bias
