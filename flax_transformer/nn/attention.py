@@ -151,7 +151,9 @@ class MultiHeadAttention(nnx.Module):
             case "flash":
                 heads = flash_attention(query, key, value, mask, self.scale)
             case "blockwise":
-                dropped = WeightDropout(rngs.dropout(), self.dropout.rate) if drops_weights else None
+                dropped = (
+                    WeightDropout(rngs.dropout(), self.dropout.rate) if rngs is not None and drops_weights else None
+                )
                 heads = blockwise_attention(query, key, value, mask, self.scale, dropped)
             case _:
                 heads = plain_attention(

@@ -9,12 +9,11 @@ lie, and what belongs to a query is added and multiplied along the last axis.
 """
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
@@ -59,13 +58,14 @@ def blockwise_attention(
         keys,
         _block_size(queries, blocks[0]),
         _block_size(keys, blocks[1]),
+        mask.causal,
         query.shape[-1] ** -0.5 if scale is None else scale,
         0.0 if dropout is None else dropout.rate,
     )
-    words = None if dropout is None else key_words(dropout.key)
     bias = mask.bias.values if isinstance(mask.bias, DistanceBias) else mask.bias
-    mask = replace(mask, bias=None, query_offset=jnp.asarray(mask.query_offset, jnp.int32))
-    return _attend(task, query, key, value, bias, mask, words)
+    words = None if dropout is None else key_words(dropout.key)
+    constants = _Constants(mask.key_lengths, jnp.asarray(mask.query_offset, jnp.int32), mask.dense, words)
+    return _attend(task, query, key, value, bias, constants)
 
 
 def _block_size(length: int, largest: int) -> int:
@@ -76,12 +76,13 @@ def _block_size(length: int, largest: int) -> int:
 
 @dataclass(frozen=True)
 class _Task:
-    """What is known while tracing: lengths, sizes of blocks, the scale of scores and the rate of dropout."""
+    """What is known while tracing: lengths, sizes of blocks, causality, the scale of scores, the rate of dropout."""
 
     queries: int
     keys: int
     block_queries: int
     block_keys: int
+    causal: bool
     scale: float
     drop_rate: float
 
@@ -96,25 +97,32 @@ class _Task:
     def first_key(self, j: Index) -> Index:
         return jnp.minimum(j * self.block_keys, self.keys - self.block_keys).astype(jnp.int32)
 
-    def key_blocks(self, i: Index, mask: AttentionMask) -> Index:
+    def key_blocks(self, i: Index, query_offset: Int[Array, ""]) -> Index:
         """How many blocks of keys a block of queries looks at: under a causal mask, none above the diagonal."""
         blocks = -(-self.keys // self.block_keys)
-        if not mask.causal:
+        if not self.causal:
             return blocks
-        last_query = mask.query_offset + self.first_query(i) + self.block_queries - 1
+        last_query = query_offset + self.first_query(i) + self.block_queries - 1
         return jnp.clip(last_query // self.block_keys + 1, 0, blocks)
 
 
+class _Constants(NamedTuple):
+    """What has no gradient: of the mask, and the two words that dropout's bits are drawn from."""
+
+    key_lengths: Int[Array, " batch"] | None
+    query_offset: Int[Array, ""]
+    dense: Bool[Array, "#batch #heads #queries #keys"] | None
+    words: UInt32[Array, "2"] | None
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(
-    task: _Task, query: Array, key: Array, value: Array, bias: Array | None, mask: AttentionMask, words: Array | None
-) -> Array:
-    return _forward(task, query, key, value, bias, mask, words)[0]
+def _attend(task: _Task, query: Array, key: Array, value: Array, bias: Array | None, constants: _Constants) -> Array:
+    return _forward(task, query, key, value, bias, constants)[0]
 
 
 def _forward(
-    task: _Task, query: Array, key: Array, value: Array, bias: Array | None, mask: AttentionMask, words: Array | None
-) -> tuple[Array, tuple[Array | AttentionMask | None, ...]]:
+    task: _Task, query: Array, key: Array, value: Array, bias: Array | None, constants: _Constants
+) -> tuple[Array, tuple[Any, ...]]:
     keys, values = _in_rows(key), _in_columns(value)
     dtype = jnp.promote_types(query.dtype, jnp.float32)
     batch, _, heads, width = query.shape
@@ -124,11 +132,11 @@ def _forward(
 
         def add_keys(j: Index, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             attended, total, largest = state
-            scores = _scores(task, queries, _keys_of(task, keys, j, 2), bias, mask, i, j)
+            scores = _scores(task, queries, _keys_of(task, keys, j, 2), bias, constants, i, j)
             new_largest = jnp.maximum(largest, scores.max(axis=2))
             weights, rescale = jnp.exp(scores - new_largest[:, :, None]), jnp.exp(largest - new_largest)
             total = total * rescale + weights.sum(axis=2)
-            weights = _drop(task, weights, words, i, j).astype(value.dtype)
+            weights = _drop(task, weights, constants.words, i, j).astype(value.dtype)
             attended = attended * rescale[:, :, None] + _matmul(_keys_of(task, values, j, 3), weights)
             return attended, total, new_largest
 
@@ -136,7 +144,7 @@ def _forward(
         # No score is smaller than the least number, so that of masked ones no difference is infinity - infinity.
         state = jnp.zeros((batch, heads, width, shape[2]), dtype), jnp.zeros(shape, dtype)
         state = *state, jnp.full(shape, jnp.finfo(dtype).min)
-        attended, total, largest = jax.lax.fori_loop(0, task.key_blocks(i, mask), add_keys, state)
+        attended, total, largest = jax.lax.fori_loop(0, task.key_blocks(i, constants.query_offset), add_keys, state)
         attended = attended / jnp.where(total > 0, total, 1)[:, :, None]
         # A query without keys has weights of exp(-infinity) in the backward pass too.
         log_sums = jnp.where(total > 0, largest + jnp.log(total), jnp.inf)
@@ -146,15 +154,15 @@ def _forward(
     outputs = jnp.zeros(query.shape, query.dtype), jnp.zeros((batch, heads, task.queries), dtype)
     output, log_sums = jax.lax.fori_loop(0, task.query_blocks, attend, outputs)
     output, log_sums = (checkpoint_name(x, FLASH_OUTPUTS) for x in (output, log_sums))
-    return output, (query, key, value, bias, mask, words, output, log_sums)
+    return output, (query, key, value, bias, constants, output, log_sums)
 
 
 def _backward(task: _Task, kept: Any, upstream: Array) -> tuple[Array | None, ...]:
-    query, key, value, bias, mask, words, output, log_sums = kept
+    query, key, value, bias, constants, output, log_sums = kept
     key_rows, key_columns, values = _in_rows(key), _in_columns(key), _in_rows(value)
     dtype = log_sums.dtype
 
-    def of_queries(i: Index, gradients: tuple[Array, ...]) -> tuple[Array, ...]:
+    def of_queries(i: Index, gradients: tuple[Any, ...]) -> tuple[Any, ...]:
         start = task.first_query(i)
         queries, of_output = (_cut(x, start, task.block_queries, 1) for x in (query, upstream))
         of_output = _own_queries(task, of_output, i)
@@ -164,14 +172,14 @@ def _backward(task: _Task, kept: Any, upstream: Array) -> tuple[Array | None, ..
         columns, of_output_columns = _in_columns(queries), _in_columns(of_output)
         rows, of_output = _in_rows(queries), _in_rows(of_output)
 
-        def of_keys(j: Index, state: tuple[Array, ...]) -> tuple[Array, ...]:
+        def of_keys(j: Index, state: tuple[Any, ...]) -> tuple[Any, ...]:
             of_query, of_key, of_value, of_bias = state
-            scores = _scores(task, columns, _keys_of(task, key_rows, j, 2), bias, mask, i, j)
+            scores = _scores(task, columns, _keys_of(task, key_rows, j, 2), bias, constants, i, j)
             weights = jnp.exp(scores - sums[:, :, None])
-            of_weights = _drop(task, _matmul(_keys_of(task, values, j, 2), of_output_columns), words, i, j)
+            of_weights = _drop(task, _matmul(_keys_of(task, values, j, 2), of_output_columns), constants.words, i, j)
             of_scores = weights * (of_weights - weighted[:, :, None])
             of_bias = _add_to_bias(task, of_bias, of_scores, i, j)
-            kept_weights = _drop(task, weights, words, i, j).astype(value.dtype)
+            kept_weights = _drop(task, weights, constants.words, i, j).astype(value.dtype)
             of_value = _add(of_value, _matmul(kept_weights, of_output), task.first_key(j), 2)
             of_products = (of_scores * task.scale).astype(query.dtype)
             of_key = _add(of_key, _matmul(of_products, rows), task.first_key(j), 2)
@@ -180,7 +188,7 @@ def _backward(task: _Task, kept: Any, upstream: Array) -> tuple[Array | None, ..
 
         of_query, *of_others = gradients
         state = jnp.zeros(columns.shape, dtype), *of_others
-        of_block, *of_others = jax.lax.fori_loop(0, task.key_blocks(i, mask), of_keys, state)
+        of_block, *of_others = jax.lax.fori_loop(0, task.key_blocks(i, constants.query_offset), of_keys, state)
         return _add(of_query, jnp.transpose(of_block, (0, 3, 1, 2)), start, 1), *of_others
 
     like = (query, key_rows, values, bias)
@@ -191,35 +199,35 @@ def _backward(task: _Task, kept: Any, upstream: Array) -> tuple[Array | None, ..
         None if g is None else g.astype(x.dtype)
         for g, x in zip((of_query, of_key, of_value, of_bias), (query, key, value, bias), strict=True)
     )
-    return *cast, None, None
+    return *cast, None
 
 
 _attend.defvjp(_forward, _backward)
 
 
 def _scores(
-    task: _Task, queries: Array, keys: Array, bias: Array | None, mask: AttentionMask, i: Index, j: Index
+    task: _Task, queries: Array, keys: Array, bias: Array | None, constants: _Constants, i: Index, j: Index
 ) -> Scores:
     """A block of scores, scaled and biased; minus infinity where the mask does not allow them."""
     scores = _matmul(keys, queries) * task.scale
     if bias is not None:
         scores = scores + _spread(task, jax.lax.dynamic_slice(bias, *_place_in_bias(task, bias, i, j)), scores)
-    allowed = _allowed(task, mask, i, j)
+    allowed = _allowed(task, constants, i, j)
     return scores if allowed is None else jnp.where(allowed, scores, -jnp.inf)
 
 
 def _allowed(
-    task: _Task, mask: AttentionMask, i: Index, j: Index
+    task: _Task, constants: _Constants, i: Index, j: Index
 ) -> Bool[Array, "#batch #heads #keys #queries"] | None:
     query, key = task.first_query(i), task.first_key(j)
-    lengths = None if mask.key_lengths is None else mask.key_lengths - key
-    dense = mask.dense
+    lengths = None if constants.key_lengths is None else constants.key_lengths - key
+    dense = constants.dense
     if dense is not None:
         dense = _cut(_cut(dense, query, task.block_queries, 2), key, task.block_keys, 3)
     if task.keys % task.block_keys:  # keys that the block before has seen
         new = (key + jnp.arange(task.block_keys) >= j * task.block_keys)[None, None, None]
         dense = new if dense is None else jnp.logical_and(dense, new)
-    part = AttentionMask(lengths, mask.causal, mask.query_offset + query - key, dense)
+    part = AttentionMask(lengths, task.causal, constants.query_offset + query - key, dense)
     allowed = part.materialize(task.block_queries, task.block_keys)
     return None if allowed is None else jnp.swapaxes(allowed, 2, 3)
 
@@ -234,14 +242,14 @@ def _own_queries(task: _Task, x: Array, i: Index) -> Array:
 
 def _place_in_bias(task: _Task, bias: Array, i: Index, j: Index) -> tuple[tuple[Index, ...], tuple[int, ...]]:
     """Where a block's part of the bias begins, and its sizes: of a table of distances, or of all queries and keys."""
-    query, key = task.first_query(i), task.first_key(j)
+    query, key, zero = task.first_query(i), task.first_key(j), jnp.zeros((), jnp.int32)
     if bias.ndim == 2:
         first = key - query + task.queries - task.block_queries
-        return (np.int32(0), first), (bias.shape[0], task.block_queries + task.block_keys - 1)
-    starts, sizes = (np.int32(0), np.int32(0), query, key), (*bias.shape[:2], task.block_queries, task.block_keys)
+        return (zero, first), (bias.shape[0], task.block_queries + task.block_keys - 1)
+    starts, sizes = (zero, zero, query, key), (*bias.shape[:2], task.block_queries, task.block_keys)
     whole = [size == 1 for size in bias.shape]
     return (
-        tuple(np.int32(0) if one else start for one, start in zip(whole, starts, strict=True)),
+        tuple(zero if one else start for one, start in zip(whole, starts, strict=True)),
         tuple(1 if one else size for one, size in zip(whole, sizes, strict=True)),
     )
 
