@@ -212,7 +212,7 @@ def test_memory_grows_with_the_length_and_not_with_its_square() -> None:
         return analysis.temp_size_in_bytes
 
     in_blocks, plain = (
-        [temporary_bytes(attend, length) for length in (8192, 32768)]
+        [temporary_bytes(attend, length) for length in (2048, 8192)]
         for attend in (blockwise.blockwise_attention, attention.plain_attention)
     )
     assert in_blocks[1] < 4**1.05 * in_blocks[0]
@@ -229,18 +229,16 @@ def test_the_bias_of_distances_is_that_of_every_pair() -> None:
 
 @pytest.mark.usefixtures("quick_compilation", "x64")
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere plain attention drops other weights")
-@pytest.mark.parametrize(
-    "changes", [{}, {"positions": "none", "relative_buckets": 8, "relative_max_distance": 6}], ids=["plain", "relative"]
-)
-def test_a_model_learns_the_same_with_both(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_with_a_relative_bias_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         attention, "blockwise_attention", functools.partial(blockwise.blockwise_attention, blocks=(4, 4))
     )
+    relative = {"positions": "none", "relative_buckets": 8, "relative_max_distance": 6}
     rng = np.random.default_rng(0)
     source, target = (jnp.asarray(rng.integers(3, 37, (ROWS, length)), jnp.int32) for length in (11, 7))
     upstream, results = rng.standard_normal((ROWS, 7, 37)), []
     for backend in ("xla", "blockwise"):
-        config = small("float64", attention_backend=backend, attention_dropout=RATE, **changes)
+        config = small("float64", attention_backend=backend, attention_dropout=RATE, **relative)
         graph, params, rest = nnx.split(models.create_model(config, 0), nnx.Param, ...)
 
         def logits(params: nnx.State, graph: Any = graph, rest: Any = rest) -> jax.Array:
@@ -248,8 +246,12 @@ def test_a_model_learns_the_same_with_both(changes: dict[str, Any], monkeypatch:
             lengths = jnp.asarray(SOURCE_LENGTHS)
             return model(source, target, lengths, jnp.minimum(lengths, 7), rngs=nnx.Rngs(dropout=3))
 
-        output, pull_back = jax.vjp(logits, params)
-        results.append([output, *jax.tree.leaves(pull_back(jnp.asarray(upstream)))])
+        @jax.jit
+        def learn(params: nnx.State, upstream: jax.Array, logits: Any = logits) -> list[jax.Array]:
+            output, pull_back = jax.vjp(logits, params)
+            return [output, *jax.tree.leaves(pull_back(upstream))]
+
+        results.append(learn(params, jnp.asarray(upstream)))
     assert all(np.isfinite(np.asarray(array)).all() for array in results[1])
     for plain, in_blocks in zip(*results, strict=True):
         assert np.abs(np.asarray(in_blocks) - np.asarray(plain)).max() <= 1e-13 * max(
