@@ -15,6 +15,7 @@ from twins import BFLOAT16, GRADIENT, OPERATION, ROWS, TARGET, small
 import flax_transformer.nn.attention as flax_attention
 import torch_reference.nn.attention as torch_attention
 from flax_transformer.errors import UserError
+from flax_transformer.intermediates import Recorder, recording
 from flax_transformer.nn.kernels import backends
 from flax_transformer.nn.kernels.flash import cudnn_attention, flash_attention
 from flax_transformer.nn.masks import AttentionMask
@@ -32,6 +33,7 @@ LENGTHS = jnp.array([200])
 # backend, platform, drops weights, request -> what the reason must say, or None where it is served
 REQUESTS: list[tuple[str, str, bool, dict[str, Any], str | None]] = [
     ("xla", "cpu", True, {"queries": 7, "dtype": jnp.float32, "dense": jnp.ones((1, 1, 7, 256), bool)}, None),
+    ("blockwise", "tpu", True, {"queries": 2048, "keys": 2048, "causal": True, "query_offset": 3}, None),
     ("cudnn", "gpu", False, {}, None),
     ("cudnn", "gpu", False, {"key_lengths": LENGTHS, "causal": True}, None),
     ("cudnn", "gpu", False, {"queries": 7, "keys": 11, "dtype": jnp.float16}, None),
@@ -82,6 +84,34 @@ def test_a_backend_says_what_it_cannot_serve(
     if backend == fastest:
         assert chosen == "xla"
         assert caplog.messages == [f"attention falls back from {backend} to xla: {backend} {reason_given}"]
+
+
+# platform, drops weights, request -> what auto takes where no flash kernel can serve
+LONG: list[tuple[str, bool, dict[str, Any], str]] = [
+    ("cpu", True, {"queries": 512, "keys": 512}, "xla"),
+    ("cpu", False, {"queries": 1024, "keys": 1023}, "xla"),
+    ("cpu", False, {"queries": 1, "keys": 65536}, "xla"),
+    ("cpu", False, {"queries": 1024, "keys": 1024}, "blockwise"),
+    ("cpu", True, {"queries": 8192, "keys": 8192, "causal": True, "query_offset": 3}, "blockwise"),
+    ("gpu", False, {"queries": 8192, "keys": 8192}, "cudnn"),
+    ("gpu", False, {"queries": 8192, "keys": 8192, "dtype": jnp.float32}, "blockwise"),
+    ("gpu", True, {"queries": 512, "keys": 512}, "xla"),
+    ("tpu", False, {"queries": 8192, "keys": 8192}, "flash"),
+    ("tpu", True, {"queries": 8192, "keys": 8192}, "blockwise"),
+]
+
+
+@pytest.mark.parametrize(("platform", "drops", "request_", "expected"), LONG)
+def test_auto_takes_blocks_where_plain_attention_would_be_long(
+    platform: str, drops: bool, request_: dict[str, Any], expected: str
+) -> None:
+    query, key, mask = request_of(**request_)
+    assert backends.choose_backend("auto", query, key, mask, drops, platform) == expected
+    assert backends.choose_backend("xla", query, key, mask, drops, platform) == "xla"
+    assert backends.choose_backend("blockwise", query, key, mask, drops, platform) == "blockwise"
+    with recording(Recorder({})):
+        seen = backends.choose_backend("auto", query, key, mask, drops, platform)
+    assert seen == ("xla" if expected == "blockwise" else expected)
 
 
 @pytest.mark.parametrize("backend", ["cudnn", "flash"])
