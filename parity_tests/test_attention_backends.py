@@ -33,7 +33,6 @@ LENGTHS = jnp.array([200])
 # backend, platform, drops weights, request -> what the reason must say, or None where it is served
 REQUESTS: list[tuple[str, str, bool, dict[str, Any], str | None]] = [
     ("xla", "cpu", True, {"queries": 7, "dtype": jnp.float32, "dense": jnp.ones((1, 1, 7, 256), bool)}, None),
-    ("blockwise", "tpu", True, {"queries": 2048, "keys": 2048, "causal": True, "query_offset": 3}, None),
     ("cudnn", "gpu", False, {}, None),
     ("cudnn", "gpu", False, {"key_lengths": LENGTHS, "causal": True}, None),
     ("cudnn", "gpu", False, {"queries": 7, "keys": 11, "dtype": jnp.float16}, None),
@@ -95,7 +94,7 @@ LONG: list[tuple[str, bool, dict[str, Any], str]] = [
     ("cpu", True, {"queries": 8192, "keys": 8192, "causal": True, "query_offset": 3}, "blockwise"),
     ("gpu", False, {"queries": 8192, "keys": 8192}, "cudnn"),
     ("gpu", False, {"queries": 8192, "keys": 8192, "dtype": jnp.float32}, "blockwise"),
-    ("gpu", True, {"queries": 512, "keys": 512}, "xla"),
+    ("gpu", True, {"queries": 2048, "keys": 2048}, "xla"),
     ("tpu", False, {"queries": 8192, "keys": 8192}, "flash"),
     ("tpu", True, {"queries": 8192, "keys": 8192}, "blockwise"),
 ]

@@ -48,17 +48,20 @@ def unsupported_reason(
 
 
 _FASTEST: dict[str, AttentionBackend] = {"gpu": "cudnn", "tpu": "flash"}
-# As many scores of a head as 1,024 queries and keys have: from there on blocks are as fast on a CPU, or faster, and
-# plain attention begins to fill the memory (docs/PERFORMANCE.md).
-_LONG = 1024**2
+# From how many scores of a head on auto computes them block by block. On a CPU blocks are then as fast, or faster
+# (docs/PERFORMANCE.md). Elsewhere that was not measured: there they begin where scores fill the memory.
+_LONG = {"cpu": 1024**2}
+_LONG_ELSEWHERE = 4096**2
 
 
-def takes_blocks(backend: AttentionBackend, queries: int, keys: int) -> bool:
+def takes_blocks(backend: AttentionBackend, queries: int, keys: int, platform: str | None = None) -> bool:
     """Whether attention without a flash kernel is computed block by block: where asked for, and under auto if long.
 
     Never under a recorder, which is to see the weights, and to replace what is dropped.
     """
-    return not is_recording() and (backend == "blockwise" or (backend == "auto" and queries * keys >= _LONG))
+    if is_recording() or backend not in ("auto", "blockwise"):
+        return False
+    return backend == "blockwise" or queries * keys >= _LONG.get(platform or target_platform(), _LONG_ELSEWHERE)
 
 
 @functools.cache
@@ -81,7 +84,7 @@ def choose_backend(
             whichever is faster for the lengths, and logs why, once.
     """
     platform = platform or target_platform()
-    in_blocks = takes_blocks(backend, query.shape[1], key.shape[1])
+    in_blocks = takes_blocks(backend, query.shape[1], key.shape[1], platform)
     if backend in ("auto", "blockwise"):
         fallback = "blockwise" if in_blocks else "xla"
         fastest = _FASTEST.get(platform, fallback) if backend == "auto" else fallback

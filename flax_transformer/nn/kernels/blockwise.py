@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 
+from flax_transformer.distributed.mesh import target_platform
 from flax_transformer.nn.kernels.distances import DistanceBias, spread_distances
 from flax_transformer.nn.kernels.flash import FLASH_OUTPUTS
 from flax_transformer.nn.kernels.random_bits import keep_at, key_words
@@ -24,7 +25,9 @@ from flax_transformer.nn.masks import AttentionMask
 
 Index = int | Int[Array, ""]
 Scores = Float[Array, "batch heads keys queries"]
-BLOCK_QUERIES, BLOCK_KEYS = 512, 256
+# Queries and keys of a block. On a CPU its scores fit into the cache; elsewhere fewer and larger products are better.
+_BLOCKS = {"cpu": (512, 256)}
+_BLOCKS_ELSEWHERE = (1024, 1024)
 
 
 class WeightDropout(NamedTuple):
@@ -41,7 +44,7 @@ def blockwise_attention(
     mask: AttentionMask,
     scale: float | None = None,
     dropout: WeightDropout | None = None,
-    blocks: tuple[int, int] = (BLOCK_QUERIES, BLOCK_KEYS),
+    blocks: tuple[int, int] | None = None,
 ) -> Float[Array, "batch queries heads head_dim"]:
     """What :func:`plain_attention` computes, without the weights ever being written out.
 
@@ -50,9 +53,10 @@ def blockwise_attention(
         scale: of the scores; ``1 / sqrt(head_dim)`` if not given.
         dropout: drops weights. Whether one is dropped depends on the key and on where it stands among all weights, and
             so neither on the blocks nor on the mesh.
-        blocks: the most queries and keys of a block.
+        blocks: the most queries and keys of a block; those of the platform if not given.
     """
     queries, keys = query.shape[1], key.shape[1]
+    blocks = blocks or _BLOCKS.get(target_platform(), _BLOCKS_ELSEWHERE)
     task = _Task(
         queries,
         keys,
