@@ -96,20 +96,23 @@ def _measure(
     """Lengths in rising order, so that the peak so far is the peak of the last; at each the backends take turns."""
     results: dict[str, dict[str, Any]] = {name: {"points": [], "refused": None} for name in workers}
     for length in lengths:
-        seconds: dict[str, list[float]] = {name: [] for name, own in results.items() if own["refused"] is None}
+        runs: dict[str, list[tuple[float, float]]] = {
+            name: [] for name, own in results.items() if own["refused"] is None
+        }
         for turn in range(repeats + 1):
-            for name in [name for name in seconds if results[name]["refused"] is None]:
+            for name in [name for name in runs if results[name]["refused"] is None]:
                 say(f"{name} at length {length}")
                 try:
                     if turn == 0:
                         workers[name].call("start", length)
                     else:
-                        seconds[name].append(workers[name].call("once"))
+                        runs[name].append(workers[name].call("once"))
                 except Refused as refusal:
                     results[name]["refused"] = f"from length {length} on: {refusal}"
-        for name in [name for name in seconds if results[name]["refused"] is None]:
-            point = {"seconds": statistics.median(seconds[name]), "memory": workers[name].call("memory_used")}
-            results[name]["points"].append({"length": length, **point})
+        for name in [name for name in runs if results[name]["refused"] is None]:
+            seconds, processor = map(statistics.median, zip(*runs[name], strict=True))
+            used = {"seconds": seconds, "processor": processor, "memory": workers[name].call("memory_used")}
+            results[name]["points"].append({"length": length, **used})
     for own in results.values():
         points = own["points"]
         own["exponents"] = {key: fit_exponent([(p["length"], p[key]) for p in points]) for key in ("seconds", "memory")}
@@ -128,7 +131,7 @@ def fit_exponent(points: list[tuple[float, float]]) -> float | None:
 def print_table(record: Record, console: Console) -> None:
     shape = record.settings
     table = Table(
-        title=f"attention, forward and backward: batch {shape['batch']}, {shape['heads']} heads of "
+        title=f"attention, forward and backward (time, processor time, memory): batch {shape['batch']}, {shape['heads']} heads of "
         f"{shape['head_dim']}, {shape['dtype']}; {record.machine['device']}",
         title_justify="left",
         pad_edge=False,
@@ -140,7 +143,8 @@ def print_table(record: Record, console: Console) -> None:
     by_length = [{point["length"]: point for point in own["points"]} for own in backends.values()]
     for length in shape["lengths"]:
         cells = [
-            f"{points[length]['seconds'] * 1e3:,.1f} ms  {points[length]['memory'] / 2**20:,.0f} MiB"
+            f"{points[length]['seconds'] * 1e3:,.1f} ms  {points[length]['processor'] * 1e3:,.1f} ms  "
+            f"{points[length]['memory'] / 2**20:,.0f} MiB"
             if length in points
             else ""
             for points in by_length
