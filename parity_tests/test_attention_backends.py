@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 from jax.experimental.pallas.ops.tpu import splash_attention
-from twins import BFLOAT16, GRADIENT, OPERATION, ROWS, TARGET, small
+from twins import BFLOAT16, GRADIENT, OPERATION, ROWS, TARGET, same_bits, small
 
 import flax_transformer.nn.attention as flax_attention
 import torch_reference.nn.attention as torch_attention
+import torch_reference.nn.masks as torch_masks
 from flax_transformer.errors import UserError
 from flax_transformer.intermediates import Recorder, recording
 from flax_transformer.nn.kernels import backends
@@ -124,6 +126,16 @@ def test_a_named_kernel_that_is_not_here_is_refused_by_both_twins(backend: str) 
         flax_twin(x, flax_twin.project(x), AttentionMask())
     with pytest.raises(UserError, match=f"attention_backend='{backend}' is not available in PyTorch"):
         torch_attention.MultiHeadAttention(config, is_self_attention=True)
+
+
+def test_pytorch_attends_plainly_where_blocks_are_asked_for() -> None:
+    torch.manual_seed(0)
+    twin = torch_attention.MultiHeadAttention(small(attention_backend="blockwise"), is_self_attention=True)
+    plain = torch_attention.MultiHeadAttention(small(), is_self_attention=True)
+    plain.load_state_dict(twin.state_dict())
+    x = torch.randn(ROWS, TARGET, small().d_model)
+    mask = torch_masks.AttentionMask(causal=True)
+    assert same_bits(twin(x, twin.project(x), mask), plain(x, plain.project(x), mask))
 
 
 KERNEL_MASKS = {

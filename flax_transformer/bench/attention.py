@@ -131,8 +131,8 @@ def fit_exponent(points: list[tuple[float, float]]) -> float | None:
 def print_table(record: Record, console: Console) -> None:
     shape = record.settings
     table = Table(
-        title=f"attention, forward and backward (time, processor time, memory): batch {shape['batch']}, {shape['heads']} heads of "
-        f"{shape['head_dim']}, {shape['dtype']}; {record.machine['device']}",
+        title=f"attention, forward and backward: batch {shape['batch']}, {shape['heads']} heads of "
+        f"{shape['head_dim']}, {shape['dtype']}; time, processor time, memory; {record.machine['device']}",
         title_justify="left",
         pad_edge=False,
     )
