@@ -16,6 +16,7 @@ from twins import BFLOAT16, GRADIENT, OPERATION, ROWS, SOURCE_LENGTHS, small, ul
 from flax_transformer.intermediates import Recorder, recording
 from flax_transformer.nn import attention, models
 from flax_transformer.nn.kernels import blockwise, distances
+from flax_transformer.nn.kernels.flash import FLASH_OUTPUTS
 from flax_transformer.nn.kernels.random_bits import keep_at, key_words
 from flax_transformer.nn.masks import AttentionMask
 from flax_transformer.parity.measure import scaled_ulp
@@ -267,3 +268,14 @@ def test_under_a_recorder_weights_are_written_out() -> None:
     with recording(Recorder({id(module): "", id(module.dropout): "dropout"})) as recorder:
         module(x, module.project(x), AttentionMask(causal=True), rngs=nnx.Rngs(dropout=0))
     assert recorder.values.keys() >= {"weights", "dropout.keep"}
+
+
+def test_rematerialization_may_keep_what_the_forward_pass_gave() -> None:
+    def exponentials(policy: Callable[..., bool]) -> int:
+        """Two are in the forward pass, one in the backward pass; two more where the former is run again."""
+        attend = jax.checkpoint(lambda x: blockwise.blockwise_attention(x, x, x, AttentionMask()).sum(), policy=policy)
+        return str(jax.make_jaxpr(jax.grad(attend))(jnp.ones((1, 32, 1, 8)))).count(" exp ")
+
+    policies = jax.checkpoint_policies
+    assert exponentials(policies.save_only_these_names(FLASH_OUTPUTS)) == 3
+    assert exponentials(policies.nothing_saveable) == 5
