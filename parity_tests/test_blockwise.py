@@ -165,7 +165,7 @@ MISTAKES = {
     "values not rescaled": ("attended = attended * rescale[:, :, None] +", "attended = attended +"),
     "sum not rescaled": ("total = total * rescale +", "total = total +"),
     "causal bound one block short": ("last_query // self.block_keys + 1", "last_query // self.block_keys"),
-    "causal bound forgets the offset": ("query_offset + self.first_query(i)", "self.first_query(i)"),
+    "causal bound forgets the offset": ("constants.query_offset + self.first_query(i)", "self.first_query(i)"),
     "offset of queries ignored": ("constants.query_offset + query - key", "query - key"),
     "lengths not counted from the block": ("else constants.key_lengths - key", "else constants.key_lengths"),
     "keys of the last block counted twice": ("if task.keys % task.block_keys:", "if False:"),

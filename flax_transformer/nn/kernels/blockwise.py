@@ -78,6 +78,15 @@ def _block_size(length: int, largest: int) -> int:
     return min(length, largest, -(-size // 16) * 16)
 
 
+class _Constants(NamedTuple):
+    """What has no gradient: of the mask, and the two words that dropout's bits are drawn from."""
+
+    key_lengths: Int[Array, " batch"] | None
+    query_offset: Int[Array, ""]
+    dense: Bool[Array, "#batch #heads #queries #keys"] | None
+    words: UInt32[Array, "2"] | None
+
+
 @dataclass(frozen=True)
 class _Task:
     """What is known while tracing: lengths, sizes of blocks, causality, the scale of scores, the rate of dropout."""
@@ -101,22 +110,13 @@ class _Task:
     def first_key(self, j: Index) -> Index:
         return jnp.minimum(j * self.block_keys, self.keys - self.block_keys).astype(jnp.int32)
 
-    def key_blocks(self, i: Index, query_offset: Int[Array, ""]) -> Index:
+    def key_blocks(self, i: Index, constants: _Constants) -> Index:
         """How many blocks of keys a block of queries looks at: under a causal mask, none above the diagonal."""
         blocks = -(-self.keys // self.block_keys)
         if not self.causal:
             return blocks
-        last_query = query_offset + self.first_query(i) + self.block_queries - 1
+        last_query = constants.query_offset + self.first_query(i) + self.block_queries - 1
         return jnp.clip(last_query // self.block_keys + 1, 0, blocks)
-
-
-class _Constants(NamedTuple):
-    """What has no gradient: of the mask, and the two words that dropout's bits are drawn from."""
-
-    key_lengths: Int[Array, " batch"] | None
-    query_offset: Int[Array, ""]
-    dense: Bool[Array, "#batch #heads #queries #keys"] | None
-    words: UInt32[Array, "2"] | None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -148,7 +148,7 @@ def _forward(
         # No score is smaller than the least number, so that of masked ones no difference is infinity - infinity.
         state = jnp.zeros((batch, heads, width, shape[2]), dtype), jnp.zeros(shape, dtype)
         state = *state, jnp.full(shape, jnp.finfo(dtype).min)
-        attended, total, largest = jax.lax.fori_loop(0, task.key_blocks(i, constants.query_offset), add_keys, state)
+        attended, total, largest = jax.lax.fori_loop(0, task.key_blocks(i, constants), add_keys, state)
         attended = attended / jnp.where(total > 0, total, 1)[:, :, None]
         # A query without keys has weights of exp(-infinity) in the backward pass too.
         log_sums = jnp.where(total > 0, largest + jnp.log(total), jnp.inf)
@@ -192,7 +192,7 @@ def _backward(task: _Task, kept: Any, upstream: Array) -> tuple[Array | None, ..
 
         of_query, *of_others = gradients
         state = jnp.zeros(columns.shape, dtype), *of_others
-        of_block, *of_others = jax.lax.fori_loop(0, task.key_blocks(i, constants.query_offset), of_keys, state)
+        of_block, *of_others = jax.lax.fori_loop(0, task.key_blocks(i, constants), of_keys, state)
         return _add(of_query, jnp.transpose(of_block, (0, 3, 1, 2)), start, 1), *of_others
 
     like = (query, key_rows, values, bias)
