@@ -1,7 +1,9 @@
 """Attention block by block is plain attention: under every mask, bias and dropout, forward and backward."""
 
 import functools
+import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from mutation import mutated
 from test_attention import MASKS, flax_mask
 from twins import BFLOAT16, GRADIENT, OPERATION, ROWS, SOURCE_LENGTHS, small, ulps
 
@@ -72,10 +73,10 @@ def attend_plainly(inputs: Inputs, mask: AttentionMask, key: jax.Array | None) -
 
 
 def attend_in_blocks(
-    inputs: Inputs, mask: AttentionMask, key: jax.Array | None, blocks: tuple[int, int] = BLOCKS
+    inputs: Inputs, mask: AttentionMask, key: jax.Array | None, blocks: tuple[int, int] = BLOCKS, code: Any = blockwise
 ) -> jax.Array:
     dropout = None if key is None else blockwise.WeightDropout(key, RATE)
-    return blockwise.blockwise_attention(*inputs[:3], mask, dropout=dropout, blocks=blocks)
+    return code.blockwise_attention(*inputs[:3], mask, dropout=dropout, blocks=blocks)
 
 
 def run(
@@ -160,7 +161,6 @@ def test_large_scores_neither_overflow_nor_vanish(dtype: str) -> None:
     assert scaled_ulp(in_blocks[0], plain[0], dtype) <= 1e5 * OPERATION  # rounding of scores of 1e5
 
 
-_FILE = "flax_transformer/nn/kernels/blockwise.py"
 MISTAKES = {
     "values not rescaled": ("attended = attended * rescale[:, :, None] +", "attended = attended +"),
     "sum not rescaled": ("total = total * rescale +", "total = total +"),
@@ -198,11 +198,26 @@ MISTAKES = {
 @pytest.mark.usefixtures("quick_compilation", "x64")
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_planted_mistakes_are_seen(mistake: str) -> None:
-    request = mask_of("all"), "of distances", True, "float64"
-    with mutated(_FILE, *MISTAKES[mistake]):
-        mistaken = run(attend_in_blocks, *request)
-    figures = [scaled_ulp(a, b, "float64") for a, b in zip(mistaken, run(attend_plainly, *request), strict=True)]
+    mistaken = run(functools.partial(attend_in_blocks, code=with_mistake(*MISTAKES[mistake])), *RICHEST)
+    figures = [scaled_ulp(a, b, "float64") for a, b in zip(mistaken, attended_plainly(), strict=True)]
     assert max(figures) > 1e9
+
+
+RICHEST = mask_of("all"), "of distances", True, "float64"
+
+
+@functools.cache
+def attended_plainly() -> list[np.ndarray]:
+    return run(attend_plainly, *RICHEST)
+
+
+def with_mistake(old: str, new: str) -> types.ModuleType:
+    """The module as it would be if its source said ``new`` where it says ``old``."""
+    source = Path(blockwise.__file__).read_text(encoding="utf-8")
+    assert source.count(old) == 1, "the mistake no longer fits the code"
+    module = types.ModuleType("mistaken")
+    exec(compile(source.replace(old, new), "mistaken", "exec"), vars(module))
+    return module
 
 
 def test_memory_grows_with_the_length_and_not_with_its_square() -> None:
@@ -228,6 +243,7 @@ def test_the_bias_of_distances_is_that_of_every_pair() -> None:
         assert whole[0, head, query, key] == values[head, key - query + 3]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation", "x64")
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere plain attention drops other weights")
 def test_a_model_with_a_relative_bias_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
