@@ -33,7 +33,7 @@ def fused_attention(
 
 
 def choose_backend(backend: AttentionBackend) -> AttentionBackend:
-    """``auto`` is torch's fused attention; ``xla`` is plain attention, and so is ``blockwise``, which computes the same.
+    """``auto`` is torch's fused attention; ``xla`` and ``blockwise``, which computes the same, are plain attention.
 
     cuDNN and TPU kernels are the JAX twin's.
 
