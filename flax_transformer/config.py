@@ -24,7 +24,7 @@ SharedTables = Literal["all", "inputs", "target", "none"]
 Pooling = Literal["mean", "first", "max"]
 HeadHidden = Literal["none", "tanh", "relu", "gelu"]
 Initialization = Literal["torch", "paper"]
-AttentionBackend = Literal["auto", "xla", "cudnn", "flash"]
+AttentionBackend = Literal["auto", "xla", "blockwise", "cudnn", "flash"]
 Remat = Literal["none", "dots", "full"]
 FloatDtype = Literal["bfloat16", "float32", "float64"]
 Strategy = Literal["greedy", "sample", "beam"]
@@ -188,7 +188,8 @@ class ModelConfig:
     pooling: Pooling = "mean"
     # activation of a layer between pooling and the classifier's head; none: no such layer
     head_hidden: HeadHidden = "none"
-    # auto takes the fastest kernel that can serve the request; the others are taken or refused
+    # auto takes the fastest kernel that can serve the request; the others are taken or refused. blockwise serves any in
+    # memory linear in the length; xla writes all weights out
     attention_backend: AttentionBackend = "auto"
     # what the backward pass of a layer computes again, to save memory: nothing; all but the outputs of linear maps and
     # of the flash kernel; all

@@ -21,7 +21,9 @@ _NN = [f"nn.{name}" for name in ["attention", "dropout", "layers", "linear", "lo
 _DECODING = ["decoding.beam", "decoding.generate", "decoding.step"]
 _MODULES = [*_NN, *_DECODING, "training.optim"]
 _TWINS = [f"{package}.{module}" for package in ("flax_transformer", "torch_reference") for module in _MODULES]
-_TWINS += [f"flax_transformer.nn.kernels.{name}" for name in ("matmul", "random_bits", "scan")]
+_TWINS += [
+    f"flax_transformer.nn.kernels.{name}" for name in ("blockwise", "distances", "matmul", "random_bits", "scan")
+]
 install_import_hook(_TWINS, "beartype.beartype")
 # Arrays of different rank combine only where the code says how.
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -8,13 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 from jax.experimental.pallas.ops.tpu import splash_attention
-from twins import BFLOAT16, GRADIENT, OPERATION, ROWS, TARGET, small
+from twins import BFLOAT16, GRADIENT, OPERATION, ROWS, TARGET, same_bits, small
 
 import flax_transformer.nn.attention as flax_attention
 import torch_reference.nn.attention as torch_attention
+import torch_reference.nn.masks as torch_masks
 from flax_transformer.errors import UserError
+from flax_transformer.intermediates import Recorder, recording
 from flax_transformer.nn.kernels import backends
 from flax_transformer.nn.kernels.flash import cudnn_attention, flash_attention
 from flax_transformer.nn.masks import AttentionMask
@@ -84,6 +87,34 @@ def test_a_backend_says_what_it_cannot_serve(
         assert caplog.messages == [f"attention falls back from {backend} to xla: {backend} {reason_given}"]
 
 
+# platform, drops weights, request -> what auto takes where no flash kernel can serve
+LONG: list[tuple[str, bool, dict[str, Any], str]] = [
+    ("cpu", True, {"queries": 512, "keys": 512}, "xla"),
+    ("cpu", False, {"queries": 1024, "keys": 1023}, "xla"),
+    ("cpu", False, {"queries": 1, "keys": 65536}, "xla"),
+    ("cpu", False, {"queries": 1024, "keys": 1024}, "blockwise"),
+    ("cpu", True, {"queries": 8192, "keys": 8192, "causal": True, "query_offset": 3}, "blockwise"),
+    ("gpu", False, {"queries": 8192, "keys": 8192}, "cudnn"),
+    ("gpu", False, {"queries": 8192, "keys": 8192, "dtype": jnp.float32}, "blockwise"),
+    ("gpu", True, {"queries": 2048, "keys": 2048}, "xla"),
+    ("tpu", False, {"queries": 8192, "keys": 8192}, "flash"),
+    ("tpu", True, {"queries": 8192, "keys": 8192}, "blockwise"),
+]
+
+
+@pytest.mark.parametrize(("platform", "drops", "request_", "expected"), LONG)
+def test_auto_takes_blocks_where_plain_attention_would_be_long(
+    platform: str, drops: bool, request_: dict[str, Any], expected: str
+) -> None:
+    query, key, mask = request_of(**request_)
+    assert backends.choose_backend("auto", query, key, mask, drops, platform) == expected
+    assert backends.choose_backend("xla", query, key, mask, drops, platform) == "xla"
+    assert backends.choose_backend("blockwise", query, key, mask, drops, platform) == "blockwise"
+    with recording(Recorder({})):
+        seen = backends.choose_backend("auto", query, key, mask, drops, platform)
+    assert seen == ("xla" if expected == "blockwise" else expected)
+
+
 @pytest.mark.parametrize("backend", ["cudnn", "flash"])
 def test_a_named_kernel_that_is_not_here_is_refused_by_both_twins(backend: str) -> None:
     if (backend, jax.default_backend()) in (("cudnn", "gpu"), ("flash", "tpu")):
@@ -95,6 +126,16 @@ def test_a_named_kernel_that_is_not_here_is_refused_by_both_twins(backend: str) 
         flax_twin(x, flax_twin.project(x), AttentionMask())
     with pytest.raises(UserError, match=f"attention_backend='{backend}' is not available in PyTorch"):
         torch_attention.MultiHeadAttention(config, is_self_attention=True)
+
+
+def test_pytorch_attends_plainly_where_blocks_are_asked_for() -> None:
+    torch.manual_seed(0)
+    twin = torch_attention.MultiHeadAttention(small(attention_backend="blockwise"), is_self_attention=True)
+    plain = torch_attention.MultiHeadAttention(small(), is_self_attention=True)
+    plain.load_state_dict(twin.state_dict())
+    x = torch.randn(ROWS, TARGET, small().d_model)
+    mask = torch_masks.AttentionMask(causal=True)
+    assert same_bits(twin(x, twin.project(x), mask), plain(x, plain.project(x), mask))
 
 
 KERNEL_MASKS = {

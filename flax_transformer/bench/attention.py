@@ -1,9 +1,11 @@
 """``bench attention``: time and memory of attention, forward and backward, against the length.
 
-Plain attention writes out its weights, so both grow with the square of the length; a flash kernel's memory is linear.
+Plain attention writes out its weights, so both grow with the square of the length; the memory of attention block by
+block and of flash kernels is linear.
 """
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from flax_transformer.errors import UserError
 # Backend -> who makes it: of the JAX model, and PyTorch's plain and fused ones.
 BACKENDS: dict[str, tuple[str, str]] = {
     "xla": ("flax_transformer.bench.attention_side:FlaxAttention", "xla"),
+    "blockwise": ("flax_transformer.bench.attention_side:FlaxAttention", "blockwise"),
     "cudnn": ("flax_transformer.bench.attention_side:FlaxAttention", "cudnn"),
     "flash": ("flax_transformer.bench.attention_side:FlaxAttention", "flash"),
     "torch-plain": ("flax_transformer.bench.attention_side:TorchAttention", "plain"),
@@ -30,7 +33,7 @@ _FIT_FROM = 4  # points, the longest ones: short lengths measure what does not d
 
 
 def attention(
-    backends: tuple[str, ...] = ("xla", "cudnn", "flash", "torch-plain", "torch-sdpa"),
+    backends: tuple[str, ...] = ("xla", "blockwise", "cudnn", "flash", "torch-plain", "torch-sdpa"),
     lengths: tuple[int, ...] | None = None,
     dtype: FloatDtype = "float32",
     batch: int = 1,
@@ -43,14 +46,14 @@ def attention(
     """Time and memory of attention, forward and backward, and the power of the length that each grows with.
 
     Args:
-        backends: of the JAX model: xla, cudnn (GPU), flash (TPU); of PyTorch: torch-plain, torch-sdpa.
+        backends: of the JAX model: xla, blockwise, cudnn (GPU), flash (TPU); of PyTorch: torch-plain, torch-sdpa.
         lengths: tokens, as queries and as keys; 128 to 8,192 if not given, on a GPU to 65,536. A backend stops where
             its memory does.
         dtype: of queries, keys and values.
         batch: rows, all without padding.
         heads: heads of each row.
         head_dim: width of a head.
-        repeats: timed runs at each length; the median counts.
+        repeats: timed runs at each length, for which the backends take turns; the median counts.
         json: file for the record, or a folder that it is to be named in.
         plot: a picture (.png).
     """
@@ -62,14 +65,14 @@ def attention(
         raise UserError(f"--lengths: expected whole numbers of at least 1, got {' '.join(map(str, lengths)) or 'none'}")
     console = Console(width=None if Console().is_terminal else 160)
     shape = {"batch": batch, "heads": heads, "head_dim": head_dim, "dtype": dtype}
-    results = {}
     with console.status("starting") as status:
-        for name in dict.fromkeys(backends):
-            made_by, backend = BACKENDS[name]
-            worker = Worker(made_by, backend, shape, thread_count())
-            results[name] = _measure(
-                worker, sorted(set(lengths)), repeats, lambda s, name=name: status.update(f"{name} {s}")
-            )
+        workers = {
+            name: Worker(made_by, backend, shape, thread_count())
+            for name, (made_by, backend) in BACKENDS.items()
+            if name in backends
+        }
+        results = _measure(workers, sorted(set(lengths)), repeats, status.update)
+        for worker in workers.values():
             worker.close()
     record = Record("attention", dtype, shape | {"lengths": list(lengths)}, {"backends": results}, describe_machine())
     print_table(record, console)
@@ -87,18 +90,33 @@ def _usual_lengths() -> tuple[int, ...]:
     return tuple(2**power for power in range(7, longest + 1))
 
 
-def _measure(worker: Worker, lengths: list[int], repeats: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Lengths in rising order, so that the peak so far is the peak of the last."""
-    points, refused = [], None
+def _measure(
+    workers: Mapping[str, Worker], lengths: list[int], repeats: int, say: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """Lengths in rising order, so that the peak so far is the peak of the last; at each the backends take turns."""
+    results: dict[str, dict[str, Any]] = {name: {"points": [], "refused": None} for name in workers}
     for length in lengths:
-        say(f"at length {length}")
-        try:
-            points.append({"length": length, **worker.call("measure", length, repeats)})
-        except Refused as refusal:
-            refused = f"from length {length} on: {refusal}"
-            break
-    exponents = {key: fit_exponent([(p["length"], p[key]) for p in points]) for key in ("seconds", "memory")}
-    return {"points": points, "refused": refused, "exponents": exponents}
+        runs: dict[str, list[tuple[float, float]]] = {
+            name: [] for name, own in results.items() if own["refused"] is None
+        }
+        for turn in range(repeats + 1):
+            for name in [name for name in runs if results[name]["refused"] is None]:
+                say(f"{name} at length {length}")
+                try:
+                    if turn == 0:
+                        workers[name].call("start", length)
+                    else:
+                        runs[name].append(workers[name].call("once"))
+                except Refused as refusal:
+                    results[name]["refused"] = f"from length {length} on: {refusal}"
+        for name in [name for name in runs if results[name]["refused"] is None]:
+            seconds, processor = map(statistics.median, zip(*runs[name], strict=True))
+            used = {"seconds": seconds, "processor": processor, "memory": workers[name].call("memory_used")}
+            results[name]["points"].append({"length": length, **used})
+    for own in results.values():
+        points = own["points"]
+        own["exponents"] = {key: fit_exponent([(p["length"], p[key]) for p in points]) for key in ("seconds", "memory")}
+    return results
 
 
 def fit_exponent(points: list[tuple[float, float]]) -> float | None:
@@ -114,7 +132,7 @@ def print_table(record: Record, console: Console) -> None:
     shape = record.settings
     table = Table(
         title=f"attention, forward and backward: batch {shape['batch']}, {shape['heads']} heads of "
-        f"{shape['head_dim']}, {shape['dtype']}; {record.machine['device']}",
+        f"{shape['head_dim']}, {shape['dtype']}; time, processor time, memory; {record.machine['device']}",
         title_justify="left",
         pad_edge=False,
     )
@@ -125,7 +143,8 @@ def print_table(record: Record, console: Console) -> None:
     by_length = [{point["length"]: point for point in own["points"]} for own in backends.values()]
     for length in shape["lengths"]:
         cells = [
-            f"{points[length]['seconds'] * 1e3:,.1f} ms  {points[length]['memory'] / 2**20:,.0f} MiB"
+            f"{points[length]['seconds'] * 1e3:,.1f} ms  {points[length]['processor'] * 1e3:,.1f} ms  "
+            f"{points[length]['memory'] / 2**20:,.0f} MiB"
             if length in points
             else ""
             for points in by_length

@@ -1,6 +1,5 @@
 """Attention alone, forward and backward, in a process of its own."""
 
-import statistics
 import time
 from typing import Any
 
@@ -35,16 +34,20 @@ class _Attention(Candidate):
         size = (self.shape["batch"], length, self.shape["heads"], self.shape["head_dim"])
         return self.rng.standard_normal(size, np.float32)
 
-    def measure(self, length: int, repeats: int) -> dict[str, float]:
-        """Seconds of a run, and bytes at the peak beyond those before the first one."""
-        run = self.compile(length)
-        run()
-        seconds = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            run()
-            seconds.append(time.perf_counter() - start)
-        return {"seconds": statistics.median(seconds), "memory": self.peak() - self.before}
+    def start(self, length: int) -> None:
+        """Compile, and run once without being timed."""
+        self.run = self.compile(length)
+        self.run()
+
+    def once(self) -> tuple[float, float]:
+        """Seconds of a run, and seconds that it kept processors busy, which other programs hardly change."""
+        start, busy = time.perf_counter(), time.process_time()
+        self.run()
+        return time.perf_counter() - start, time.process_time() - busy
+
+    def memory_used(self) -> int:
+        """Bytes at the peak so far, beyond those before the first run."""
+        return self.peak() - self.before
 
 
 class FlaxAttention(_Attention):
@@ -62,10 +65,16 @@ class FlaxAttention(_Attention):
 
         from flax_transformer.nn.attention import plain_attention
         from flax_transformer.nn.kernels.backends import choose_backend
+        from flax_transformer.nn.kernels.blockwise import blockwise_attention
         from flax_transformer.nn.kernels.flash import cudnn_attention, flash_attention
         from flax_transformer.nn.masks import AttentionMask
 
-        kernel = {"xla": plain_attention, "cudnn": cudnn_attention, "flash": flash_attention}[self.backend]
+        kernel: Any = {
+            "xla": plain_attention,
+            "blockwise": blockwise_attention,
+            "cudnn": cudnn_attention,
+            "flash": flash_attention,
+        }[self.backend]
         dtype = jnp.dtype(self.shape["dtype"])
         query, key, value, upstream = (jnp.asarray(self.draw(length), dtype) for _ in range(4))
         mask = AttentionMask()

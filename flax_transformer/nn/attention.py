@@ -12,6 +12,8 @@ from flax_transformer.config import ModelConfig
 from flax_transformer.intermediates import record
 from flax_transformer.nn.dropout import Dropout
 from flax_transformer.nn.kernels.backends import choose_backend
+from flax_transformer.nn.kernels.blockwise import WeightDropout, blockwise_attention
+from flax_transformer.nn.kernels.distances import written_out
 from flax_transformer.nn.kernels.flash import cudnn_attention, flash_attention
 from flax_transformer.nn.linear import Linear
 from flax_transformer.nn.masks import AttentionMask
@@ -45,7 +47,7 @@ def attention_weights(
     scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=dtype)
     scores = scores * (query.shape[-1] ** -0.5 if scale is None else scale)
     if mask.bias is not None:
-        scores = scores + mask.bias.astype(dtype)
+        scores = scores + written_out(mask.bias, scores.shape[-2], scores.shape[-1]).astype(dtype)
     allowed = mask.materialize(scores.shape[-2], scores.shape[-1])
     if allowed is None:
         return jax.nn.softmax(scores, axis=-1)
@@ -166,6 +168,11 @@ class MultiHeadAttention(nnx.Module):
                 heads = cudnn_attention(query, key, value, mask, self.scale)
             case "flash":
                 heads = flash_attention(query, key, value, mask, self.scale)
+            case "blockwise":
+                dropped = (
+                    WeightDropout(rngs.dropout(), self.dropout.rate) if rngs is not None and drops_weights else None
+                )
+                heads = blockwise_attention(query, key, value, mask, self.scale, dropped)
             case _:
                 heads = plain_attention(
                     query,

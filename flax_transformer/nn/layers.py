@@ -12,6 +12,7 @@ from flax_transformer.distributed.mesh import constrain
 from flax_transformer.intermediates import record
 from flax_transformer.nn.attention import KeyValue, MultiHeadAttention
 from flax_transformer.nn.dropout import Dropout
+from flax_transformer.nn.kernels.backends import takes_blocks
 from flax_transformer.nn.kernels.scan import apply_layers, create_layers
 from flax_transformer.nn.linear import Linear, norm_layer
 from flax_transformer.nn.masks import AttentionMask
@@ -194,9 +195,14 @@ def write_cache(cache: KeyValue, new: KeyValue, offset: int | Int[Array, ""]) ->
     return jax.tree.map(lambda old, entry: jax.lax.dynamic_update_slice_in_dim(old, entry, offset, axis=2), cache, new)
 
 
-def _with_bias(mask: AttentionMask, bias: RelativeBias | None, queries: int, keys: int) -> AttentionMask:
+def _with_bias(
+    mask: AttentionMask, bias: RelativeBias | None, queries: int, keys: int, config: ModelConfig
+) -> AttentionMask:
     """The mask of a stack's self-attention with the bias that all its layers share, where the stack has one."""
-    return mask if bias is None else replace(mask, bias=bias(queries, keys, mask.query_offset))
+    if bias is None:
+        return mask
+    compute = bias.by_distance if takes_blocks(config.attention_backend, queries, keys) else bias
+    return replace(mask, bias=compute(queries, keys, mask.query_offset))
 
 
 class Encoder(nnx.Module):
@@ -228,7 +234,7 @@ class Encoder(nnx.Module):
             >>> encoder(jax.numpy.ones((2, 5, 8)), AttentionMask()).shape
             (2, 5, 8)
         """
-        mask = _with_bias(mask, self.relative_bias, x.shape[1], x.shape[1])
+        mask = _with_bias(mask, self.relative_bias, x.shape[1], x.shape[1], self.config)
 
         def apply(layer: EncoderLayer, x: Sequences, rngs: nnx.Rngs | None) -> Sequences:
             return layer(x, mask, rngs)
@@ -277,7 +283,7 @@ class Decoder(nnx.Module):
             >>> decoder(x, x, AttentionMask(causal=True), AttentionMask()).shape
             (2, 5, 8)
         """
-        mask = _with_bias(mask, self.relative_bias, x.shape[1], x.shape[1])
+        mask = _with_bias(mask, self.relative_bias, x.shape[1], x.shape[1], self.config)
 
         def apply(layer: DecoderLayer, x: Sequences, rngs: nnx.Rngs | None) -> Sequences:
             return layer(x, layer.cross_attention.project(memory), mask, memory_mask, rngs)[0]
@@ -311,7 +317,7 @@ class Decoder(nnx.Module):
             The output, (batch, length, d_model), and each layer's cache with the tokens of ``x`` written in.
         """
         keys = cache[0].key.shape[2] if cache else x.shape[1]
-        mask = _with_bias(mask, self.relative_bias, x.shape[1], keys)
+        mask = _with_bias(mask, self.relative_bias, x.shape[1], keys, self.config)
         caches = []
         for layer, layer_memory, layer_cache in zip(
             self.layers, memory, cache or [None] * len(self.layers), strict=True

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from flax_transformer.nn.kernels.distances import DistanceBias
+
 
 def padding_mask(lengths: Int[Array, " batch"], max_length: int) -> Bool[Array, "batch {max_length}"]:
     """True at the real tokens of right-padded rows."""
@@ -44,7 +46,7 @@ class AttentionMask:
     causal: bool = field(default=False, metadata={"static": True})
     query_offset: int | Int[Array, ""] = 0
     dense: Bool[Array, "..."] | None = None
-    bias: Float[Array, "..."] | None = None
+    bias: Float[Array, "..."] | DistanceBias | None = None
 
     def materialize(self, query_length: int, key_length: int) -> Bool[Array, "#batch #heads #queries #keys"] | None:
         """The whole mask, broadcastable to (batch, heads, queries, keys); None where nothing is masked."""

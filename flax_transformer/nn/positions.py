@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from flax_transformer.config import ModelConfig
 from flax_transformer.errors import UserError
+from flax_transformer.nn.kernels.distances import DistanceBias
 
 
 def check_length(length: int, max_length: int) -> None:
@@ -167,6 +168,13 @@ class RelativeBias(nnx.Embed):
             (1, 4, 5, 7)
         """
         distance = jnp.arange(keys)[None] - (offset + jnp.arange(queries))[:, None]
+        return jnp.transpose(self._look_up(distance), (2, 0, 1))[None]
+
+    def by_distance(self, queries: int, keys: int, offset: int | Int[Array, ""] = 0) -> DistanceBias:
+        """The same, one number for each distance: what attention block by block reads."""
+        return DistanceBias(self._look_up(jnp.arange(1 - queries, keys) - offset).T)
+
+    def _look_up(self, distance: Int[Array, "*shape"]) -> Float[Array, "*shape heads"]:
         buckets = jnp.asarray(relative_buckets(self.num_embeddings, self.max_distance, self.two_sided))
         places = jnp.clip(distance, -self.max_distance, self.max_distance) + self.max_distance
-        return jnp.transpose(jnp.take(self.embedding[...], buckets[places], axis=0), (2, 0, 1))[None]
+        return jnp.take(self.embedding[...], buckets[places], axis=0)

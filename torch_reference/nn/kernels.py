@@ -33,12 +33,14 @@ def fused_attention(
 
 
 def choose_backend(backend: AttentionBackend) -> AttentionBackend:
-    """``xla`` is plain attention, ``auto`` is torch's fused attention: cuDNN and TPU kernels are the JAX twin's.
+    """``auto`` is torch's fused attention; ``xla`` and ``blockwise``, which computes the same, are plain attention.
+
+    cuDNN and TPU kernels are the JAX twin's.
 
     Raises:
         UserError: the named backend does not exist in PyTorch.
     """
-    if backend not in ("auto", "xla"):
+    if backend not in ("auto", "xla", "blockwise"):
         raise UserError(
             f"attention_backend={backend!r} is not available in PyTorch; choose auto or xla (plain attention)"
         )

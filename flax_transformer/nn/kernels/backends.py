@@ -9,6 +9,7 @@ from jaxtyping import Array
 from flax_transformer.config import AttentionBackend
 from flax_transformer.distributed.mesh import target_platform
 from flax_transformer.errors import UserError
+from flax_transformer.intermediates import is_recording
 from flax_transformer.nn.masks import AttentionMask
 
 log = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ def unsupported_reason(
     backend: AttentionBackend, query: Array, key: Array, mask: AttentionMask, drops_weights: bool, platform: str
 ) -> str | None:
     """Why a backend cannot serve a request, or None if it can."""
-    if backend == "xla":
+    if backend in ("xla", "blockwise"):
         return None
     needed = {"cudnn": "gpu", "flash": "tpu"}[backend]
     if platform != needed:
@@ -47,6 +48,20 @@ def unsupported_reason(
 
 
 _FASTEST: dict[str, AttentionBackend] = {"gpu": "cudnn", "tpu": "flash"}
+# From how many scores of a head on auto computes them block by block. On a CPU blocks are then as fast, or faster
+# (docs/PERFORMANCE.md). Elsewhere that was not measured: there they begin where scores fill the memory.
+_LONG = {"cpu": 1024**2}
+_LONG_ELSEWHERE = 4096**2
+
+
+def takes_blocks(backend: AttentionBackend, queries: int, keys: int, platform: str | None = None) -> bool:
+    """Whether attention without a flash kernel is computed block by block: where asked for, and under auto if long.
+
+    Never under a recorder, which is to see the weights, and to replace what is dropped.
+    """
+    if is_recording() or backend not in ("auto", "blockwise"):
+        return False
+    return backend == "blockwise" or queries * keys >= _LONG.get(platform or target_platform(), _LONG_ELSEWHERE)
 
 
 @functools.cache
@@ -65,16 +80,19 @@ def choose_backend(
     """The backend that serves a request: decided while tracing, from shapes, dtype, mask structure and platform.
 
     Raises:
-        UserError: a backend was named that cannot serve the request. ``auto`` falls back to ``xla`` and logs why, once.
+        UserError: a backend was named that cannot serve the request. ``auto`` falls back to ``blockwise`` or ``xla``,
+            whichever is faster for the lengths, and logs why, once.
     """
     platform = platform or target_platform()
-    if backend == "auto":
-        fastest = _FASTEST.get(platform, "xla")
+    in_blocks = takes_blocks(backend, query.shape[1], key.shape[1], platform)
+    if backend in ("auto", "blockwise"):
+        fallback = "blockwise" if in_blocks else "xla"
+        fastest = _FASTEST.get(platform, fallback) if backend == "auto" else fallback
         reason = unsupported_reason(fastest, query, key, mask, drops_weights, platform)
         if reason is None:
             return fastest
-        _log_once(f"attention falls back from {fastest} to xla: {fastest} {reason}")
-        return "xla"
+        _log_once(f"attention falls back from {fastest} to {fallback}: {fastest} {reason}")
+        return fallback
     reason = unsupported_reason(backend, query, key, mask, drops_weights, platform)
     if reason is not None:
         raise UserError(f"attention_backend={backend!r} {reason}; choose another backend, or auto")

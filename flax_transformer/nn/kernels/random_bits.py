@@ -36,14 +36,26 @@ def threefry2x32(
     return x0, x1
 
 
-def _fused_keep_mask(key: PRNGKeyArray, drop_rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
+def key_words(key: PRNGKeyArray) -> UInt32[Array, "2"]:
+    """The two words that Threefry takes, of a key of any generator."""
     words = jax.random.key_data(key).reshape(-1)
+    return jnp.stack([words[0], words[-1]])
+
+
+def keep_at(
+    words: UInt32[Array, "2"], drop_rate: float, rows: UInt32[Array, "*shape"], columns: UInt32[Array, "*shape"]
+) -> Bool[Array, "*shape"]:
+    """What a mask drawn from ``words`` says of the elements of these rows and columns, wherever they are asked for."""
+    bits, _ = threefry2x32(words, rows, columns)
+    return bits >= jnp.uint32(round(drop_rate * 2**32))
+
+
+def _fused_keep_mask(key: PRNGKeyArray, drop_rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
     # The row and the column of an element are its counter: no mask of a realistic size overflows 32 bits of either.
     table = (math.prod(shape[:-1]), shape[-1])
     rows = jax.lax.broadcasted_iota(jnp.uint32, table, 0)
     columns = jax.lax.broadcasted_iota(jnp.uint32, table, 1)
-    bits, _ = threefry2x32(jnp.stack([words[0], words[-1]]), rows, columns)
-    return (bits >= jnp.uint32(round(drop_rate * 2**32))).reshape(shape)
+    return keep_at(key_words(key), drop_rate, rows, columns).reshape(shape)
 
 
 # Jitted on its own, so that the masks of one shape in all layers are traced once.
