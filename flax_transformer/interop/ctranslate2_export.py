@@ -5,26 +5,13 @@ from typing import Literal
 
 from flax_transformer.config import ModelConfig
 from flax_transformer.data.tokenizer import Tokenizer
-from flax_transformer.decoding.predictable import TOKENIZER_FILE, Predictable
+from flax_transformer.decoding.predictable import TOKENIZER_FILE
 from flax_transformer.interop.ctranslate2_spec import make_spec
-from flax_transformer.interop.state_dict import Weights, get_weights, to_torch
+from flax_transformer.interop.state_dict import Weights
 from flax_transformer.outputs import whole_folder
 
 # What the weights are stored in. CTranslate2 converts them on loading, if it is asked for another type.
 Quantization = Literal["float32", "float16", "int8", "int8_float16"]
-
-
-def export_ctranslate2(trained: Predictable, directory: Path, quantization: Quantization = "float32") -> None:
-    """Write the best weights of a run, or those of an export, for CTranslate2.
-
-    Args:
-        directory: must not exist, or be empty.
-
-    Raises:
-        UserError: CTranslate2 has no such model, or the folder cannot be written.
-    """
-    weights = to_torch(get_weights(trained.best_model()))
-    save_ctranslate2(directory, trained.model_config, weights, trained.tokenizer, quantization)
 
 
 def save_ctranslate2(

@@ -57,7 +57,7 @@ def make_spec(config: ModelConfig, weights: Weights) -> Any:
     _fill_embedding(decoder, decoder.embeddings, config, weights, "target")
     _fill_projection(decoder, config, weights)
     spec = TransformerSpec(encoder, decoder)
-    spec.config.layer_norm_epsilon = config.norm_eps
+    spec.config.add_attribute("layer_norm_epsilon", config.norm_eps)
     return spec
 
 
