@@ -56,7 +56,7 @@ def make_spec(config: ModelConfig, weights: Weights) -> Any:
     _fill_embedding(encoder, encoder.embeddings[0], config, weights, "source")
     _fill_embedding(decoder, decoder.embeddings, config, weights, "target")
     _fill_projection(decoder, config, weights)
-    spec = TransformerSpec(encoder, decoder)
+    spec: Any = TransformerSpec(encoder, decoder)
     spec.config.add_attribute("layer_norm_epsilon", config.norm_eps)
     return spec
 
