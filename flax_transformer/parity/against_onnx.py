@@ -22,7 +22,11 @@ Logits = Float[np.ndarray, "batch *target vocab"]
 
 
 def checks(target: Target, dtype: str) -> dict[str, Callable[[], list[Result]]]:
-    pair = Pair(target.case(dtype), backward=False)
+    return checks_of(Pair(target.case(dtype), backward=False), target)
+
+
+def checks_of(pair: Pair, target: Target) -> dict[str, Callable[[], list[Result]]]:
+    """The same of twins that may have been run before."""
     served = Served(target.model, dict(target.weights))
     found: dict[str, Callable[[], list[Result]]] = {"logits": lambda: [_logits(pair, served)]}
     if target.model.architecture == "seq2seq":
