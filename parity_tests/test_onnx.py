@@ -2,10 +2,11 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 from test_ctranslate2 import DOCS, MODEL, T5, example, numpy_weights, random_torch
@@ -39,10 +40,18 @@ def pair_of(target: Target) -> Pair:
     return Pair(target.case("float32"), backward=False)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def symbolic_shapes() -> Iterator[None]:
+    """While a graph is traced, lengths are symbols, which are no whole numbers to the checks of signatures."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.fixture(scope="module", params=[GENERATOR, CLASSIFIER], ids=["generator", "classifier"])
-def served(request: pytest.FixtureRequest) -> Iterator[tuple[ModelConfig, Served]]:
+def served(request: pytest.FixtureRequest) -> tuple[ModelConfig, Served]:
     target = target_of(request.param)
-    yield request.param, Served(target.model, dict(target.weights))
+    return request.param, Served(target.model, dict(target.weights))
 
 
 def failing(target: Target, served: Served, monkeypatch: pytest.MonkeyPatch, flax: bool = False) -> set[str]:
@@ -98,13 +107,15 @@ def test_a_mistake_in_serving_shows(mistake: str, served, monkeypatch: pytest.Mo
             )
         case "forgotten lengths":
             for name in ("classify", "start"):
-                call = getattr(Served, name)
-                full = lambda self, ids, lengths, call=call: call(self, ids, np.full_like(lengths, ids.shape[1]))
-                monkeypatch.setattr(Served, name, full)
+                monkeypatch.setattr(Served, name, _with_full_rows(getattr(Served, name)))
         case "cache not passed on":
             decode = Served.decode
             monkeypatch.setattr(Served, "decode", lambda self, ids, state: (decode(self, ids, state)[0], state))
     assert failing(target, graph, monkeypatch)
+
+
+def _with_full_rows(call: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, ids, lengths: call(self, ids, np.full_like(lengths, ids.shape[1]))
 
 
 @pytest.mark.slow
