@@ -48,7 +48,11 @@ def checks(target: Target, dtype: str) -> dict[str, Callable[[], list[Result]]]:
     Raises:
         UserError: transformers has no class for the model.
     """
-    theirs = Theirs(target, dtype)
+    return checks_of(Theirs(target, dtype), target)
+
+
+def checks_of(theirs: "Theirs", target: Target) -> dict[str, Callable[[], list[Result]]]:
+    """The same of a model that is loaded already."""
     found: dict[str, Callable[[], list[Result]]] = {
         "round trip": lambda: [_round_trip(target, theirs)],
         "stack": lambda: [_stack(theirs)],
@@ -84,14 +88,14 @@ class Theirs:
         case = dataclasses.replace(target, model=model, weights=weights).case(dtype)
         self.pair = Pair(dataclasses.replace(case, config=dataclasses.replace(case.config, label_smoothing=0.0)))
         self.model = in_float64(self.model) if dtype == "float64" else self.model.float()
-        self._outcome: Outcome | None = None
+        self.outcomes: list[Outcome] = []
 
     @property
     def outcome(self) -> Outcome:
-        """One pass of transformers, with gradients under our names."""
-        if self._outcome is None:
-            self._outcome = self._run(self.pair.case)
-        return self._outcome
+        """One pass of transformers, with gradients under our names; it is run once."""
+        if not self.outcomes:
+            self.outcomes.append(self._run(self.pair.case))
+        return self.outcomes[0]
 
     def _run(self, case: Case) -> Outcome:
         batch = case.batch
