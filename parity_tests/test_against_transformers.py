@@ -13,6 +13,7 @@ from test_huggingface_export import OWN, SEQ2SEQ
 
 from flax_transformer.config import ModelConfig
 from flax_transformer.errors import UserError
+from flax_transformer.interop.huggingface.exporting import write_model
 from flax_transformer.parity import against_transformers
 from flax_transformer.parity.against_transformers import Theirs, checks_of
 from flax_transformer.parity.cases import Sizes, random_weights
@@ -149,6 +150,17 @@ def test_another_epsilon_in_float64_shows(bert: tuple[Theirs, Target], x64):
     vars(theirs.pair)["flax"] = theirs.pair.torch
     assert failing(run(theirs, bert[1], "logits")) == {}
     assert failing(run(_broken(theirs, _epsilon), bert[1], "logits"))
+
+
+def test_a_begin_token_that_is_written_wrong_shows(monkeypatch: pytest.MonkeyPatch):
+    def planted(*arguments: Any) -> Any:
+        family, settings, tensors = write_model(*arguments)
+        return family, settings | {"decoder_start_token_id": 5}, tensors
+
+    monkeypatch.setattr(against_transformers, "write_model", planted)
+    target = target_of("pegasus")
+    [result] = run(Theirs(target, "float32"), target, "round trip")
+    assert (result.passed, result.worst) == (False, "bos_id")
 
 
 @pytest.mark.slow

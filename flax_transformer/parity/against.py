@@ -16,6 +16,7 @@ from flax_transformer.parity import flax_side, torch_side
 from flax_transformer.parity.checks import Result, Tokens, decided_tokens
 from flax_transformer.parity.pair import Pair, cast
 from flax_transformer.parity.targets import Target
+from flax_transformer.parity.torch_side import Outcome
 
 Name = Literal["transformers", "ctranslate2", "onnx"]
 Rows = list[list[int]]
@@ -80,6 +81,11 @@ def run_against(name: Name, target: Target, dtype: str, on_check: Callable[[str]
         "histogram": [],
         "losses": None,
     }
+
+
+def twins(pair: Pair) -> dict[str, Outcome]:
+    """One pass of each twin, by its name."""
+    return {"JAX": pair.flax, "PyTorch": pair.torch}
 
 
 def with_source(pair: Pair) -> Bool[np.ndarray, " batch"]:

@@ -10,7 +10,15 @@ from jaxtyping import Float
 
 from flax_transformer.interop.ctranslate2_export import save_ctranslate2, token_names
 from flax_transformer.parity import tolerances
-from flax_transformer.parity.against import Rows, beam_config, beam_tokens, greedy_tokens, new_tokens, with_source
+from flax_transformer.parity.against import (
+    Rows,
+    beam_config,
+    beam_tokens,
+    greedy_tokens,
+    new_tokens,
+    twins,
+    with_source,
+)
 from flax_transformer.parity.checks import Result, measured
 from flax_transformer.parity.measure import scaled_ulp
 from flax_transformer.parity.pair import Pair
@@ -97,8 +105,7 @@ def _log_probabilities(pair: Pair, served: Served) -> Result:
     """Of the tokens of each target, which shows mistakes that are too small to change what is generated."""
     theirs = served.score(pair)
     figures = {
-        side: scaled_ulp(theirs, _of_targets(pair, outcome), pair.dtype)
-        for side, outcome in (("JAX", pair.flax), ("PyTorch", pair.torch))
+        side: scaled_ulp(theirs, _of_targets(pair, outcome), pair.dtype) for side, outcome in twins(pair).items()
     }
     floor = scaled_ulp(_of_targets(pair, pair.rounded), _of_targets(pair, pair.exact), "float32")
     return measured("log-probabilities", "cumulative", figures, floor, tolerances.STACK, pair)

@@ -29,6 +29,7 @@ from flax_transformer.parity.against import (
     greedy_tokens,
     new_tokens,
     rows,
+    twins,
     with_source,
 )
 from flax_transformer.parity.cases import Case, take_rows
@@ -41,6 +42,7 @@ from torch_reference.nn.losses import shift_target
 
 # What a loss leaves out.
 _IGNORED = -100
+_IDS = ("pad_id", "bos_id", "eos_id")
 
 
 def checks(target: Target, dtype: str) -> dict[str, Callable[[], list[Result]]]:
@@ -80,6 +82,7 @@ class Theirs:
     """
 
     def __init__(self, target: Target, dtype: str) -> None:
+        self.outcomes: list[Outcome] = []
         self.family, self.model, self.missing, self.config, self.weights = _there_and_back(target)
         model, weights = self.config, self.weights
         self.is_bare = not self.family.has_head(model)
@@ -88,7 +91,6 @@ class Theirs:
         case = dataclasses.replace(target, model=model, weights=weights).case(dtype)
         self.pair = Pair(dataclasses.replace(case, config=dataclasses.replace(case.config, label_smoothing=0.0)))
         self.model = in_float64(self.model) if dtype == "float64" else self.model.float()
-        self.outcomes: list[Outcome] = []
 
     @property
     def outcome(self) -> Outcome:
@@ -194,13 +196,13 @@ def _there_and_back(target: Target) -> tuple[Family, Any, set[str], ModelConfig,
         model, missing = load(there)
         model.save_pretrained(back)
         family, config, weights, _ = read_model(read_checkpoint(back))
-    # Ids that encoders do without come back as another one.
-    ids = {name: getattr(target.model, name) for name in ("pad_id", "bos_id", "eos_id")}
-    return family, model, missing, dataclasses.replace(config, **ids), weights
+    if config.architecture == "classifier":  # ids that encoders do without come back as another one
+        config = dataclasses.replace(config, **{name: getattr(target.model, name) for name in _IDS})
+    return family, model, missing, config, weights
 
 
 def _round_trip(target: Target, theirs: Theirs) -> Result:
-    """Each weight must come back from transformers bit by bit."""
+    """Weights must come back from transformers bit by bit, and the ids that outputs begin and end with as they were."""
     _, sent = in_their_terms(target.model, dict(target.weights))
     differing = {
         name: mismatches(sent[name].astype(np.float32), weight) if name in sent else float(np.any(weight))
@@ -209,6 +211,7 @@ def _round_trip(target: Target, theirs: Theirs) -> Result:
     differing |= dict.fromkeys(sent.keys() - theirs.weights.keys(), np.inf)
     # Its class may have a pooler where ours has none; all else must be found.
     differing |= {key: np.inf for key in theirs.missing if "pooler." not in key}
+    differing |= {name: np.inf for name in _IDS if getattr(theirs.config, name) != getattr(target.model, name)}
     worst = max(differing, key=lambda name: differing[name])
     return Result("round trip", "local", differing[worst], 0, ENTRIES, worst, note=type(theirs.model).__name__)
 
@@ -219,7 +222,7 @@ def _stack(theirs: Theirs) -> Result:
     real = np.arange(batch.source.shape[1]) < batch.source_lengths[:, None]
     figures = {
         side: scaled_ulp(outcome.intermediates["memory"][real], expected[real], pair.dtype)
-        for side, outcome in (("JAX", pair.flax), ("PyTorch", pair.torch))
+        for side, outcome in twins(pair).items()
     }
     floor = pair.intermediate_floor["memory"]
     return measured("memory", "cumulative", figures, floor, tolerances.STACK, pair)
@@ -227,17 +230,13 @@ def _stack(theirs: Theirs) -> Result:
 
 def _logits(target: Target, theirs: Theirs) -> Result:
     """Of both twins with the weights that came back, and of the model as it is, whose form may be another."""
-    pair, batch = theirs.pair, theirs.pair.case.batch
-    counted = _labels(batch).numpy() != _IGNORED
+    pair, expected = theirs.pair, theirs.outcome.intermediates["logits"]
+    counted = _labels(pair.case.batch).numpy() != _IGNORED
     figures = {
-        side: scaled_ulp(outcome.intermediates["logits"][counted], _counted_logits(theirs, counted), pair.dtype)
-        for side, outcome in (("JAX", pair.flax), ("PyTorch", pair.torch), ("as exported", _as_exported(target, pair)))
+        side: scaled_ulp(outcome.intermediates["logits"][counted], expected[counted], pair.dtype)
+        for side, outcome in {**twins(pair), "as exported": _as_exported(target, pair)}.items()
     }
     return measured("logits", "cumulative", figures, pair.intermediate_floor["logits"], tolerances.STACK, pair)
-
-
-def _counted_logits(theirs: Theirs, counted: np.ndarray) -> np.ndarray:
-    return theirs.outcome.intermediates["logits"][counted]
 
 
 def _as_exported(target: Target, pair: Pair) -> Outcome:
@@ -253,8 +252,7 @@ def _loss(theirs: Theirs) -> Result:
     if outcome.count != pair.torch.count:
         return Result("loss", "cumulative", abs(outcome.count - pair.torch.count), 0, ENTRIES, "count")
     floor = scaled_ulp(pair.rounded.loss, pair.exact.loss, "float32")
-    sides = (("JAX", pair.flax), ("PyTorch", pair.torch))
-    figures = {side: scaled_ulp(ours.loss, outcome.loss, pair.dtype) for side, ours in sides}
+    figures = {side: scaled_ulp(ours.loss, outcome.loss, pair.dtype) for side, ours in twins(pair).items()}
     return measured("loss", "cumulative", figures, floor, tolerances.LOSS, pair)
 
 
@@ -262,7 +260,7 @@ def _gradients(theirs: Theirs) -> list[Result]:
     """Each parameter's gradient, but in tables without the row of padding where transformers does not train it."""
     pair, ceiling = theirs.pair, tolerances.GRADIENT[theirs.pair.dtype]
     results = []
-    for side, outcome in (("JAX", pair.flax), ("PyTorch", pair.torch)):
+    for side, outcome in twins(pair).items():
         ours, expected = (
             dataclasses.replace(one, gradients=_comparable(one.gradients, theirs)) for one in (outcome, theirs.outcome)
         )
