@@ -14,6 +14,7 @@ from flax_transformer.config import GenerationConfig
 from flax_transformer.errors import UserError
 from flax_transformer.parity import flax_side, torch_side
 from flax_transformer.parity.checks import Result, Tokens, decided_tokens
+from flax_transformer.parity.measure import scaled_ulp
 from flax_transformer.parity.pair import Pair, cast
 from flax_transformer.parity.targets import Target
 from flax_transformer.parity.torch_side import Outcome
@@ -22,6 +23,8 @@ Name = Literal["transformers", "ctranslate2", "onnx"]
 Rows = list[list[int]]
 OUTPUTS = "outputs that differ"
 NEW_TOKENS, BEAMS = 12, 4
+# Passes of PyTorch alone, whose differences are rounding.
+_FLOOR = ("rounded", "exact", "shuffled", "torch")
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,12 @@ def run_against(name: Name, target: Target, dtype: str, on_check: Callable[[str]
 def twins(pair: Pair) -> dict[str, Outcome]:
     """One pass of each twin, by its name."""
     return {"JAX": pair.flax, "PyTorch": pair.torch}
+
+
+def floor_of(pair: Pair, intermediate: str, kept: Bool[np.ndarray, "batch ..."]) -> float:
+    """The noise floor where something is compared: at padding, which nothing reads, rounding may be magnified."""
+    at = {name: getattr(pair, name).intermediates[intermediate][kept] for name in _FLOOR}
+    return max(scaled_ulp(at["rounded"], at["exact"], "float32"), scaled_ulp(at["shuffled"], at["torch"], pair.dtype))
 
 
 def with_source(pair: Pair) -> Bool[np.ndarray, " batch"]:

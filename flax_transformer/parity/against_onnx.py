@@ -12,7 +12,7 @@ from flax_transformer.config import ModelConfig
 from flax_transformer.data.batches import Seq2SeqBatch
 from flax_transformer.interop.onnx_export import save_onnx
 from flax_transformer.parity import tolerances
-from flax_transformer.parity.against import Rows, greedy_tokens, new_tokens, rows, twins, with_source
+from flax_transformer.parity.against import Rows, floor_of, greedy_tokens, new_tokens, rows, twins, with_source
 from flax_transformer.parity.checks import Result, Tokens, measured
 from flax_transformer.parity.measure import scaled_ulp
 from flax_transformer.parity.pair import Pair
@@ -86,7 +86,7 @@ def _logits(pair: Pair, served: Served) -> Result:
         for side, outcome in twins(pair).items()
         for how, logits in theirs.items()
     }
-    return measured("logits", "cumulative", figures, pair.intermediate_floor["logits"], tolerances.STACK, pair)
+    return measured("logits", "cumulative", figures, floor_of(pair, "logits", real), tolerances.STACK, pair)
 
 
 def _greedy(pair: Pair, served: Served) -> Rows:
