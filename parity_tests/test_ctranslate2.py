@@ -122,7 +122,12 @@ def failing(pair: Pair, target: Target, *checks: str) -> set[str]:
 
 
 @pytest.mark.usefixtures("quick_compilation")
-def test_the_checks_pass_and_report_int8(pair: Pair, target: Target):
+def test_targets_are_as_probable_as_with_both_twins(pair: Pair, target: Target):
+    assert failing(pair, target, "log-probabilities") == set()
+
+
+@pytest.mark.slow
+def test_all_checks_pass_and_report_int8(pair: Pair, target: Target):
     results = {result.check: result for check in checks_of(pair, target).values() for result in check()}
     assert all(result.passed for result in results.values()), results
     assert results["int8"].note.startswith("reported, not judged")
@@ -195,7 +200,7 @@ def test_a_wrong_begin_or_end_token_shows(token: str, pair: Pair, target: Target
         "flax_transformer.parity.against_ctranslate2.save_ctranslate2",
         lambda folder, config, *rest: save(folder, dataclasses.replace(config, **wrong), *rest),
     )
-    assert failing(pair, target, "log-probabilities", "greedy tokens", "beam tokens")
+    assert failing(pair, target, "log-probabilities")
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -307,16 +312,16 @@ def test_a_trained_model_writes_the_same(tmp_path: Path):
     assert cli.main(["verify", str(run), "--against", "ctranslate2"]) == 0
 
 
-def test_families_that_are_imported_are_served(tmp_path: Path):
+@pytest.mark.parametrize("name", ["bart", "mbart", "marian", "marian-two-tables", "pegasus", "t5", "t5-1.1"])
+def test_families_that_are_imported_are_served(name: str):
     pytest.importorskip("transformers")
-    from hf_models import GENERATORS, imported
+    from hf_models import imported
 
-    for name in GENERATORS:
-        _, config, weights = imported(name)
-        target = Target(name, config, weights, Sizes(5, 30, 20))
-        pair = Pair(target.case("float32"), backward=False)
-        vars(pair)["flax"] = pair.torch  # compared with JAX elsewhere
-        assert checks_of(pair, target)["log-probabilities"]()[0].passed, name
+    _, config, weights = imported(name)
+    target = Target(name, config, weights, Sizes(5, 30, 20))
+    pair = Pair(target.case("float32"), backward=False)
+    vars(pair)["flax"] = pair.torch  # compared with JAX elsewhere
+    assert failing(pair, target, "log-probabilities") == set()
 
 
 def test_served_models_read_no_limits_of_the_library(pair: Pair, target: Target):

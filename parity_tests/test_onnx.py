@@ -48,7 +48,11 @@ def symbolic_shapes() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-@pytest.fixture(scope="module", params=[GENERATOR, CLASSIFIER], ids=["generator", "classifier"])
+# Two graphs take some ten seconds to trace.
+KINDS = [pytest.param(GENERATOR, marks=pytest.mark.slow, id="generator"), pytest.param(CLASSIFIER, id="classifier")]
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def served(request: pytest.FixtureRequest) -> tuple[ModelConfig, Served]:
     target = target_of(request.param)
     return request.param, Served(target.model, dict(target.weights))
