@@ -161,17 +161,6 @@ def save(model: torch.nn.Module, folder: Path) -> Path:
     return folder
 
 
-def load(folder: Path) -> tuple[torch.nn.Module, set[str]]:
-    """The model of a folder, and the keys that it lacks."""
-    import transformers
-
-    settings = transformers.AutoConfig.from_pretrained(folder)
-    cls = getattr(transformers, settings.architectures[0])
-    model, info = cls.from_pretrained(folder, attn_implementation="eager", output_loading_info=True)
-    assert not info["unexpected_keys"]
-    return model.eval(), set(info["missing_keys"])
-
-
 def random_ids(model: torch.nn.Module, rows: np.ndarray, vocabulary: int, seed: int = 0) -> np.ndarray:
     """Right-padded random ids without special ones."""
     config = model.config
@@ -188,34 +177,6 @@ def target_ids(model: torch.nn.Module, rows: np.ndarray, seed: int = 1) -> np.nd
     ids = random_ids(model, rows, vocabulary, seed)
     ids[:, 0] = model.config.decoder_start_token_id
     return ids
-
-
-def in_float64(model: torch.nn.Module) -> torch.nn.Module:
-    """The model in float64 throughout, where transformers itself stays in float32 at two places.
-
-    ``T5LayerNorm`` takes its variance in float32, and Marian and Pegasus make their sinusoids in float32.
-    """
-    from transformers.models.t5.modeling_t5 import T5LayerNorm
-
-    model = model.double()
-    for name, module in model.named_modules():
-        if isinstance(module, T5LayerNorm):
-            module.forward = _exact_norm(module)
-        if name.endswith("embed_positions") and type(module).__name__.endswith("SinusoidalPositionalEmbedding"):
-            module.weight.data = torch.tensor(_exact_sinusoids(*module.weight.shape))
-    return model
-
-
-def _exact_norm(module: torch.nn.Module) -> Any:
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        return module.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + module.variance_epsilon))
-
-    return forward
-
-
-def _exact_sinusoids(length: int, width: int) -> np.ndarray:
-    angles = np.arange(length)[:, None] * 10000.0 ** (-np.arange(0, width, 2) / width)
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from flax_transformer.config import ModelConfig
 from flax_transformer.interop.huggingface.exporting import write_model
 from flax_transformer.interop.huggingface.family import Weights
 from flax_transformer.interop.huggingface.shapes import weight_shapes
+from flax_transformer.parity.against_transformers import in_float64, load
 from torch_reference.nn.models import create_model
 
 pytest.importorskip("transformers", reason="needs transformers, to compare with its models")
@@ -23,9 +24,7 @@ from hf_models import (
     KINDS,
     imported,
     in_dtype,
-    in_float64,
     inputs,
-    load,
     outputs,
     random_model,
     real,

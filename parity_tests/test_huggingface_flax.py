@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from twins import STACK, ulps
 
+from flax_transformer.parity.against_transformers import in_float64
+
 pytest.importorskip("transformers", reason="needs transformers, to compare with its models")
 
-from hf_models import KINDS, flax_twin, imported, in_dtype, in_float64, inputs, outputs, random_model, real
+from hf_models import KINDS, flax_twin, imported, in_dtype, inputs, outputs, random_model, real
 
 # Two stacks of layers, each with its own rounding.
 CEILING = 2 * STACK

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# What only PyTorch has: its kernels, and the dtypes that JAX knows by name.
-TORCH_ONLY = {"__init__.py", "dtypes.py", "nn/kernels.py"}
+# What only PyTorch has: its kernels, the dtypes that JAX knows by name, and graphs traced from its modules.
+TORCH_ONLY = {"__init__.py", "dtypes.py", "nn/kernels.py", "interop/onnx.py"}
 TWINS = sorted(
     str(path.relative_to(ROOT / "torch_reference"))
     for path in (ROOT / "torch_reference").rglob("*.py")

@@ -19,7 +19,7 @@ COMMANDS = {
     "evaluate": "Score the best checkpoint of a run.",
     "predict": "Predict with the best checkpoint of a run, or with an export: a line of JSON for each text.",
     "import": "Make an export of a checkpoint of Hugging Face's transformers: BERT, BART, T5 and their kin.",
-    "export": "Write a run's best checkpoint as PyTorch or transformers reads it, with all that it takes to predict.",
+    "export": "Write a run's best checkpoint for PyTorch, transformers, CTranslate2 or ONNX Runtime, ready to predict.",
     "verify": "Prove the PyTorch model of a run, an export or a preset equal to its JAX twin.",
     "bench": "Time training, generation, attention and input, against PyTorch where it is installed.",
     "doctor": "Examine a Transformer of anybody's, in PyTorch or JAX: masks, positions, padding, generation.",
@@ -29,7 +29,8 @@ COMMANDS = {
 # What only some commands need -> the extra that brings it.
 _EXTRA_OF = dict.fromkeys(
     ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "datasets", "pyarrow", "sacrebleu", "tensorboard"), "train"
-) | {"torch": "torch"}
+) | {"torch": "torch", "transformers": "peers", "ctranslate2": "ctranslate2"}
+_EXTRA_OF |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -61,11 +61,11 @@ def export_huggingface(trained: Predictable, directory: Path) -> str:
         trained.tokenizer,
         trained.classes,
         trained.prediction_config,
-        _model_type(trained.folder),
+        model_type_of(trained.folder),
     )
 
 
-def _model_type(folder: Path) -> str | None:
+def model_type_of(folder: Path) -> str | None:
     """The model type of transformers that an export was imported from, or None."""
     path = folder / SOURCE_FILE
     return json.loads(path.read_text(encoding="utf-8")).get("model_type") if path.is_file() else None

@@ -60,7 +60,7 @@ def _exact(check: str, differing: Mapping[str, float]) -> list[Result]:
     return [Result(check, "local", differing[worst], 0, ENTRIES, worst)]
 
 
-def _measured(
+def measured(
     check: str,
     view: str,
     figures: Mapping[str, float],
@@ -167,7 +167,7 @@ def _intermediates(check: str, belongs: Callable[[str], bool]) -> Callable[[Pair
             ("local", pair.local, tolerances.OPERATION),
             ("cumulative", pair.cumulative, tolerances.STACK),
         ):
-            results.append(_measured(check, view, {name: figures[name] for name in names}, floors, ceiling, pair))
+            results.append(measured(check, view, {name: figures[name] for name in names}, floors, ceiling, pair))
         return results
 
     measure.__doc__ = f"The intermediates of {check}."
@@ -192,7 +192,7 @@ def norms(pair: Pair) -> list[Result]:
         ulp = scaled_ulp(normed(flax_side, param_dtype), normed(torch_side, param_dtype), param_dtype) / condition
         floor = scaled_ulp(normed(torch_side, "float32"), normed(torch_side, "float64"), "float32") / condition
         figures = {f"mean {mean:g}, scale {scale:g}": ulp}
-        results.append(_measured("norms", "local", figures, floor, tolerances.OPERATION, pair))
+        results.append(measured("norms", "local", figures, floor, tolerances.OPERATION, pair))
     return results
 
 
@@ -210,9 +210,9 @@ def loss(pair: Pair) -> list[Result]:
         return [Result("loss", "cumulative", abs(pair.flax.count - pair.torch.count), 0, ENTRIES, "count")]
     floor = scaled_ulp(pair.rounded.loss, pair.exact.loss, "float32")
     figures = {"loss": scaled_ulp(pair.flax.loss, pair.torch.loss, pair.dtype)}
-    cumulative = _measured("loss", "cumulative", figures, floor, tolerances.LOSS, pair)
+    cumulative = measured("loss", "cumulative", figures, floor, tolerances.LOSS, pair)
     alone = {f"label_smoothing={smoothing}": _cross_entropy(pair, smoothing) for smoothing in (0.0, 0.1)}
-    return [_measured("loss", "local", alone, floor, tolerances.LOSS, pair), cumulative]
+    return [measured("loss", "local", alone, floor, tolerances.LOSS, pair), cumulative]
 
 
 def _cross_entropy(pair: Pair, smoothing: float) -> float:
@@ -232,10 +232,10 @@ def _cross_entropy(pair: Pair, smoothing: float) -> float:
 def gradients(pair: Pair) -> list[Result]:
     """Each parameter's gradient. One that is null is measured against the model's largest."""
     ceiling = tolerances.GRADIENT[pair.dtype]
-    return [_gradients("gradients", pair, pair.flax, pair.torch, pair.gradient_floor, ceiling)]
+    return [compare_gradients("gradients", pair, pair.flax, pair.torch, pair.gradient_floor, ceiling)]
 
 
-def _gradients(
+def compare_gradients(
     check: str,
     pair: Pair,
     flax: Outcome,
@@ -254,7 +254,7 @@ def _gradients(
     doubtful = [name for name, floor in floors.items() if figures[name] > 4 * floor > highest]
     floors = {**floors, **{name: (floors[name] + pair.flax_rounding[name]) / 2 for name in doubtful}}
     note = f"{len(pair.null_tensors)} null tensors against the largest gradient" if pair.null_tensors else ""
-    return _measured(check, "cumulative", figures, floors, ceiling, pair, note)
+    return measured(check, "cumulative", figures, floors, ceiling, pair, note)
 
 
 def clipping(pair: Pair) -> list[Result]:
@@ -270,7 +270,7 @@ def clipping(pair: Pair) -> list[Result]:
         }
         rounded, exact = (torch_side.clip(gradients, factor * norm) for gradients in (in_float32, in_float64))
         floor = max(floor, *scaled_ulps(rounded, exact, "float32").values())
-    return [_measured("clipping", "local", figures, floor, tolerances.OPERATION, pair)]
+    return [measured("clipping", "local", figures, floor, tolerances.OPERATION, pair)]
 
 
 def schedule(pair: Pair) -> list[Result]:
@@ -282,7 +282,7 @@ def schedule(pair: Pair) -> list[Result]:
 def optimizer(pair: Pair) -> list[Result]:
     """The update rule alone: one update from the same gradients and moments."""
     figures, floor = optimizer_alone(pair)
-    return [_measured("optimizer", "local", figures, floor, tolerances.OPERATION, pair)]
+    return [measured("optimizer", "local", figures, floor, tolerances.OPERATION, pair)]
 
 
 def step(pair: Pair) -> list[Result]:
@@ -341,8 +341,8 @@ def dropout(pair: Pair) -> list[Result]:
     floors = {name: max(ulp, pair.softmax_floor) for name, ulp in rounding.items()}
     return [
         *_exact("dropout masks", shapes),
-        _measured("dropout", "cumulative", logits, floor, tolerances.STACK, pair),
-        _gradients("dropout gradients", pair, flax, torch_, floors, tolerances.DROPOUT_GRADIENT),
+        measured("dropout", "cumulative", logits, floor, tolerances.STACK, pair),
+        compare_gradients("dropout gradients", pair, flax, torch_, floors, tolerances.DROPOUT_GRADIENT),
     ]
 
 
@@ -357,7 +357,7 @@ def cached_decoding(pair: Pair) -> list[Result]:
         teacher_forced = outcome.intermediates["logits"]
         figures[f"{name}, cached and teacher-forced"] = scaled_ulp(cached[name][real], teacher_forced[real], pair.dtype)
     return [
-        _measured("cached decoding", "cumulative", figures, pair.intermediate_floor["logits"], tolerances.STACK, pair)
+        measured("cached decoding", "cumulative", figures, pair.intermediate_floor["logits"], tolerances.STACK, pair)
     ]
 
 

@@ -247,6 +247,14 @@ def decode_cached(config: ModelConfig, weights: Arrays, batch: Seq2SeqBatch) -> 
     return np.concatenate(steps, axis=1)
 
 
+def beam_search(
+    config: ModelConfig, weights: Arrays, batch: Seq2SeqBatch, search: GenerationConfig
+) -> Int[np.ndarray, "batch new"]:
+    """The best tokens that a beam search finds."""
+    model = nnx.merge(*_graph_and_params(config, weights))
+    return np.asarray(generation.generate(model, batch.source, batch.source_lengths, search).tokens)
+
+
 def generate(
     config: ModelConfig, weights: Arrays, batch: Seq2SeqBatch, new_tokens: int
 ) -> Int[np.ndarray, "batch new"]:

@@ -17,6 +17,7 @@ from flax_transformer.data.batches import Seq2SeqBatch
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.errors import UserError
 from flax_transformer.parity import checks
+from flax_transformer.parity.against import run_against
 from flax_transformer.parity.checks import ENTRIES, Result
 from flax_transformer.parity.localize import first_divergence
 from flax_transformer.parity.measure import element_ulps, scaled_ulps
@@ -82,14 +83,24 @@ def _decoded_text(pair: Pair, tokenizer: Tokenizer) -> Result:
     return Result("decoded text", "cumulative", float(differing), 0, ENTRIES, "texts")
 
 
+def _run(
+    request: dict[str, Any], path: Path | None, run: Path | None, on_check: Callable[[str], None]
+) -> dict[str, Any]:
+    against, dtype = request["against"], request["dtype"]
+    if against is None:
+        return run_precision(load_target(path, request["preset"], run), dtype, request["steps"], on_check)
+    # A bare encoder of transformers has no head either; an ONNX graph is the same with one.
+    target = load_target(path, request["preset"], run, headed=against != "transformers")
+    return run_against(against, target, dtype, on_check)
+
+
 def main(request_file: str, result_file: str) -> int:
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
     path, run = (Path(request[name]) if request[name] else None for name in ("path", "run"))
     try:
         if request["dtype"] == "float64" and jax.default_backend() == "tpu":
             raise UserError("--dtype float64: a TPU has no float64; verify it on CPU with JAX_PLATFORMS=cpu")
-        target = load_target(path, request["preset"], run)
-        precision = run_precision(target, request["dtype"], request["steps"], lambda name: print(name, flush=True))
+        precision = _run(request, path, run, lambda name: print(name, flush=True))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR

@@ -30,7 +30,7 @@ def number(value: float) -> str:
 
 def print_report(report: dict[str, Any], console: Console) -> None:
     """One table for each precision, and what failed in words."""
-    console.print(f"[bold]{report['target']}[/bold], {report['parameters']:,} parameters; {_versions(report)}")
+    console.print(f"[bold]{_title(report)}[/bold], {report['parameters']:,} parameters; {_versions(report)}")
     for precision in report["precisions"]:
         table = Table(title=f"{precision['dtype']} on {precision['platform']}", title_justify="left", pad_edge=False)
         for column in ("check", "view"):
@@ -49,6 +49,14 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     console.print("[bold green]equal[/bold green]" if report["passed"] else "[bold red]not equal[/bold red]")
 
 
+def _title(report: dict[str, Any]) -> str:
+    return report["target"] + (f" against {report['against']}" if report["against"] else "")
+
+
+def _compared(report: dict[str, Any]) -> str:
+    return f"JAX, PyTorch and {report['against']}" if report["against"] else "JAX and PyTorch"
+
+
 def _cells(row: dict[str, Any]) -> list[str]:
     floor = "" if row["floor"] is None else number(row["floor"])
     return [row["check"], row["view"], number(row["figure"]), floor, number(row["tolerance"]), row["unit"]]
@@ -65,11 +73,11 @@ def _versions(report: dict[str, Any]) -> str:
 def write_html(report: dict[str, Any], file: Path) -> None:
     """The page; nothing in it is loaded from elsewhere."""
     verdict = '<span class="pass">equal</span>' if report["passed"] else '<span class="fail">not equal</span>'
-    title = html.escape(f"Parity of {report['target']}")
+    title = html.escape(f"Parity of {_title(report)}")
     body = [
         f"<h1>{title}</h1>",
         f'<p class="muted">{report["parameters"]:,} parameters. {html.escape(_versions(report))}</p>',
-        f'<p class="verdict">JAX and PyTorch are {verdict}.</p>',
+        f'<p class="verdict">{_compared(report)} are {verdict}.</p>',
         *(_precision_section(report, precision) for precision in report["precisions"]),
         "<h2>Config</h2>",
         f"<p>{html.escape(', '.join(f'{name} = {value}' for name, value in report['config'].items()))}</p>",
@@ -89,6 +97,8 @@ def _precision_section(report: dict[str, Any], precision: dict[str, Any]) -> str
     if precision["divergence"]:
         parts.append(f'<p class="fail">{html.escape(precision["divergence"])}</p>')
     parts.append(_html_table([report["weights"], *precision["results"]]))
+    if report["against"]:
+        return "".join(parts)
     parts.append("<h3>Each operation, in order of execution</h3>")
     parts.append(
         f"<p>Scaled ULP, with all errors before it ({_key(FLAX_COLOUR)} cumulative), fed with the other side's inputs "

@@ -10,6 +10,7 @@ from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer
 from flax_transformer.decoding.predictable import TOKENIZER_FILE
 from flax_transformer.errors import UserError
 from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE
+from flax_transformer.interop.imported import model_type_of
 from flax_transformer.interop.state_dict import check_weights, get_weights, read_weights, to_torch
 from flax_transformer.parity.cases import Case, Sizes, make_case, random_weights
 from flax_transformer.parity.measure import Arrays
@@ -26,6 +27,7 @@ class Target:
 
     Args:
         trained: what ``weights`` were exported from, if that is known: the two must be the same bit for bit.
+        model_type: that of transformers which an import comes from.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Target:
     sizes: Sizes
     trained: Arrays | None = None
     tokenizer: Tokenizer | None = None
+    model_type: str | None = None
 
     def case(self, dtype: str, seed: int = 0) -> Case:
         """In this dtype, with no limit but the model's own on the lengths of the input."""
@@ -50,10 +53,11 @@ def preset_names() -> list[str]:
     return [*SIZES, *PRESETS]
 
 
-def load_target(path: Path | None, preset: str | None, run: Path | None) -> Target:
+def load_target(path: Path | None, preset: str | None, run: Path | None, *, headed: bool = True) -> Target:
     """
     Args:
         run: the run that the export at ``path`` was made from.
+        headed: give a bare encoder a random head, since checks need a loss.
 
     Raises:
         UserError: both or neither of path and preset are given, the preset is unknown, or a folder is not what it
@@ -71,7 +75,7 @@ def load_target(path: Path | None, preset: str | None, run: Path | None) -> Targ
         if run is not None:
             raise UserError(f"--run: expected an export of {run} to compare with it, got the run {path}")
         return _run(path)
-    target = _export(path)
+    target = _export(path, headed)
     if run is None:
         return target
     source = _run(run)
@@ -91,17 +95,19 @@ def _preset(name: str) -> Target:
     return Target(f"preset {name}", model, weights, sizes)
 
 
-def _export(folder: Path) -> Target:
+def _export(folder: Path, headed: bool) -> Target:
     model = load_config(ModelConfig, folder / CONFIG_FILE)
     weights = _checked(model, read_weights(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
-    if not (model.num_classes or model.architecture == "seq2seq"):
-        model, weights = _with_head(model, weights)
+    if headed and model.architecture == "classifier" and not model.num_classes:
+        model, weights = with_head(model, weights)
     tokenizer = load_tokenizer(folder / TOKENIZER_FILE) if (folder / TOKENIZER_FILE).is_file() else None
-    return Target(f"export {folder.name}", model, weights, Sizes(8, 48, 40), tokenizer=tokenizer)
+    return Target(
+        f"export {folder.name}", model, weights, Sizes(8, 48, 40), tokenizer=tokenizer, model_type=model_type_of(folder)
+    )
 
 
-def _with_head(model: ModelConfig, weights: Arrays) -> tuple[ModelConfig, Arrays]:
-    """A bare encoder with a random head, since checks need a loss."""
+def with_head(model: ModelConfig, weights: Arrays) -> tuple[ModelConfig, Arrays]:
+    """A bare encoder with a random head."""
     model = dataclasses.replace(model, num_classes=2)
     head = {name: weight for name, weight in random_weights(model, seed=0).items() if name.startswith("head.")}
     return model, {**weights, **head}

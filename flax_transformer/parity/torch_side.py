@@ -202,6 +202,15 @@ def decode_cached(config: ModelConfig, weights: Arrays, batch: Seq2SeqBatch) -> 
 
 
 @torch.no_grad()
+def beam_search(
+    config: ModelConfig, weights: Arrays, batch: Seq2SeqBatch, search: GenerationConfig
+) -> Int[np.ndarray, "batch new"]:
+    """The best tokens that a beam search finds."""
+    source, lengths = _tensor(batch.source), _tensor(batch.source_lengths)
+    return to_numpy(generation.generate(build(config, weights), source, lengths, search).tokens)
+
+
+@torch.no_grad()
 def generate(
     config: ModelConfig, weights: Arrays, batch: Seq2SeqBatch, new_tokens: int
 ) -> tuple[Int[np.ndarray, "batch new"], Float[np.ndarray, "batch new"]]:

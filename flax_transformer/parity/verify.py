@@ -21,6 +21,7 @@ from tyro.conf import Positional
 from flax_transformer.config import to_dict
 from flax_transformer.errors import UserError
 from flax_transformer.outputs import check_report
+from flax_transformer.parity.against import THIRD_PARTIES, Name, dtypes_of
 from flax_transformer.parity.checks import ENTRIES, Result
 from flax_transformer.parity.measure import Arrays
 from flax_transformer.parity.precision import USER_ERROR
@@ -40,11 +41,13 @@ def verify(
     steps: int = 10,
     json: Path | None = None,
     html: Path | None = None,
+    against: Name | None = None,
 ) -> int:
     """Prove a PyTorch model equal to its JAX twin, from position tables over gradients and training to generated text.
 
     Prints a figure, a floor, a tolerance and a verdict for each check; the exit code is 1 if any failed. Beside an
     export it leaves parity.json, with the hashes of the weights: a later call also tells whether they changed since.
+    With --against, both twins are compared with the code that the model is exported for, with the same weights.
 
     Args:
         path: a run folder or an export folder.
@@ -55,23 +58,33 @@ def verify(
         steps: optimizer steps that both sides train on their own.
         json: file for all figures.
         html: file for a page with all figures and pictures.
+        against: a third party to compare both twins with, instead of each other: transformers (round trip of the
+            weights, one pass, gradients, tokens), ctranslate2 (tokens) or onnx (logits, tokens; in ONNX Runtime).
     """
     if steps < 1:
         raise UserError(f"--steps: expected a whole number of at least 1, got {steps}")
     for file in (json, html):
         if file is not None:
             check_report(file)
+    dtypes = list(dict.fromkeys(dtype)) if against is None else dtypes_of(against, dtype)
     target = load_target(path, preset, run)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH_OF_A_LOG)
     weights = _weights_result(target, _certified(path))
-    precisions = [_run_apart(path, preset, run, name, steps, console) for name in dict.fromkeys(dtype)]
-    report = _report(target, weights, precisions)
+    request = {
+        "path": path and str(path),
+        "preset": preset,
+        "run": run and str(run),
+        "steps": steps,
+        "against": against,
+    }
+    precisions = [_run_apart({**request, "dtype": name}, console) for name in dtypes]
+    report = _report(target, against, weights, precisions)
     print_report(report, console)
     is_export = path is not None and not (path / "checkpoints").is_dir()
     if path is not None and is_export and report["passed"]:
-        _write_json(report, path / CERTIFICATE)
+        _write_json(report, path / (CERTIFICATE if against is None else f"parity-{against}.json"))
     if json is not None:
         _write_json(report, json)
     if html is not None:
@@ -79,10 +92,12 @@ def verify(
     return 0 if report["passed"] else 1
 
 
-def _report(target: Target, weights: Result, precisions: list[dict[str, Any]]) -> dict[str, Any]:
-    packages = ("flax-transformer", "jax", "flax", "optax", "torch", "numpy")
+def _report(target: Target, against: Name | None, weights: Result, precisions: list[dict[str, Any]]) -> dict[str, Any]:
+    packages = ["flax-transformer", "jax", "flax", "optax", "torch", "numpy"]
+    packages += THIRD_PARTIES[against].packages if against else ()
     return {
         "target": target.name,
+        "against": against,
         "passed": weights.passed
         and all(result["passed"] for precision in precisions for result in precision["results"]),
         "weights": dataclasses.asdict(weights) | {"passed": weights.passed},
@@ -129,11 +144,9 @@ def _weights_result(target: Target, certified: dict[str, str] | None) -> Result:
     return Result("weights", "local", differing[worst], 0, ENTRIES, worst, note=note)
 
 
-def _run_apart(
-    path: Path | None, preset: str | None, run: Path | None, dtype: str, steps: int, console: Console
-) -> dict[str, Any]:
+def _run_apart(request: dict[str, Any], console: Console) -> dict[str, Any]:
     """One precision in a fresh process; shows the check that it is on."""
-    request = {"path": path and str(path), "preset": preset, "run": run and str(run), "dtype": dtype, "steps": steps}
+    dtype = request["dtype"]
     environment = os.environ | {"JAX_ENABLE_X64": "1" if dtype == "float64" else "0"}
     # An accelerator left to itself multiplies float32 in TF32 or in passes of bfloat16.
     environment["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"

@@ -1,0 +1,45 @@
+"""Folders that ONNX Runtime serves: the graphs of the PyTorch twin, with all that it takes to predict."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from flax_transformer.config import ModelConfig, PredictionConfig, save_config
+from flax_transformer.data.tokenizer import Tokenizer
+from flax_transformer.decoding.predictable import limits_of_model, save_prediction_files
+from flax_transformer.interop.export import CONFIG_FILE
+from flax_transformer.interop.state_dict import Weights
+from flax_transformer.outputs import whole_folder
+
+
+def save_onnx(
+    directory: Path,
+    config: ModelConfig,
+    weights: Weights,
+    tokenizer: Tokenizer | None = None,
+    classes: Sequence[str] = (),
+    prediction: PredictionConfig | None = None,
+) -> None:
+    """Write ``encoder.onnx`` and ``decoder.onnx``, or ``model.onnx`` of a classifier, and what an export has beside it.
+
+    Args:
+        directory: must not exist, or be empty; it is there only once it is whole.
+        weights: in PyTorch's names and layouts.
+        classes: the names of the class ids, in order.
+        prediction: the limits of the run; the model's own if not given.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    import torch
+
+    from torch_reference.interop import onnx
+    from torch_reference.nn.models import create_model
+
+    with torch.device("meta"):
+        model = create_model(config)
+    model.load_state_dict({name: torch.tensor(weight) for name, weight in weights.items()}, assign=True)
+    with whole_folder(directory) as folder:
+        onnx.save_onnx(folder, model.eval())
+        save_config(config, folder / CONFIG_FILE)
+        if tokenizer is not None:
+            save_prediction_files(folder, tokenizer, classes, prediction or limits_of_model(config))
