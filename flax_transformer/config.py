@@ -648,6 +648,8 @@ class TrainConfig:
     patience: int = 0
     # folder of an import, an export or a run, whose weights training starts from, with its tokenizer and its model
     pretrained: str | None = None
+    # weigh the classes of a classifier in the loss, so that a rare one counts as much as a frequent one
+    balance_classes: bool = False
     # share of the target probability spread over all tokens or classes (Szegedy et al., 2016)
     label_smoothing: float = 0.0
     # parts a batch is cut into, one after the other, to save memory; the step is the same
@@ -679,6 +681,8 @@ class TrainConfig:
                 f"a multiple of mesh.model={self.mesh.model}",
                 getattr(self.model, name) % self.mesh.model == 0,
             )
+        is_classifier = self.data.architecture == "classifier"
+        _check(self, "balance_classes", "False for a task without classes", is_classifier or not self.balance_classes)
         longest = max(self.batch.max_source_length, self._target_length)
         if self.model.max_length < longest:
             raise UserError(

@@ -123,6 +123,39 @@ def test_classification_losses_leave_out_rows_without_a_text(label_smoothing: fl
     assert ulps(with_empty_rows, expected) > 100 * LOSS
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_weighted_losses_are_those_of_torch(label_smoothing: float, dtype: str) -> None:
+    """Sums, counts and gradients; a class of weight 0, and rows without a text, count for nothing."""
+    logits, labels, lengths = random_logits(dtype)[:, 0, :4], LABELS[:, 0] % 4, TARGET_LENGTHS
+    weights, real = np.array([0.25, 0.0, 3.0, 1.5]), lengths > 0
+    leaf = to_torch(logits, requires_grad=True)
+    loss = torch.nn.CrossEntropyLoss(
+        weight=to_torch(weights.astype(dtype)), label_smoothing=label_smoothing, reduction="sum"
+    )
+    expected = loss(leaf[torch.as_tensor(real)], to_torch(labels[real]).long())
+    expected.backward()
+    arguments = jnp.asarray(labels), jnp.asarray(lengths), label_smoothing, jnp.asarray(weights)
+    (by_flax, flax_count), gradient = jax.value_and_grad(flax_losses.classification_loss, has_aux=True)(
+        jnp.asarray(logits), *arguments
+    )
+    own = to_torch(logits, requires_grad=True)
+    by_torch, torch_count = torch_losses.classification_loss(
+        own, to_torch(labels), to_torch(lengths), label_smoothing, to_torch(weights)
+    )
+    by_torch.backward()
+    assert float(flax_count) == float(torch_count) == weights[labels[real]].sum()
+    assert ulps(by_flax, expected.detach()) <= LOSS
+    assert ulps(by_torch.detach(), expected.detach()) <= LOSS
+    assert own.grad is not None
+    assert leaf.grad is not None
+    assert ulps(gradient, leaf.grad) <= GRADIENT[dtype]
+    assert ulps(own.grad, leaf.grad) <= GRADIENT[dtype]
+    swapped = torch_losses.classification_loss(
+        to_torch(logits), to_torch(labels), to_torch(lengths), label_smoothing, to_torch(weights[::-1].copy())
+    )
+    assert ulps(swapped[0], expected.detach()) > 100 * LOSS
+
+
 def masked_places() -> tuple[np.ndarray, np.ndarray]:
     """Three places in each row, of which so many count."""
     rng = np.random.default_rng(2)

@@ -22,6 +22,8 @@ from flax_transformer.config import (
     TrainConfig,
 )
 from flax_transformer.data.batches import ClassifierBatch
+from flax_transformer.data.labels import balanced_weights
+from flax_transformer.errors import UserError
 from flax_transformer.training.evaluate import Evaluator
 from flax_transformer.training.input import prefetch
 from flax_transformer.training.loop import Result, Stopped, _is_evaluation_step, train
@@ -152,6 +154,34 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
     assert_same_run(folder, finished.run.folder)
     train(config, folder, resume=True)  # nothing is left to do
     assert_same_run(folder, finished.run.folder)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_balanced_classes_count_alike(config: TrainConfig, parts: int):
+    """The loss of a step is the mean over classes of their mean losses, however the batch is cut."""
+    model = replace(config.model, source_vocab_size=17, num_classes=3, dropout=0.0)
+    plain = replace(config, model=model, gradient_accumulation_steps=parts)
+    labels = np.array([0, 0, 0, 0, 1, 0, 1, 2], np.int32)
+    batch = ClassifierBatch(np.arange(24, dtype=np.int32).reshape(8, 3) % 17, np.full(8, 3, np.int32), labels)
+    weights = balanced_weights(labels, 3)
+    step = TrainStep(plain, total_steps=2, class_weights=weights)
+    logits = step.model(step.init())(jax.numpy.asarray(batch.source), jax.numpy.asarray(batch.source_lengths))
+    logits = np.asarray(logits, np.float64)
+    losses = np.log(np.exp(logits).sum(axis=-1)) - logits[np.arange(8), labels]
+    expected = np.mean([losses[labels == label].mean() for label in range(3)])
+    _, metrics = step(step.init(), batch)
+    assert metrics["loss"] == pytest.approx(expected, rel=1e-5)
+    _, unweighted = TrainStep(plain, total_steps=2)(step.init(), batch)
+    assert unweighted["loss"] == pytest.approx(losses.mean(), rel=1e-5)
+    assert metrics["loss"] != pytest.approx(losses.mean(), rel=1e-3)
+
+
+def test_a_run_can_balance_its_classes(config: TrainConfig, tmp_path: Path):
+    balanced = train(replace(config, balance_classes=True), tmp_path / "run")
+    assert Run.load(tmp_path / "run").config.balance_classes
+    assert balanced.scores["accuracy"] >= 0
+    with pytest.raises(UserError, match="balance_classes: expected False for a task without classes"):
+        TrainConfig(balance_classes=True)
 
 
 @pytest.fixture(scope="module")

@@ -115,6 +115,13 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.sources.lengths)
 
+    @property
+    def labels(self) -> Int32[np.ndarray, " examples"]:
+        """The class ids of a classification split."""
+        if not isinstance(self.targets, np.ndarray):
+            raise TypeError(f"expected class ids, got {type(self.targets).__name__}")
+        return self.targets
+
     def batch(self, indices: Int[np.ndarray, " batch"], shape: "Shape", keys: Sequence[Key] | None = None) -> Batch:
         """The examples of these indices (-1 = filler), padded to ``shape``.
 

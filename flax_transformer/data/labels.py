@@ -6,6 +6,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+from jaxtyping import Float, Int
+
 from flax_transformer.errors import UserError, warn
 
 _NAMED = 10  # labels that a message lists
@@ -47,6 +50,17 @@ def some(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     listed = ", ".join(names[:_NAMED])
     return f"{listed} and {len(names) - _NAMED:,} more" if len(names) > _NAMED else listed
+
+
+def balanced_weights(ids: Int[np.ndarray, " rows"], classes: int) -> Float[np.ndarray, " classes"]:
+    """``rows / (classes * rows of the class)`` for each class, as scikit-learn's "balanced"; 0 for one without rows.
+
+    Example:
+        >>> balanced_weights(np.array([0, 0, 0, 1]), 2).round(2).tolist()
+        [0.67, 2.0]
+    """
+    counts = np.bincount(ids, minlength=classes)
+    return np.where(counts > 0, len(ids) / (classes * np.maximum(counts, 1)), 0.0)
 
 
 def check(labels: Sequence[str], name: str, column: str) -> None:

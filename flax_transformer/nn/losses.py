@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from flax_transformer.nn.masks import padding_mask
 
@@ -31,14 +31,40 @@ def cross_entropy(
     return jnp.where(real, losses, 0).sum(), real.sum()
 
 
+@jax.named_scope("weighted_cross_entropy")
+def weighted_cross_entropy(
+    logits: Float[Array, "batch classes"],
+    labels: Int[Array, " batch"],
+    real: Bool[Array, " batch"],
+    class_weights: Float[Array, " classes"],
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """``sum_i -[(1 - e) w[y_i] log p_i[y_i] + e/V sum_v w[v] log p_i[v]]`` over the real entries, and ``sum_i w[y_i]``.
+
+    The ratio of the two is torch.nn.CrossEntropyLoss with ``weight``.
+    """
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    of_classes = class_weights.astype(logits.dtype)[None]
+    losses = -of_classes * jax.nn.log_softmax(logits, axis=-1)
+    is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    weights = jnp.where(is_label, of_classes, 0).sum(axis=-1)
+    of_labels = jnp.where(is_label, losses, 0).sum(axis=-1)
+    smoothed = (1.0 - label_smoothing) * of_labels + label_smoothing * losses.mean(axis=-1)
+    return jnp.where(real, smoothed, 0).sum(), jnp.where(real, weights, 0).sum()
+
+
 def classification_loss(
     logits: Float[Array, "batch classes"],
     labels: Int[Array, " batch"],
     source_lengths: Int[Array, " batch"],
     label_smoothing: float = 0.0,
-) -> tuple[Float[Array, ""], Int[Array, ""]]:
-    """Cross entropy summed over the rows that hold a text, and their number."""
-    return cross_entropy(logits, labels, source_lengths > 0, label_smoothing)
+    class_weights: Float[Array, " classes"] | None = None,
+) -> tuple[Float[Array, ""], Num[Array, ""]]:
+    """Cross entropy summed over the rows that hold a text, and their number; or with weights, and their sum."""
+    real = source_lengths > 0
+    if class_weights is None:
+        return cross_entropy(logits, labels, real, label_smoothing)
+    return weighted_cross_entropy(logits, labels, real, class_weights, label_smoothing)
 
 
 def masked_token_loss(

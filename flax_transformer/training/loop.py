@@ -21,6 +21,7 @@ from flax_transformer.data.batches import TrainingBatches
 from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.fingerprint import fingerprint, require_same_data, tell_seen
+from flax_transformer.data.labels import balanced_weights
 from flax_transformer.data.tasks import TASKS, load_splits
 from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
 from flax_transformer.distributed.memory import require_memory_to_train
@@ -108,7 +109,8 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
     rows = local_rows(mesh, run.config.batch.size)
     batches = TrainingBatches(encoded, run.config.batch, epochs=run.config.epochs, seed=run.config.seed, rows=rows)
     require_memory_to_train(run.config, len(batches))
-    train_step = TrainStep(run.config, len(batches), mesh)
+    weights = balanced_weights(encoded.labels, len(splits.classes)) if run.config.balance_classes else None
+    train_step = TrainStep(run.config, len(batches), mesh, weights)
     _require_attention(train_step, batches)
     wait_for_all("ready")
     if saved is None and is_first_process():

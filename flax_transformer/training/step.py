@@ -4,10 +4,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from flax_transformer.config import TrainConfig
 from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, Seq2SeqBatch
@@ -23,13 +24,17 @@ Metrics = dict[str, Array]
 
 
 def batch_loss(
-    model: Model, batch: Batch, label_smoothing: float = 0.0, rngs: nnx.Rngs | None = None
-) -> tuple[Float[Array, ""], Int[Array, ""]]:
-    """Summed loss of a batch, and the number of tokens or rows it is a sum over."""
+    model: Model,
+    batch: Batch,
+    label_smoothing: float = 0.0,
+    rngs: nnx.Rngs | None = None,
+    class_weights: Float[Array, " classes"] | None = None,
+) -> tuple[Float[Array, ""], Num[Array, ""]]:
+    """Summed loss of a batch, and the number of tokens or rows it is a sum over, or the sum of their weights."""
     match model, batch:
         case Classifier(), ClassifierBatch():
             logits = model(batch.source, batch.source_lengths, rngs=rngs)
-            return classification_loss(logits, batch.labels, batch.source_lengths, label_smoothing)
+            return classification_loss(logits, batch.labels, batch.source_lengths, label_smoothing, class_weights)
         case MaskedLM(), MaskedBatch():
             logits = model(batch.source, batch.positions, batch.source_lengths, rngs=rngs)
             return masked_token_loss(logits, batch.labels, batch.counts, label_smoothing)
@@ -65,13 +70,20 @@ class TrainStep:
         config: the run, with the vocabulary of its tokenizer filled in.
         total_steps: length of the schedule.
         mesh: of the devices; all of them by ``config.mesh`` if not given.
+        class_weights: of a classifier's classes in the loss; all alike if not given.
 
     Raises:
         UserError: mesh and devices, or mesh and batch, do not fit.
     """
 
-    def __init__(self, config: TrainConfig, total_steps: int, mesh: Mesh | None = None) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: TrainConfig,
+        total_steps: int,
+        mesh: Mesh | None = None,
+        class_weights: Float[np.ndarray, " classes"] | None = None,
+    ) -> None:
+        self.config, self._class_weights = config, class_weights
         self.mesh = create_mesh(config.mesh) if mesh is None else mesh
         check_batch(config, self.mesh)
         self.optimizer = create_optimizer(config.optimizer, total_steps)
@@ -122,7 +134,7 @@ class TrainStep:
     def _update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(self.config.seed), state.step)
         loss_sum, count, gradients = self._gradients(state.params, batch, key)
-        count = jnp.maximum(count, 1)
+        count = jnp.where(count > 0, count, 1)
         gradients = jax.tree.map(lambda gradient: gradient / count, gradients)
         grad_norm = optax.tree.norm(gradients)
         with jax.named_scope("optimizer"):
@@ -151,7 +163,8 @@ class TrainStep:
 
         def loss(params: nnx.State, part: Batch, key: PRNGKeyArray) -> tuple[Array, Array]:
             model = nnx.merge(self.graph, params)
-            return batch_loss(model, part, self.config.label_smoothing, Rngs(dropout=key))
+            weights = None if self._class_weights is None else jnp.asarray(self._class_weights)
+            return batch_loss(model, part, self.config.label_smoothing, Rngs(dropout=key), weights)
 
         def gradient(part: Batch, key: PRNGKeyArray) -> tuple[Array, Array, nnx.State]:
             (loss_sum, count), gradients = jax.value_and_grad(loss, has_aux=True)(params, part, key)
@@ -173,6 +186,6 @@ class TrainStep:
 
 
 @nnx.jit
-def evaluate_loss(model: Model, batch: Batch) -> tuple[Float[Array, ""], Int[Array, ""]]:
+def evaluate_loss(model: Model, batch: Batch) -> tuple[Float[Array, ""], Num[Array, ""]]:
     """Summed loss without dropout and smoothing, and the number of tokens or rows it is a sum over."""
     return batch_loss(model, batch)

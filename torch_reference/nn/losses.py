@@ -1,7 +1,7 @@
 """Cross entropy over what is real, as a sum and a count, so that parts of a batch add up to the loss of the whole."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from torch_reference.nn.masks import padding_mask
@@ -26,14 +26,38 @@ def cross_entropy(
     return torch.where(real, losses, 0).sum(), real.sum()
 
 
+def weighted_cross_entropy(
+    logits: Float[Tensor, "batch classes"],
+    labels: Int[Tensor, " batch"],
+    real: Bool[Tensor, " batch"],
+    class_weights: Float[Tensor, " classes"],
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """``sum_i -[(1 - e) w[y_i] log p_i[y_i] + e/V sum_v w[v] log p_i[v]]`` over the real entries, and ``sum_i w[y_i]``.
+
+    The ratio of the two is torch.nn.CrossEntropyLoss with ``weight``.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    of_classes = class_weights.to(logits.dtype)
+    losses = -of_classes * torch.log_softmax(logits, dim=-1)
+    weights = of_classes[labels.long()]
+    of_labels = losses.gather(-1, labels[..., None].long())[..., 0]
+    smoothed = (1.0 - label_smoothing) * of_labels + label_smoothing * losses.mean(dim=-1)
+    return torch.where(real, smoothed, 0).sum(), torch.where(real, weights, 0).sum()
+
+
 def classification_loss(
     logits: Float[Tensor, "batch classes"],
     labels: Int[Tensor, " batch"],
     source_lengths: Int[Tensor, " batch"],
     label_smoothing: float = 0.0,
-) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
-    """Cross entropy summed over the rows that hold a text, and their number."""
-    return cross_entropy(logits, labels, source_lengths > 0, label_smoothing)
+    class_weights: Float[Tensor, " classes"] | None = None,
+) -> tuple[Float[Tensor, ""], Num[Tensor, ""]]:
+    """Cross entropy summed over the rows that hold a text, and their number; or with weights, and their sum."""
+    real = source_lengths > 0
+    if class_weights is None:
+        return cross_entropy(logits, labels, real, label_smoothing)
+    return weighted_cross_entropy(logits, labels, real, class_weights, label_smoothing)
 
 
 def masked_token_loss(

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from flax_transformer.config import TrainConfig
@@ -16,12 +17,18 @@ from torch_reference.training.optim import clip_by_global_norm, create_optimizer
 Metrics = dict[str, float]
 
 
-def batch_loss(model: Model, batch: Batch, label_smoothing: float = 0.0) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
-    """Summed loss of a batch, and the number of tokens or rows it is a sum over. Dropout is on in training mode."""
+def batch_loss(
+    model: Model, batch: Batch, label_smoothing: float = 0.0, class_weights: Float[Tensor, " classes"] | None = None
+) -> tuple[Float[Tensor, ""], Num[Tensor, ""]]:
+    """Summed loss of a batch, and the number of tokens or rows it is a sum over, or the sum of their weights.
+
+    Dropout is on in training mode.
+    """
     source, source_lengths = torch.as_tensor(batch.source), torch.as_tensor(batch.source_lengths)
     if isinstance(batch, ClassifierBatch):
         logits = model(source, source_lengths)
-        return classification_loss(logits, torch.as_tensor(batch.labels), source_lengths, label_smoothing)
+        labels = torch.as_tensor(batch.labels)
+        return classification_loss(logits, labels, source_lengths, label_smoothing, class_weights)
     if isinstance(batch, MaskedBatch):
         logits = model(source, torch.as_tensor(batch.positions), source_lengths)
         return masked_token_loss(logits, torch.as_tensor(batch.labels), torch.as_tensor(batch.counts), label_smoothing)
@@ -50,10 +57,14 @@ class TrainStep:
     Args:
         config: the run, with the vocabulary of its tokenizer filled in.
         total_steps: length of the schedule.
+        class_weights: of a classifier's classes in the loss; all alike if not given.
     """
 
-    def __init__(self, config: TrainConfig, total_steps: int) -> None:
+    def __init__(
+        self, config: TrainConfig, total_steps: int, class_weights: Float[np.ndarray, " classes"] | None = None
+    ) -> None:
         self.config = config
+        self._class_weights = None if class_weights is None else torch.as_tensor(class_weights)
         self.model = create_model(config.model, config.seed).train()
         self.optimizer = create_optimizer(config.optimizer, self.model)
         self.scheduler = schedule(self.optimizer, config.optimizer, total_steps)
@@ -69,7 +80,7 @@ class TrainStep:
             ``loss`` (mean per real token or row), ``tokens``, ``grad_norm`` and ``learning_rate``.
         """
         loss_sum, count = self._accumulate(batch, keep or [{}] * self.config.gradient_accumulation_steps)
-        count = count.clamp(min=1)
+        count = torch.where(count > 0, count, 1)
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         for gradient in gradients:
             gradient /= count
@@ -91,7 +102,7 @@ class TrainStep:
         sums, counts = [], []
         for part, masks in zip(_split_batch(batch, self.config.gradient_accumulation_steps), keep, strict=True):
             with recording(Recorder(self._names, masks)):
-                loss_sum, count = batch_loss(self.model, part, self.config.label_smoothing)
+                loss_sum, count = batch_loss(self.model, part, self.config.label_smoothing, self._class_weights)
             loss_sum.backward()
             sums.append(loss_sum.detach())
             counts.append(count)
@@ -99,6 +110,6 @@ class TrainStep:
 
 
 @torch.no_grad()
-def evaluate_loss(model: Model, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+def evaluate_loss(model: Model, batch: Batch) -> tuple[Float[Tensor, ""], Num[Tensor, ""]]:
     """Summed loss without dropout and smoothing, and the number of tokens or rows it is a sum over."""
     return batch_loss(model.eval(), batch)
