@@ -648,6 +648,8 @@ class TrainConfig:
     patience: int = 0
     # folder of an import, an export or a run, whose weights training starts from, with its tokenizer and its model
     pretrained: str | None = None
+    # so many of the encoder's first layers, and the embeddings of the source, keep their weights; 0: all are trained
+    frozen_layers: int = 0
     # weigh the classes of a classifier in the loss, so that a rare one counts as much as a frequent one
     balance_classes: bool = False
     # share of the target probability spread over all tokens or classes (Szegedy et al., 2016)
@@ -681,6 +683,7 @@ class TrainConfig:
                 f"a multiple of mesh.model={self.mesh.model}",
                 getattr(self.model, name) % self.mesh.model == 0,
             )
+        self._check_frozen_layers()
         is_classifier = self.data.architecture == "classifier"
         _check(self, "balance_classes", "False for a task without classes", is_classifier or not self.balance_classes)
         longest = max(self.batch.max_source_length, self._target_length)
@@ -693,6 +696,18 @@ class TrainConfig:
                 f"model.architecture: the task {self.data.task!r} needs {self.data.architecture!r}, "
                 f"got {self.model.architecture!r}"
             )
+
+    def _check_frozen_layers(self) -> None:
+        layers = self.model.num_encoder_layers
+        _check_whole(self, "frozen_layers", at_least=0)
+        _check(self, "frozen_layers", f"at most the encoder's {layers} layers", self.frozen_layers <= layers)
+        is_possible = not (self.frozen_layers and self.model.scan_layers)
+        _check(self, "frozen_layers", "0 with model.scan_layers, which trains all layers as one", is_possible)
+
+    def freezes(self, weight: str) -> bool:
+        """Whether a weight keeps its value in training, by its dotted name in either framework."""
+        layers = (f"encoder.layers.{i}." for i in range(self.frozen_layers))
+        return self.frozen_layers > 0 and weight.startswith(("source_table.", "source_embedding.", *layers))
 
     @property
     def _target_length(self) -> int:

@@ -37,9 +37,11 @@ import torch_reference.nn.models as torch_models
 from flax_transformer.config import OWN_DATA, BatchConfig, ModelConfig, OptimizerConfig, TrainConfig
 from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, Seq2SeqBatch
 from flax_transformer.errors import UserError
+from flax_transformer.interop.state_dict import to_torch_state_dict
 from flax_transformer.parity.measure import scaled_ulp, scaled_ulps
 from flax_transformer.training.state import TrainState
 from flax_transformer.training.step import TrainStep, batch_loss
+from torch_reference.training.step import TrainStep as TorchTrainStep
 
 SMOOTHING = 0.1
 # Far over rounding, and 10^8 below any difference of meaning.
@@ -322,7 +324,7 @@ def test_a_source_or_target_over_max_length_is_refused(positions: str) -> None:
             torch_twin(*map(to_torch, arrays))
 
 
-# --- gradient_accumulation_steps ---
+# --- frozen layers, gradient_accumulation_steps ---
 
 
 def training(config: ModelConfig, gradient_accumulation_steps: int) -> TrainConfig:
@@ -334,6 +336,30 @@ def training(config: ModelConfig, gradient_accumulation_steps: int) -> TrainConf
         label_smoothing=SMOOTHING,
         gradient_accumulation_steps=gradient_accumulation_steps,
     )
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("architecture", ["seq2seq", "classifier"])
+def test_both_twins_freeze_the_same_weights(architecture: str) -> None:
+    """They keep their values under weight decay too, and their gradients do not count in the norm."""
+    config = small("float64", architecture=architecture, num_encoder_layers=2, positions="learned")
+    train = dataclasses.replace(training(config, 1), frozen_layers=1)
+    train = dataclasses.replace(train, optimizer=dataclasses.replace(train.optimizer, max_grad_norm=0.1))
+    batch = type(batch_of(config))(*(array[[0, 1, 2, 4]] for array in batch_of(config)))
+    flax_twin, _ = model_twins(config)
+    step, torch_step = TrainStep(train, total_steps=3), TorchTrainStep(train, total_steps=3)
+    before = to_torch_state_dict(flax_twin)
+    torch_step.model.load_state_dict(before)
+    params = jax.tree.map(jnp.copy, nnx.state(flax_twin, nnx.Param))
+    state = TrainState(params, step.optimizer.init(params), jnp.zeros((), jnp.int32))
+    for _ in range(3):
+        state, metrics = step(state, type(batch)(*map(jnp.asarray, batch)))
+        assert torch_step(batch)["grad_norm"] == pytest.approx(float(metrics["grad_norm"]), rel=1e-9)
+    after = to_torch_state_dict(step.model(state))
+    for name, weight in torch_step.model.state_dict().items():
+        torch.testing.assert_close(after[name], weight, rtol=0, atol=1e-9)
+        is_frozen = name.startswith(("source_table", "source_embedding", "encoder.layers.0."))
+        assert torch.equal(after[name], before[name]) == is_frozen, name
 
 
 @pytest.mark.usefixtures("x64")

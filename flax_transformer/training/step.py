@@ -90,6 +90,7 @@ class TrainStep:
         self.learning_rate = schedule(config.optimizer, total_steps)
         create = jax.jit(self._create)  # traced once, for its shapes and for its arrays
         self.graph, state = jax.eval_shape(create)
+        self._is_frozen = [config.freezes(".".join(map(str, path))) for path, _ in nnx.to_flat_state(state.params)]
         self.abstract_state = on_mesh(state, self.mesh)
         shardings = state_shardings(self.abstract_state, self.mesh)
         self._step = jax.jit(
@@ -135,11 +136,12 @@ class TrainStep:
         key = jax.random.fold_in(jax.random.key(self.config.seed), state.step)
         loss_sum, count, gradients = self._gradients(state.params, batch, key)
         count = jnp.where(count > 0, count, 1)
+        gradients = self._unless_frozen(gradients, jax.tree.map(jnp.zeros_like, gradients))
         gradients = jax.tree.map(lambda gradient: gradient / count, gradients)
         grad_norm = optax.tree.norm(gradients)
         with jax.named_scope("optimizer"):
             updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
-            params: Any = optax.apply_updates(state.params, updates)
+            params: Any = self._unless_frozen(optax.apply_updates(state.params, updates), state.params)
             average = state.average
             if average is not None:
                 average = update_average(average, params, state.step, self.config.optimizer.ema_decay)
@@ -157,6 +159,12 @@ class TrainStep:
             "skipped": ~is_finite,
         }
         return TrainState(params, opt_state, state.step + 1, average), metrics
+
+    def _unless_frozen(self, params: Any, frozen: Any) -> Any:
+        """``params``, and ``frozen`` in place of those that keep their values."""
+        leaves, structure = jax.tree.flatten(params)
+        others = zip(self._is_frozen, leaves, jax.tree.leaves(frozen), strict=True)
+        return structure.unflatten([old if keeps else new for keeps, new, old in others])
 
     def _gradients(self, params: nnx.State, batch: Batch, key: PRNGKeyArray) -> tuple[Array, Array, nnx.State]:
         """Summed loss, its count, and the gradient of the sum: part by part, the parts add up to the whole batch."""

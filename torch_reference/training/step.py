@@ -66,6 +66,8 @@ class TrainStep:
         self.config = config
         self._class_weights = None if class_weights is None else torch.as_tensor(class_weights)
         self.model = create_model(config.model, config.seed).train()
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(not config.freezes(name))
         self.optimizer = create_optimizer(config.optimizer, self.model)
         self.scheduler = schedule(self.optimizer, config.optimizer, total_steps)
         self._names = {id(module): path for path, module in self.model.named_modules()}
