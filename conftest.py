@@ -24,6 +24,20 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test marked ``sample(n)``, n cases are quick, spread evenly over all; the others are slow."""
+    cases: dict[tuple[str, int], list[pytest.Item]] = {}
+    for item in items:
+        if marker := item.get_closest_marker("sample"):
+            cases.setdefault((item.nodeid.partition("[")[0], *marker.args), []).append(item)
+    for (_, quick), group in cases.items():
+        kept = {len(group) * i // quick for i in range(quick)}
+        for i, item in enumerate(group):
+            if i not in kept:
+                item.add_marker("slow")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget_programs_of_a_module() -> Iterator[None]:
     """A process may hold 65,530 memory maps, each compiled program takes some, and beyond that jaxlib crashes."""

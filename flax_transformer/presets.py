@@ -128,9 +128,9 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
             data=SnipsData(swapped_copies=4),
             tokenizer=TokenizerConfig(vocab_size=3_000, spaces="isolated"),
             model=replace(_SMALL, dropout=0.3, smeared_keys=True),
-            batch=BatchConfig(size=64, max_source_length=64, max_target_length=96),
+            batch=BatchConfig(size=64, max_source_length=96, max_target_length=96),
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=400, ema_decay=0.999),
-            epochs=10,
+            epochs=4,
         ),
     },
     "classification": {

@@ -106,6 +106,7 @@ def agree(given: list[np.ndarray], expected: list[np.ndarray], dtype: str) -> bo
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(("bias", "drops"), [("no bias", False), ("of distances", True)])
 @pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.sample(8)
 def test_blocks_give_what_plain_attention_gives(mask: str, bias: str, drops: bool) -> None:
     check_blocks(mask, bias, drops, "float32")
 
@@ -197,6 +198,7 @@ MISTAKES = {
 
 @pytest.mark.usefixtures("quick_compilation", "x64")
 @pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.sample(8)
 def test_planted_mistakes_are_seen(mistake: str) -> None:
     mistaken = run(functools.partial(attend_in_blocks, code=with_mistake(*MISTAKES[mistake])), *RICHEST)
     figures = [scaled_ulp(a, b, "float64") for a, b in zip(mistaken, attended_plainly(), strict=True)]

@@ -31,6 +31,7 @@ def assert_passed(results) -> None:
 
 
 @pytest.mark.parametrize("model", VARIANTS[::3], ids=name_of)
+@pytest.mark.sample(5)
 def test_forward_pass_of_a_third_of_the_covering_variants(model: ModelConfig, x64):
     assert_passed(run_checks(Pair(make_case(model, 0, SIZES), backward=False), FORWARD))
 
@@ -46,6 +47,7 @@ def test_gradients_and_decoding_of_all_covering_variants(model: ModelConfig, x64
 
 
 @pytest.mark.parametrize("model", [{}, pytest.param(CLASSIFIER, marks=pytest.mark.slow)], ids=["seq2seq", "classifier"])
+@pytest.mark.sample(1)
 def test_the_whole_check_suite_in_both_precisions(model: dict, dtype: str):
     config = dataclasses.replace(TINY, **model, dtype=dtype, param_dtype=dtype)
     assert_passed(run_checks(Pair(make_case(config, seed=5, sizes=SIZES))))
@@ -71,6 +73,7 @@ def test_a_key_that_both_twins_hide_is_seen(x64):
     assert_passed([*by_check["attention"], *by_check["logits"]])  # the twins agree with each other
 
 
+@pytest.mark.slow
 def test_training_with_stacked_layers(x64):
     config = dataclasses.replace(TINY, num_decoder_layers=2, scan_layers=True, dtype="float64", param_dtype="float64")
     assert_passed(run_checks(Pair(make_case(config, seed=5, sizes=SIZES)), ["optimizer", "step"]))
@@ -107,6 +110,7 @@ def test_bfloat16_forward_pass():
 
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 10_000), rows=st.integers(1, 5), source=st.integers(1, 16), target=st.integers(2, 16))
+@pytest.mark.slow
 def test_any_shape_of_batch(seed: int, rows: int, source: int, target: int):
     with jax.enable_x64(True):
         model = dataclasses.replace(TINY, dtype="float64", param_dtype="float64")

@@ -135,18 +135,21 @@ def gradient_floors(torch_twin: Any, batch: Batch) -> dict[str, float]:
 
 @pytest.mark.usefixtures("x64", "quick_compilation")
 @pytest.mark.parametrize("config", seq2seq_variants(), ids=name_of)
+@pytest.mark.sample(6)
 def test_sequence_models_agree(config: ModelConfig) -> None:
     check_models(config)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("config", classifier_variants(), ids=name_of)
+@pytest.mark.sample(6)
 def test_classifiers_agree(config: ModelConfig) -> None:
     check_models(config)
 
 
 @pytest.mark.usefixtures("x64", "quick_compilation")
 @pytest.mark.parametrize("config", masked_variants(), ids=name_of)
+@pytest.mark.sample(3)
 def test_models_of_masked_tokens_agree(config: ModelConfig) -> None:
     check_models(config)
 
@@ -364,6 +367,7 @@ def test_both_twins_freeze_the_same_weights(architecture: str) -> None:
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("architecture", ["seq2seq", "classifier", "masked"])
+@pytest.mark.sample(1)
 def test_accumulated_parts_add_up_to_the_whole_batch(architecture: str) -> None:
     """Weighted by tokens: the mean of the parts' means is far off where rows differ in length."""
     config = small("float64", architecture=architecture, num_encoder_layers=1)

@@ -36,6 +36,7 @@ def test_the_catalogue_is_large_enough_and_its_names_differ():
 
 
 @pytest.mark.parametrize("mutant", ALL_MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.sample(14)
 def test_each_mutant_is_noticed_by_its_check(mutant: Mutant):
     with jax.enable_x64(mutant.dtype == "float64"):
         results = measure(mutant, clean_pair(mutant))
@@ -43,6 +44,7 @@ def test_each_mutant_is_noticed_by_its_check(mutant: Mutant):
 
 
 @pytest.mark.parametrize("mutant", ALL_MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.sample(6)
 def test_without_its_mistake_the_check_of_each_mutant_passes(mutant: Mutant):
     with jax.enable_x64(mutant.dtype == "float64"):
         results = _run_once(clean_pair(mutant), mutant.check)
@@ -87,6 +89,7 @@ def _alarms(dtype: str, checks: list[str], seeds: range, **fields: Any) -> list[
     return alarms
 
 
+@pytest.mark.sample(1)
 def test_equal_twins_pass_over_a_few_seeds(dtype: str):
     assert _alarms(dtype, CHEAP, range(FEW_SEEDS)) == []
 

@@ -28,6 +28,7 @@ def test_there_are_hundreds_of_commands_and_a_sample_of_most_groups():
 
 
 @pytest.mark.parametrize("case", SAMPLE, ids=lambda case: " ".join(case.arguments)[:60])
+@pytest.mark.sample(10)
 def test_a_command_that_cannot_be_right_is_refused_in_one_line(folder: Path, case: Case):
     outcome = run(case, folder)
     assert outcome.kind in GOOD, outcome.said

@@ -224,6 +224,7 @@ class Mistaken(Torch):
                 module.eps = 1e-4
 
 
+@pytest.mark.slow
 def test_a_benchmark_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, picture = tmp_path / "record.json", tmp_path / "record.png"
     arguments = ["bench", "train", *SMALL, "--against", "torch", "--json", str(file), "--plot", str(picture)]
@@ -246,6 +247,7 @@ def test_a_benchmark_from_the_command_line(tmp_path: Path, capsys: pytest.Captur
     assert record.results["agreement"]["torch"]["logits"] <= 16
 
 
+@pytest.mark.slow
 def test_candidates_that_differ_are_not_timed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ def newest(run: Run) -> int:
         return checkpoints.newest_step
 
 
+@pytest.mark.slow
 def test_training_ends_when_no_evaluation_brings_a_better_score(config: TrainConfig, tmp_path: Path, capsys):
     # At rate 0 nothing ever gets better.
     stuck = replace(config, optimizer=replace(config.optimizer, learning_rate=0.0), epochs=9, evaluations_per_epoch=2)
@@ -56,6 +57,7 @@ def test_a_run_that_gets_better_is_not_stopped(config: TrainConfig, tmp_path: Pa
     assert newest(train(replace(better, patience=2), tmp_path / "a")) == newest(train(better, tmp_path / "b"))
 
 
+@pytest.mark.slow
 def test_more_epochs_after_the_end_are_those_of_a_longer_run(config: TrainConfig, tmp_path: Path):
     """With a constant rate, bit by bit: neither the order of the data nor dropout depends on the length."""
     whole = train(replace(config, epochs=3), tmp_path / "whole")

@@ -82,6 +82,7 @@ def classifying(run: Run, **changes) -> TrainConfig:
     return TrainConfig(data=data, model=model, batch=run.config.batch, pretrained=str(run.folder))
 
 
+@pytest.mark.slow
 def test_it_learns_what_stands_at_a_masked_place(run: Run) -> None:
     scores: Any = run.scores
     assert scores.keys() == {"accuracy", "perplexity", "loss"}

@@ -83,6 +83,7 @@ def test_an_interrupt_that_jaxlib_makes_an_error_of_is_an_interrupt():
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.sample(1)
 def test_a_stopped_run_goes_on_as_if_it_had_never_been_stopped(
     generator: Path, texts: Path, tmp_path: Path, number: signal.Signals
 ):
@@ -214,6 +215,7 @@ def make_predictor(folder: Path, size: int, **settings: Any) -> tuple[Predictor,
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "sample"])
+@pytest.mark.sample(1)
 def test_what_is_said_of_a_text_depends_on_its_number_alone(generator: Path, strategy: Any):
     """Not on the rows of a batch, nor on what is in it, but for rounding."""
 

@@ -51,6 +51,7 @@ def finetuning(run: Run, **changes) -> TrainConfig:
 
 
 @pytest.mark.parametrize("fields", [{}, {"scan_layers": True}, {"dtype": "bfloat16"}, {"remat": "full"}], ids=repr)
+@pytest.mark.sample(2)
 def test_weights_are_kept_bit_for_bit_and_the_head_by_its_classes(run: Run, fields: dict):
     trained = get_weights(run.model)
     config = finetuning(run, model=replace(run.config.model, **fields))
@@ -81,6 +82,7 @@ def test_other_names_of_as_many_classes_take_a_new_head(run: Run):
     assert not np.array_equal(get_weights(step.model(state))["head.kernel"], get_weights(run.model)["head.kernel"])
 
 
+@pytest.mark.slow
 def test_a_run_an_export_and_other_data_are_a_start(run: Run, three_classes: Path, tmp_path: Path, capsys):
     run.export(tmp_path / "export")
     data = ["--data.path", str(three_classes), "--batch.size", "8", "--epochs", "1"]
@@ -96,6 +98,7 @@ def test_a_run_an_export_and_other_data_are_a_start(run: Run, three_classes: Pat
     assert scores[0] == scores[1]
 
 
+@pytest.mark.slow
 def test_a_killed_fine_tuning_goes_on_to_the_same_bits(run: Run, tmp_path: Path):
     whole = train(finetuning(run, epochs=2), tmp_path / "whole")
     shutil.copytree(whole.folder, tmp_path / "killed")

@@ -16,6 +16,7 @@ def run_program(arguments: list[str], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_python_block_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("torch", reason="the block hands the model to PyTorch")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

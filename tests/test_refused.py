@@ -59,6 +59,7 @@ from flax_transformer.training.report import Report
         (["--processes.coordinator-address", "auto", "--processes.process-id", "1"], "auto finds process_id itself"),
     ],
 )
+@pytest.mark.sample(6)
 def test_a_process_never_trains_alone_by_mistake(flags: list[str], message: str):
     with pytest.raises(UserError, match=re.escape(message)):
         parse_train_flags("manifests", flags)

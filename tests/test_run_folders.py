@@ -69,6 +69,7 @@ def copied(classifier: Run, tmp_path: Path) -> Path:
 # One face
 
 
+@pytest.mark.slow
 def test_an_export_predicts_exactly_what_its_run_predicts(classifier: Run, generator: Run, tmp_path: Path):
     """Texts longer than the run's limit among them, and outputs that reach it."""
     for number, (run, texts) in enumerate(((classifier, TEXTS), (generator, ["say 7", "say 12", "7"]))):

@@ -67,6 +67,7 @@ def batch_of(model: ModelConfig) -> Any:
 
 
 @pytest.mark.parametrize("model", [CLASSIFIER, SEQ2SEQ], ids=["classifier", "seq2seq"])
+@pytest.mark.sample(1)
 def test_evaluation_drops_nothing(model: ModelConfig):
     """Neither the loss nor what is predicted, however much training drops."""
     rates = {"dropout": 0.9, "attention_dropout": 0.9}
@@ -143,6 +144,7 @@ def test_the_schedule_spans_all_epochs(run_config: TrainConfig, tmp_path: Path):
 
 
 @pytest.mark.parametrize("architecture", ["classifier", "seq2seq"])
+@pytest.mark.sample(1)
 def test_the_loss_of_a_split_is_that_of_its_tokens_however_it_is_cut_into_batches(architecture: Any, tmp_path: Path):
     """A mean of the means of batches would weigh the few tokens of the last batch like the many of the first."""
     exported = Exported.load(save_model(tmp_path / "export", architecture))

@@ -212,6 +212,7 @@ def test_the_mean_of_the_weights_is_what_is_evaluated(averaged: TrainConfig):
     jax.tree.map(np.testing.assert_array_equal, state.average, before)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_mean_of_an_uninterrupted_one(
     averaged: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
