@@ -234,8 +234,7 @@ def test_long_texts_are_what_the_config_says(training: bool):
     assert (len(encoded), encoded.dropped, encoded.truncated) == (3, 0, 2)
     skip = encode_examples(labelled, TOKENIZER, replace(CONFIG, long="skip"), training=training)
     assert (len(skip), skip.dropped, skip.truncated) == (1, 1, 0)
-    assert not isinstance(skip.targets, Sequences)
-    assert skip.targets.tolist() == [0]
+    assert skip.labels.tolist() == [0]
     refuse = replace(CONFIG, long="error")
     message = r"f\.csv, line 2 \('bbb.*'\.\.\.\): expected a source of at most 64 tokens, got 65, and 0 more"
     with pytest.raises(UserError, match=message):

@@ -179,7 +179,7 @@ def test_balanced_classes_count_alike(config: TrainConfig, parts: int):
 def test_a_run_can_balance_its_classes(config: TrainConfig, tmp_path: Path):
     balanced = train(replace(config, balance_classes=True), tmp_path / "run")
     assert Run.load(tmp_path / "run").config.balance_classes
-    assert balanced.scores["accuracy"] >= 0
+    assert "accuracy" in balanced.scores
     with pytest.raises(UserError, match="balance_classes: expected False for a task without classes"):
         TrainConfig(balance_classes=True)
 

@@ -33,10 +33,10 @@ def save_onnx(
     import torch
 
     from torch_reference.interop import onnx
-    from torch_reference.nn.models import create_model
+    from torch_reference.nn.models import Classifier, Seq2Seq
 
     with torch.device("meta"):
-        model = create_model(config)
+        model = Classifier(config) if config.architecture == "classifier" else Seq2Seq(config)
     model.load_state_dict({name: torch.tensor(weight) for name, weight in weights.items()}, assign=True)
     with whole_folder(directory) as folder:
         onnx.save_onnx(folder, model.eval())

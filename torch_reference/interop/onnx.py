@@ -18,7 +18,7 @@ from torch.export import Dim
 
 from flax_transformer.config import ModelConfig
 from torch_reference.nn.attention import KeyValue
-from torch_reference.nn.models import Classifier, Seq2Seq, create_model
+from torch_reference.nn.models import Classifier, Seq2Seq
 
 MODEL_FILE, ENCODER_FILE, DECODER_FILE = "model.onnx", "encoder.onnx", "decoder.onnx"
 # The format holds at most 2 GiB in one file; above this, weights stand in a file beside the graph.
@@ -132,7 +132,7 @@ def _by_layer(entries: Sequence[Tensor]) -> list[KeyValue]:
 def _plain(model: Classifier | Seq2Seq) -> Classifier | Seq2Seq:
     """The same weights in float32, without a fused kernel, which would leave a row without tokens to the runtime."""
     with torch.device("meta"):
-        plain = create_model(replace(model.config, attention_backend="xla", dtype="float32", param_dtype="float32"))
+        plain = type(model)(replace(model.config, attention_backend="xla", dtype="float32", param_dtype="float32"))
     plain.load_state_dict({name: weight.float() for name, weight in model.state_dict().items()}, assign=True)
     return plain.eval()
 
