@@ -8,7 +8,7 @@ import json
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flax_transformer.config import ClassificationData, Seq2SeqData
@@ -126,6 +126,7 @@ PIECES = st.sampled_from(MARKS + WORDS)
     st.sampled_from(["csv", "tsv", "json", "jsonl", "parquet", "txt", "csv.gz"]),
     st.sampled_from([None, "cp1252", "utf-16"]),
 )
+@example(b"text\r\xef\xbb\xbf,label\n", "csv", None)
 def test_any_bytes_are_read_or_refused(tmp_path_factory, data, suffix, encoding):
     path = tmp_path_factory.getbasetemp() / f"bytes.{suffix}"
     path.write_bytes(data)

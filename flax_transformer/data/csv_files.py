@@ -125,4 +125,8 @@ def _delimiter(header: str, columns: Sequence[str], quoted: bool) -> str:
 
 
 def _split(header: str, delimiter: str) -> list[str]:
-    return next(csv.reader([header], delimiter=delimiter), [])
+    """The names, as far as they can be told: a line that is not well-formed is refused where it is read."""
+    try:
+        return next(csv.reader([header], delimiter=delimiter), [])
+    except csv.Error:  # such as a carriage return within the line
+        return header.split(delimiter)
