@@ -106,7 +106,7 @@ def agree(given: list[np.ndarray], expected: list[np.ndarray], dtype: str) -> bo
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(("bias", "drops"), [("no bias", False), ("of distances", True)])
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.sample(8)
+@pytest.mark.sample(5)
 def test_blocks_give_what_plain_attention_gives(mask: str, bias: str, drops: bool) -> None:
     check_blocks(mask, bias, drops, "float32")
 
@@ -133,6 +133,7 @@ def check_blocks(mask: str, bias: str, drops: bool, dtype: str) -> None:
 
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(("blocks", "seed"), [((16, 32), 1), ((48, 16), 2), ((1000, 1000), 3)])
+@pytest.mark.sample(2)
 def test_neither_the_blocks_nor_the_seed_matter(blocks: tuple[int, int], seed: int, dtype: str) -> None:
     request = mask_of("all"), "of distances", True, dtype, seed
     in_blocks = run(functools.partial(attend_in_blocks, blocks=blocks), *request)
@@ -198,7 +199,7 @@ MISTAKES = {
 
 @pytest.mark.usefixtures("quick_compilation", "x64")
 @pytest.mark.parametrize("mistake", MISTAKES)
-@pytest.mark.sample(8)
+@pytest.mark.sample(5)
 def test_planted_mistakes_are_seen(mistake: str) -> None:
     mistaken = run(functools.partial(attend_in_blocks, code=with_mistake(*MISTAKES[mistake])), *RICHEST)
     figures = [scaled_ulp(a, b, "float64") for a, b in zip(mistaken, attended_plainly(), strict=True)]

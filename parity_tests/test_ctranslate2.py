@@ -92,6 +92,7 @@ BEAM = GenerationConfig(20, strategy="beam", beam_width=4, length_penalty="mean"
 
 
 @pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.sample(8)
 def test_greedy_and_beam_tokens_are_ours(name: str, tmp_path: Path):
     model: Any = random_torch(dataclasses.replace(MODEL, **VARIANTS[name]))
     translator = translator_of(model, tmp_path / "served")

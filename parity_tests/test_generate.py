@@ -168,7 +168,7 @@ def assert_cached_equals_full(logits: tuple[np.ndarray, np.ndarray], target: Tar
 
 
 @pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rope", "none"])
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 def test_cached_logits_are_those_of_a_full_pass(positions: str, dtype: str) -> None:
     config = small(dtype, positions=positions)
     twins, target = make_twins(config, seed=0), Target.draw(config)
@@ -191,7 +191,7 @@ def test_cached_logits_are_those_of_a_full_pass(positions: str, dtype: str) -> N
     ],
 )
 @pytest.mark.usefixtures("quick_compilation")
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 def test_a_mistake_in_the_cache_shows_in_float32(file: str, old: str, new: str) -> None:
     config = small("float32", positions="sinusoidal")
     target, weights = Target.draw(config), draw_weights(config, seed=0)
@@ -308,7 +308,7 @@ MORE_SEEDS = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 13
 
 @pytest.mark.usefixtures("x64", "quick_compilation")
 @pytest.mark.parametrize("seed", [*range(6), *MORE_SEEDS])
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 def test_both_twins_generate_what_the_naive_generator_does(seed: int) -> None:
     """20 pairs of twins by default and 270 in all, 200 of them by greedy and beam search."""
     model_config, config, weights_of_cases = draw_cases(seed)
@@ -353,7 +353,7 @@ def letter_then_digits() -> Constraint:
 
 @pytest.mark.usefixtures("x64", "quick_compilation")
 @pytest.mark.parametrize("strategy", ["greedy", "sample", "beam"])
-@pytest.mark.sample(1)
+@pytest.mark.slow
 def test_a_constraint_holds_in_both_twins(strategy: Any) -> None:
     config = small("float64")
     settings = GenerationConfig(5, strategy=strategy, beam_width=3, n_best=3 if strategy == "beam" else 1)
@@ -478,6 +478,7 @@ def test_a_wide_beam_finds_the_best_of_all_outputs(options: dict[str, Any]) -> N
         ),
     ],
 )
+@pytest.mark.sample(1)
 def test_a_mistake_in_the_search_shows(file: str, old: str, new: str) -> None:
     config = small("float64", target_vocab_size=7, source_vocab_size=7)
     search = GenerationConfig(7, strategy="beam", beam_width=3, n_best=3, length_alpha=1.0, early_stopping=False)

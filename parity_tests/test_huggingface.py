@@ -42,6 +42,7 @@ def of_torch(config: ModelConfig, weights: Weights, arrays: tuple[np.ndarray, ..
 
 
 @pytest.mark.parametrize("name", KINDS)
+@pytest.mark.sample(12)
 def test_the_torch_twin_computes_what_transformers_computes(name: str, dtype: str):
     model, config, weights = imported(name)
     model = in_float64(random_model(name)) if dtype == "float64" else model

@@ -20,7 +20,7 @@ SAME = {"xlm-roberta", "camembert", "electra-base", "mpnet-bare"}
 
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in SAME])
-@pytest.mark.sample(13)
+@pytest.mark.sample(6)
 def test_the_flax_twin_computes_what_transformers_computes(name: str, dtype: str):
     model, config, weights = imported(name)
     model = in_float64(random_model(name)) if dtype == "float64" else model

@@ -44,6 +44,7 @@ def _end(row: np.ndarray, eos_id: int) -> int:
 
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.sample(3)
 def test_greedy_tokens_are_those_of_transformers(name: str):
     check_tokens(name, GenerationConfig(max_new_tokens=12), num_beams=1)
 

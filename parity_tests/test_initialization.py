@@ -105,6 +105,7 @@ def constant_of(key: str) -> float:
     return 1.0 if key.endswith("norm.weight") else 0.0
 
 
+@pytest.mark.sample(2)
 def test_every_weight_is_drawn_as_named(weights: dict[str, np.ndarray], initialization: str) -> None:
     rules = {end: expected() for end, expected in (TORCH if initialization == "torch" else PAPER).items()}
     used = set()

@@ -135,14 +135,14 @@ def gradient_floors(torch_twin: Any, batch: Batch) -> dict[str, float]:
 
 @pytest.mark.usefixtures("x64", "quick_compilation")
 @pytest.mark.parametrize("config", seq2seq_variants(), ids=name_of)
-@pytest.mark.sample(6)
+@pytest.mark.sample(3)
 def test_sequence_models_agree(config: ModelConfig) -> None:
     check_models(config)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("config", classifier_variants(), ids=name_of)
-@pytest.mark.sample(6)
+@pytest.mark.sample(3)
 def test_classifiers_agree(config: ModelConfig) -> None:
     check_models(config)
 
@@ -343,6 +343,7 @@ def training(config: ModelConfig, gradient_accumulation_steps: int) -> TrainConf
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("architecture", ["seq2seq", "classifier"])
+@pytest.mark.sample(1)
 def test_both_twins_freeze_the_same_weights(architecture: str) -> None:
     """They keep their values under weight decay too, and their gradients do not count in the norm."""
     config = small("float64", architecture=architecture, num_encoder_layers=2, positions="learned")

@@ -36,7 +36,7 @@ def test_the_catalogue_is_large_enough_and_its_names_differ():
 
 
 @pytest.mark.parametrize("mutant", ALL_MUTANTS, ids=lambda mutant: mutant.name)
-@pytest.mark.sample(14)
+@pytest.mark.sample(7)
 def test_each_mutant_is_noticed_by_its_check(mutant: Mutant):
     with jax.enable_x64(mutant.dtype == "float64"):
         results = measure(mutant, clean_pair(mutant))

@@ -66,6 +66,7 @@ def test_importing_the_package_loads_no_framework():
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_a_run_predicts_what_its_export_predicts(run: Run, tmp_path: Path):
     texts = ["the film was good", "the film was poor"]
     exported = run.export(str(tmp_path / "export"))

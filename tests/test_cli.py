@@ -297,6 +297,7 @@ def test_commands_explain_themselves(command: str, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.sample(1)
 def test_a_signal_saves_and_tells_how_to_go_on(reviews: Path, tmp_path: Path, number: signal.Signals):
     folder = tmp_path / "run"
     endless = ["--epochs", "100000", "--log-every", "1", "--data.path", str(reviews), "--run", str(folder)]

@@ -23,6 +23,7 @@ MODULES = [
 
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("file", MODULES)
+@pytest.mark.sample(8)
 def test_the_examples_of_a_module(file: str):
     if file.startswith("torch_reference") or "state_dict" in file:
         pytest.importorskip("torch", reason="the examples are of PyTorch")

@@ -44,6 +44,7 @@ def loaded_by(package: str, *watched: str, program: str = IMPORT_ALL) -> dict[st
         ("torch_reference", ["jax", "flax", "grain"]),
     ],
 )
+@pytest.mark.sample(4)
 def test_package_never_loads(package: str, forbidden: list[str]):
     loaded = loaded_by(package, *forbidden)
     assert len(loaded) > 1, "no module was imported"

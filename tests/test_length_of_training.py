@@ -52,6 +52,7 @@ def test_training_ends_when_no_evaluation_brings_a_better_score(config: TrainCon
     assert Run.load(tmp_path / "patient").config.patience == 5
 
 
+@pytest.mark.slow
 def test_a_run_that_gets_better_is_not_stopped(config: TrainConfig, tmp_path: Path):
     better = replace(config, optimizer=replace(config.optimizer, learning_rate=0.03), epochs=2)
     assert newest(train(replace(better, patience=2), tmp_path / "a")) == newest(train(better, tmp_path / "b"))

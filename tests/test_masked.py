@@ -93,6 +93,7 @@ def test_it_learns_what_stands_at_a_masked_place(run: Run) -> None:
     assert last < 0.7 * first
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bits(config: TrainConfig, tmp_path: Path) -> None:
     short = replace(config, epochs=2, batch=replace(config.batch, word_dropout=0.1), patience=2)
     whole = train(short, tmp_path / "whole")
@@ -114,6 +115,7 @@ def test_other_ways_to_compute_a_step_are_open_to_it(config: TrainConfig, tmp_pa
 
 
 @pytest.mark.parametrize("fields", [{}, {"scan_layers": True, "head_hidden": "tanh"}], ids=repr)
+@pytest.mark.sample(1)
 def test_a_classifier_takes_the_encoder_and_has_a_new_head(run: Run, fields: dict) -> None:
     tuning = classifying(run, **fields)
     require_model_of(run, tuning.model)

@@ -215,7 +215,7 @@ def make_predictor(folder: Path, size: int, **settings: Any) -> tuple[Predictor,
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "sample"])
-@pytest.mark.sample(1)
+@pytest.mark.slow
 def test_what_is_said_of_a_text_depends_on_its_number_alone(generator: Path, strategy: Any):
     """Not on the rows of a batch, nor on what is in it, but for rounding."""
 

@@ -51,7 +51,7 @@ def finetuning(run: Run, **changes) -> TrainConfig:
 
 
 @pytest.mark.parametrize("fields", [{}, {"scan_layers": True}, {"dtype": "bfloat16"}, {"remat": "full"}], ids=repr)
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 def test_weights_are_kept_bit_for_bit_and_the_head_by_its_classes(run: Run, fields: dict):
     trained = get_weights(run.model)
     config = finetuning(run, model=replace(run.config.model, **fields))

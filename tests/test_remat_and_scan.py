@@ -111,6 +111,7 @@ def test_training_with_scan_is_training_layer_by_layer(monkeypatch: pytest.Monke
         assert np.abs(mistaken[scale] - weights[scale]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_remat_draws_the_dropout_masks_of_the_forward_pass_again():
     with jax.enable_x64(True):
         config = replace(SMALL, architecture="classifier", dropout=0.3, num_encoder_layers=1)
@@ -121,6 +122,7 @@ def test_remat_draws_the_dropout_masks_of_the_forward_pass_again():
             np.testing.assert_allclose(same[name], gradient, rtol=0, atol=1e-12, err_msg=name)
 
 
+@pytest.mark.slow
 def test_dropout_in_scanned_layers_follows_from_its_key():
     with jax.enable_x64(True):
         config = replace(SMALL, architecture="classifier", dropout=0.5, scan_layers=True, num_encoder_layers=2)

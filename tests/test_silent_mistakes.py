@@ -170,6 +170,7 @@ def test_the_loss_of_a_split_is_that_of_its_tokens_however_it_is_cut_into_batche
 
 
 @pytest.mark.parametrize("model", [CLASSIFIER, SEQ2SEQ], ids=["classifier", "seq2seq"])
+@pytest.mark.sample(1)
 def test_padding_is_no_token(model: ModelConfig):
     batch = batch_of(model)
     expected = 12 if model is CLASSIFIER else 12 + 16

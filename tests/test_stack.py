@@ -25,6 +25,7 @@ def assert_same(weights: dict[str, np.ndarray], expected: dict[str, np.ndarray])
 
 
 @pytest.mark.parametrize("kind", [EncoderLayer, DecoderLayer])
+@pytest.mark.sample(1)
 def test_layers_drawn_at_once_are_those_drawn_one_after_the_other(kind: Any):
     def create(at_once: bool) -> tuple[nnx.List, jax.Array]:
         rngs = Rngs(params=jax.random.key(5))
