@@ -77,8 +77,10 @@ def smear(
     et al., 2022, "In-context Learning and Induction Heads", argument 2).
     """
     own = jax.nn.sigmoid(share)[None, None, :, None]
-    before = jnp.pad(key, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
-    return (own * key + (1 - own) * before).astype(key.dtype)
+    wide = key.astype(jnp.promote_types(key.dtype, jnp.float32))
+    before = jnp.pad(wide, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
+    # As one product: the share's gradient would else be the difference of two large sums.
+    return (before + own * (wide - before)).astype(key.dtype)
 
 
 class MultiHeadAttention(nnx.Module):

@@ -72,8 +72,10 @@ def smear(
     et al., 2022, "In-context Learning and Induction Heads", argument 2).
     """
     own = torch.sigmoid(share)[:, None]
-    before = nn.functional.pad(key, (0, 0, 0, 0, 1, 0))[:, :-1]
-    return (own * key + (1 - own) * before).to(key.dtype)
+    wide = key.to(torch.promote_types(key.dtype, torch.float32))
+    before = nn.functional.pad(wide, (0, 0, 0, 0, 1, 0))[:, :-1]
+    # As one product: the share's gradient would else be the difference of two large sums.
+    return (before + own * (wide - before)).to(key.dtype)
 
 
 class MultiHeadAttention(nn.Module):
