@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,9 @@ def stop_one_of_two_processes(folder: Path, *flags: str) -> list[int]:
 def finish_in_two_processes(folder: Path, *flags: str) -> str:
     """What the first of them says."""
     gone_on = train_in_two_processes(folder, *flags)
-    said = [process.communicate(timeout=300) for process in gone_on]
+    # At the same time: one whose pipe is full would wait, and the other for it.
+    with ThreadPoolExecutor() as pool:
+        said = list(pool.map(lambda process: process.communicate(timeout=300), gone_on))
     assert [process.returncode for process in gone_on] == [0, 0], said
     assert (folder / "results.json").exists()
     return "".join(said[0])
