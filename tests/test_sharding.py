@@ -51,9 +51,15 @@ def run_worker(sizes: Sizes, steps: int, *, devices: int, processes: int = 1) ->
         )
         for index in range(processes)
     ]
-    outputs = [process.communicate(timeout=600) for process in started]
+    outputs = wait_for_outputs(started, timeout=600)
     assert all(process.returncode == 0 for process in started), outputs
     return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+
+
+def wait_for_outputs(processes: list[subprocess.Popen[str]], timeout: float) -> list[tuple[str, str]]:
+    """What each wrote, read at the same time: one whose pipe is full would wait, and the others for it."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda process: process.communicate(timeout=timeout), processes))
 
 
 def check_same_training(sizes: Sizes, steps: int, one_device: dict[str, Any]):
@@ -126,7 +132,7 @@ def stop_one_of_two_processes(folder: Path, *flags: str) -> list[int]:
     while not (folder / "checkpoints" / "3").exists() and stopped[0].poll() is None:
         time.sleep(0.01)
     stopped[1].send_signal(signal.SIGTERM)
-    said = [process.communicate(timeout=300) for process in stopped]
+    said = wait_for_outputs(stopped, timeout=300)
     assert [process.returncode for process in stopped] == [143, 143], said
     return sorted(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
 
@@ -134,9 +140,7 @@ def stop_one_of_two_processes(folder: Path, *flags: str) -> list[int]:
 def finish_in_two_processes(folder: Path, *flags: str) -> str:
     """What the first of them says."""
     gone_on = train_in_two_processes(folder, *flags)
-    # At the same time: one whose pipe is full would wait, and the other for it.
-    with ThreadPoolExecutor() as pool:
-        said = list(pool.map(lambda process: process.communicate(timeout=300), gone_on))
+    said = wait_for_outputs(gone_on, timeout=300)
     assert [process.returncode for process in gone_on] == [0, 0], said
     assert (folder / "results.json").exists()
     return "".join(said[0])

@@ -126,7 +126,7 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
 
 def _require_attention(train_step: TrainStep, batches: TrainingBatches) -> None:
     """Raises :class:`UserError` where the attention that was asked for cannot serve some shape of the batches."""
-    if train_step.config.model.attention_backend in ("auto", "xla"):  # which serve any
+    if train_step.config.model.attention_backend in ("auto", "xla", "blockwise"):  # which serve any
         return
     size = train_step.config.batch.size
     for bucket in batches.buckets:
