@@ -17,7 +17,7 @@ MODULES = [
     "flax_transformer/interop/huggingface/flags.py",
     "flax_transformer/interop/huggingface/shapes.py",
     "flax_transformer/api.py",
-    "flax_transformer/config.py",
+    *(f"flax_transformer/config/{name}.py" for name in ("generation", "model", "training")),
 ]
 
 

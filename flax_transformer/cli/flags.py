@@ -41,8 +41,9 @@ class Flags:
 
 @CONFIG_FLAGS.struct_rule
 def _config_flags(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """Flags for a dataclass of the config module; tyro keeps its own way with all else."""
-    if getattr(info.type, "__module__", None) != "flax_transformer.config" or not dataclasses.is_dataclass(info.type):
+    """Flags for a dataclass of the config package; tyro keeps its own way with all else."""
+    module = getattr(info.type, "__module__", None) or ""
+    if not module.startswith("flax_transformer.config.") or not dataclasses.is_dataclass(info.type):
         return None
     hints, helps = typing.get_type_hints(info.type), field_comments(info.type)
     fields = []
