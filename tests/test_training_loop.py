@@ -120,7 +120,9 @@ def test_a_run_leaves_all_it_takes_to_use_it(finished: Result):
     assert run.classes == ("good", "poor")
     assert run.config.model.source_vocab_size == run.tokenizer.vocab_size
     assert run.config.model.num_classes == 2
-    assert Evaluator(finished.examples, run.tokenizer, run.config).evaluate(run.best_model()) == (
+    assert Evaluator(finished.examples, run.tokenizer, run.config, copying=run.copy_rule).evaluate(
+        run.best_model()
+    ) == (
         finished.predictions,
         finished.scores,
     )

@@ -17,6 +17,7 @@ from flax_transformer.config import BatchConfig, GenerationConfig
 from flax_transformer.errors import UserError
 
 if TYPE_CHECKING:
+    from flax_transformer.data.copying import CopyRule
     from flax_transformer.data.generation import Constraint
     from flax_transformer.interop.exported import Exported
     from flax_transformer.training.run import Run
@@ -36,6 +37,8 @@ class RunFlags:
     """hold outputs to the JSON schema of the run's task, so that every one of them parses"""
     schema: Path | None = None
     """a file with a JSON schema to hold outputs to"""
+    copying: bool = True
+    """let values that the schema of the task, or the file's, marks as copied only quote the text: whole words of it"""
     batch_size: int = BatchConfig.size
     """texts at a time"""
     generation: Annotated[GenerationConfig, tyro.conf.arg(name="")] = field(default_factory=GenerationConfig)
@@ -73,17 +76,19 @@ def load_run(
     return run, flags
 
 
-def load_constraint(run: "Run | Exported", flags: RunFlags) -> "Constraint | None":
+def load_rules(run: "Run | Exported", flags: RunFlags) -> tuple["Constraint | None", "CopyRule | None"]:
+    """What outputs may look like, and which of their values only quote the text."""
     from flax_transformer.data.constraint import json_constraint, read_schema
+    from flax_transformer.data.copying import CopyRule
     from flax_transformer.data.tasks import TASKS
 
     task = run.prediction_config.task
     if not (flags.json or flags.schema):
-        return None
+        return None, run.copy_rule if flags.copying else None
     schema = read_schema(flags.schema) if flags.schema else task and TASKS[task].schema
     if not schema:
         raise UserError(f"--json: {flags.run} does not know the JSON of its outputs; give it with --schema FILE")
-    return json_constraint(schema, run.tokenizer)
+    return json_constraint(schema, run.tokenizer), CopyRule(schema, run.tokenizer) if flags.copying else None
 
 
 def parse(kind: Callable[..., Result], **settings: Any) -> Result:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from flax_transformer.cli.common import RunFlags, load_constraint, load_run
+from flax_transformer.cli.common import RunFlags, load_rules, load_run
 from flax_transformer.config import OWN_DATA, OwnData
 from flax_transformer.errors import UserError, warn
 
@@ -38,13 +38,13 @@ def evaluate(arguments: Sequence[str]) -> int:
 
     if not isinstance(run, Run):
         raise UserError(f"{flags.run}: expected a run, got an export, which does not know what it is to be scored on")
-    constraint = load_constraint(run, flags)
+    constraint, copying = load_rules(run, flags)
     set_up_jax()
     config = replace(run.config, batch=replace(run.config.batch, size=flags.batch_size))
     if flags.batch_size != run.config.batch.size:
         require_memory(config.model, flags.batch_size)
     examples = _examples(run, flags)
-    evaluator = Evaluator(examples, run.tokenizer, config, flags.generation, constraint)
+    evaluator = Evaluator(examples, run.tokenizer, config, flags.generation, constraint, copying)
     if evaluator.counts:
         warn(f"{', '.join(flags.file) or flags.split}: {format_counts(evaluator.counts, config.batch)}")
     predictions, scores = evaluator.evaluate(run.best_model())

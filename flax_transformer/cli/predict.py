@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from tyro.conf import Positional
 
-from flax_transformer.cli.common import PROGRAM, RunFlags, load_constraint, load_run
+from flax_transformer.cli.common import PROGRAM, RunFlags, load_rules, load_run
 from flax_transformer.config import BatchConfig, ClassificationData, Long, Pooling, PredictionConfig, to_dict
 from flax_transformer.errors import UserError
 from flax_transformer.outputs import check_new_file
@@ -73,12 +73,12 @@ def predict(arguments: Sequence[str]) -> int:
     if (flags.strict or flags.long == "error") and any(problems):
         _refuse(texts, problems)
     sources = replace(sources, problems=problems)
-    constraint = load_constraint(run, flags)
+    constraint, copying = load_rules(run, flags)
     set_up_jax()
     model = run.best_model()
     batch = BatchConfig(flags.batch_size)
     predictor = Predictor(
-        model, run.tokenizer, batch, flags.generation, constraint, flags.top, flags.review, flags.embed
+        model, run.tokenizer, batch, flags.generation, constraint, copying, flags.top, flags.review, flags.embed
     )
     output = Output(flags.output, run.fingerprint(model) | _settings(flags) if flags.output else {})
     done = output.count_written(texts) if flags.resume else 0
@@ -165,7 +165,19 @@ def _refuse(texts: Sequence["Text"], problems: Sequence[str]) -> None:
 
 def _settings(flags: PredictFlags) -> dict[str, Any]:
     """Of a call, all that decides what is written."""
-    names = ("batch_size", "column", "keep", "delimiter", "encoding", "long", "top", "json", "review", "embed")
+    names = (
+        "batch_size",
+        "column",
+        "keep",
+        "delimiter",
+        "encoding",
+        "long",
+        "top",
+        "json",
+        "copying",
+        "review",
+        "embed",
+    )
     schema = flags.schema and hashlib.sha256(flags.schema.read_bytes()).hexdigest()
     return {**{name: getattr(flags, name) for name in names}, "generation": to_dict(flags.generation), "schema": schema}
 

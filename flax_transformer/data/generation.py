@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32
 
 from flax_transformer.config import GenerationConfig, ModelConfig
+from flax_transformer.data.copying import Copying
 from flax_transformer.errors import UserError
 
 _DRAW_BITS = 23
@@ -31,6 +32,7 @@ def check_request(
     source_lengths: Int[np.ndarray, " batch"],
     config: GenerationConfig,
     constraint: Constraint | None = None,
+    copying: Copying | None = None,
 ) -> None:
     """All that can be known to be wrong before anything is compiled.
 
@@ -41,6 +43,12 @@ def check_request(
     """
     check_settings(model, config, constraint)
     _check_source(model, source, source_lengths)
+    if copying is not None and copying.transitions.shape[1] != model.target_vocab_size:
+        raise UserError(
+            f"copying: expected a rule for {model.target_vocab_size} token ids, got {copying.transitions.shape[1]}"
+        )
+    if copying is not None and len(copying.starts) != len(source):
+        raise UserError(f"copying: expected that of {len(source)} sources, got {len(copying.starts)}")
 
 
 def check_settings(model: ModelConfig, config: GenerationConfig, constraint: Constraint | None = None) -> None:

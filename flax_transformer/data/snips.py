@@ -17,8 +17,8 @@ from flax_transformer.data.splitting import first_of_each, set_aside
 from flax_transformer.data.values import to_target
 from flax_transformer.errors import UserError
 
-_SLOT = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-# JSON schema of the targets.
+_SLOT = {"anyOf": [{"type": "string", "copied": True}, {"type": "array", "items": {"type": "string", "copied": True}}]}
+# JSON schema of the targets; for ``copied`` see :mod:`flax_transformer.data.copying`.
 FRAME_SCHEMA = {
     "type": "object",
     "properties": {"intent": {"type": "string"}, "slots": {"type": "object", "additionalProperties": _SLOT}},

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flax_transformer.config import ClassificationData, DataConfig
+from flax_transformer.data.copying import CopyRule
 from flax_transformer.data.examples import Examples, Splits
 from flax_transformer.data.imdb import load_imdb
 from flax_transformer.data.manifests.review import review_manifest
@@ -14,6 +15,7 @@ from flax_transformer.data.multi30k import load_multi30k
 from flax_transformer.data.own import load_classification, load_seq2seq
 from flax_transformer.data.scoring import score_classes, score_masked, score_texts, score_translations
 from flax_transformer.data.snips import FRAME_SCHEMA, load_snips, score_frames
+from flax_transformer.data.tokenizer import Tokenizer
 
 Scores = dict[str, float | str]
 
@@ -77,3 +79,9 @@ def score(config: DataConfig, predictions: Sequence[Any], examples: Examples) ->
         found = TASKS[config.task].score([predictions[i] for i in chosen], [examples.targets[i] for i in chosen])
         scores |= {f"{group}/{name}" if group else name: value for name, value in found.items()}
     return scores
+
+
+def copy_rule(task: str, tokenizer: Tokenizer) -> CopyRule | None:
+    """Which values of a task's outputs are copied; None where none are known to be, or tokens do not spell a text."""
+    schema = TASKS[task].schema if task else None
+    return CopyRule(schema, tokenizer) if schema and tokenizer.is_byte_level else None

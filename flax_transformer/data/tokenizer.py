@@ -66,12 +66,17 @@ class Tokenizer:
         """The texts, without special tokens. Byte-level BPE gives back exactly what was encoded."""
         return self._backend.decode_batch([list(row) for row in ids], skip_special_tokens=True)
 
+    @property
+    def is_byte_level(self) -> bool:
+        """Whether tokens simply add up to the text."""
+        return isinstance(self._backend.decoder, decoders.ByteLevel)
+
     def token_bytes(self) -> dict[int, bytes]:
         """What each token but the special ones adds to a text, in the order of the ids.
 
         Raises :class:`UserError` where that depends on the tokens around it: for all but byte-level BPE.
         """
-        if not isinstance(self._backend.decoder, decoders.ByteLevel):
+        if not self.is_byte_level:
             raise UserError("expected a byte-level BPE tokenizer, whose tokens simply add up to the text")
         special = self._backend.get_added_tokens_decoder().keys() | {self.pad_id, self.bos_id, self.eos_id, self.unk_id}
         characters = {character: byte for byte, character in enumerate(_byte_characters())}

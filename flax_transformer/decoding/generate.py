@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from flax_transformer.config import GenerationConfig
+from flax_transformer.data.copying import Copying
 from flax_transformer.data.generation import Constraint, check_request, padded_width, uniform_draws
 from flax_transformer.decoding.beam import beam_search
 from flax_transformer.decoding.step import NextToken, Outputs, draw_tokens, most_probable_tokens
@@ -40,6 +41,7 @@ def generate(
     config: GenerationConfig | None = None,
     *,
     constraint: Constraint | None = None,
+    copying: Copying | None = None,
     row_seeds: Sequence[int] | None = None,
 ) -> Generation:
     """An output for each source, token by token, until each has ended or reached the limit.
@@ -53,6 +55,7 @@ def generate(
         source_lengths: real tokens of each source, (batch,); None where all are real. A row of length 0 is filler.
         config: how to generate; greedily, up to the model's max_length, if not given.
         constraint: what outputs may look like.
+        copying: which of their values only quote the source.
         row_seeds: a row's draws follow from ``config.seed`` and its own seed, which is its index if not given.
 
     Raises:
@@ -67,14 +70,14 @@ def generate(
     ids = np.asarray(source)
     lengths = np.full(len(ids), ids.shape[-1], np.int32) if source_lengths is None else np.asarray(source_lengths)
     config = GenerationConfig(model.config.max_length) if config is None else config
-    check_request(model.config, ids, lengths, config, constraint)
+    check_request(model.config, ids, lengths, config, constraint, copying)
     width = padded_width(ids.shape[1], model.config.max_length)
     ids = np.pad(ids, ((0, 0), (0, width - ids.shape[1])), constant_values=model.config.pad_id)
     draws = None
     if config.strategy == "sample":
         rows = range(len(ids)) if row_seeds is None else row_seeds
         draws = uniform_draws(config.seed, rows, config.max_new_tokens)
-    return _generate(model, ids, lengths, dataclasses.replace(config, seed=0), draws, constraint)
+    return _generate(model, ids, lengths, dataclasses.replace(config, seed=0), draws, constraint, copying)
 
 
 def read_tokens(generation: Generation) -> list[list[int]]:
@@ -98,9 +101,10 @@ def _generate(
     config: GenerationConfig,
     draws: Float[Array, "batch limit"] | None,
     constraint: Constraint | None,
+    copying: Copying | None,
 ) -> Generation:
     beams = config.beam_width if config.strategy == "beam" else 1
-    next_token = NextToken(model, source, source_lengths, config, constraint, beams)
+    next_token = NextToken(model, source, source_lengths, config, constraint, copying, beams)
     if config.strategy == "beam":
         best = jax.tree.map(
             lambda leaf: leaf[:, : config.n_best].reshape(-1, *leaf.shape[2:]),

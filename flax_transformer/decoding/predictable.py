@@ -24,8 +24,10 @@ from flax_transformer.config import (
     save_config,
     to_dict,
 )
+from flax_transformer.data.copying import CopyRule
 from flax_transformer.data.encoding import Sources, encode_sources, resolve_long
 from flax_transformer.data.generation import Constraint
+from flax_transformer.data.tasks import copy_rule
 from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer
 from flax_transformer.decoding.predictor import Prediction, Predictor
 from flax_transformer.errors import UserError
@@ -70,12 +72,18 @@ class Predictable(ABC):
         """The model with its best weights, read once."""
         return self.best_model()
 
+    @cached_property
+    def copy_rule(self) -> CopyRule | None:
+        """Which values of its outputs only quote the text; None where its task does not say."""
+        return copy_rule(self.prediction_config.task, self.tokenizer)
+
     def predict(
         self,
         texts: Sequence[str],
         generation: GenerationConfig | None = None,
         constraint: Constraint | None = None,
         *,
+        copying: bool = True,
         batch_size: int | None = None,
         top: int = 1,
     ) -> list[Prediction]:
@@ -85,6 +93,7 @@ class Predictable(ABC):
             generation: how to generate; greedily, and at most as many tokens as the longest target in training, if not
                 given.
             constraint: what generated texts may look like.
+            copying: of tasks whose schema marks values as copied: let these only quote the text.
             batch_size: texts at a time; as in training if not given.
             top: of classification: classes to name, the best as the value and the others as alternatives.
 
@@ -100,7 +109,8 @@ class Predictable(ABC):
         sources = self.encode(texts, limits.long)
         generation = generation or GenerationConfig(limits.max_new_tokens)
         batch = BatchConfig(batch_size or limits.batch_size)
-        predictor = Predictor(self.model, self.tokenizer, batch, generation, constraint, top)
+        rule = self.copy_rule if copying else None
+        predictor = Predictor(self.model, self.tokenizer, batch, generation, constraint, rule, top)
         return list(self.predictions(predictor, sources))
 
     def embed(

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from flax_transformer.config import BatchConfig, GenerationConfig, Pooling
 from flax_transformer.data.batches import Sequences
+from flax_transformer.data.copying import CopyRule
 from flax_transformer.data.generation import Constraint, check_settings, padded_width
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.decoding.confidence import token_log_probabilities
@@ -66,6 +67,7 @@ class Predictor:
         config: gives the rows of a batch.
         generation: how to generate; ``config.max_new_tokens`` tokens greedily if not given.
         constraint: what generated texts may look like.
+        copying: which of their values only quote the source.
         top: of classification: classes to name, the most probable first.
         with_pieces: of generated texts, also give the probability of each token.
         embed_by: give each text as a vector, pooled in this way, in place of a value.
@@ -81,11 +83,12 @@ class Predictor:
         config: BatchConfig,
         generation: GenerationConfig | None = None,
         constraint: Constraint | None = None,
+        copying: CopyRule | None = None,
         top: int = 1,
         with_pieces: bool = False,
         embed_by: Pooling | None = None,
     ) -> None:
-        self._top = top
+        self._top, self._copying = top, copying
         self._embed_by: Pooling | None = embed_by
         self._bytes = tokenizer.token_bytes() if with_pieces else {}
         self.model, self._tokenizer, self._size, self._constraint = model, tokenizer, config.size, constraint
@@ -155,7 +158,13 @@ class Predictor:
         assert isinstance(self.model, Seq2Seq)
         seeds = np.maximum(numbers, 0).tolist()  # filler has none
         output = generate(
-            self.model, source, source_lengths, self._generation, constraint=self._constraint, row_seeds=seeds
+            self.model,
+            source,
+            source_lengths,
+            self._generation,
+            constraint=self._constraint,
+            copying=self._copying and self._copying.of(source, source_lengths),
+            row_seeds=seeds,
         )
         return self._with_token_scores(output, source, source_lengths) if self._bytes else output
 

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from flax_transformer.config import GenerationConfig
+from flax_transformer.data.copying import Copying
 from flax_transformer.data.generation import Constraint
+from flax_transformer.decoding.copying import CopyState, copy_on, copy_tables, copyable_tokens, start_copying
 from flax_transformer.nn.attention import KeyValue
 from flax_transformer.nn.models import Seq2Seq
 
@@ -18,6 +20,7 @@ class Outputs(NamedTuple):
     # behind the begin token, padding where nothing is generated yet
     sequences: Int[Array, "rows positions"]
     constraint_states: Int[Array, " rows"] | None
+    copy_state: CopyState | None
     cache: list[KeyValue]
 
 
@@ -35,6 +38,7 @@ class NextToken:
         source_lengths: Int[Array, " batch"],
         config: GenerationConfig,
         constraint: Constraint | None,
+        copying: Copying | None,
         beams: int = 1,
     ) -> None:
         self.model, self.config, self.constraint = model, config, constraint
@@ -44,6 +48,7 @@ class NextToken:
         # Without the barrier XLA moves a transposition of the keys into the loop and repeats it for every token.
         self.memory = jax.lax.optimization_barrier(memory)
         self.source_lengths = jnp.repeat(source_lengths, beams)
+        self.copy_tables = None if copying is None else copy_tables(copying, beams)
 
     def start(self) -> Outputs:
         """Rows that hold the begin token alone."""
@@ -52,6 +57,7 @@ class NextToken:
         return Outputs(
             sequences.at[:, 0].set(self.model.config.bos_id),
             None if self.constraint is None else jnp.zeros(rows, jnp.int32),
+            None if self.copy_tables is None else start_copying(self.copy_tables),
             self.model.empty_cache(rows, limit),
         )
 
@@ -75,10 +81,12 @@ class NextToken:
     def append(self, outputs: Outputs, tokens: Int[Array, " rows"], step: Int[Array, ""]) -> Outputs:
         """The outputs with ``tokens`` as their token number ``step``."""
         sequences = jax.lax.dynamic_update_slice_in_dim(outputs.sequences, tokens[:, None], step + 1, axis=1)
-        states = outputs.constraint_states
+        states, copy_state = outputs.constraint_states, outputs.copy_state
         if self.constraint is not None:
             states = jnp.asarray(self.constraint.transitions)[states, tokens]
-        return Outputs(sequences, states, outputs.cache)
+        if copy_state is not None and self.copy_tables is not None:
+            copy_state = copy_on(self.copy_tables, copy_state, tokens)
+        return Outputs(sequences, states, copy_state, outputs.cache)
 
     def _allowed(self, outputs: Outputs, step: Int[Array, ""]) -> Bool[Array, "#rows vocab"] | None:
         """The tokens that may come next; None for all."""
@@ -93,6 +101,11 @@ class NextToken:
             left = config.max_new_tokens - 1 - step
             ends_in_time = jnp.asarray(self.constraint.distances)[following] <= left
             allowed = _both(allowed, (following >= 0) & ends_in_time)
+        if outputs.copy_state is not None and self.copy_tables is not None:
+            copyable = copyable_tokens(self.copy_tables, outputs.copy_state)
+            both = _both(allowed, copyable)
+            # Where nothing satisfies both, as behind the last token that there is room for, the others go before.
+            allowed = both if allowed is None else jnp.where(both.any(axis=1, keepdims=True), both, allowed)
         return allowed
 
 

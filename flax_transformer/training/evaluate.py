@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from flax_transformer.config import BatchConfig, GenerationConfig, TrainConfig
 from flax_transformer.data.batches import Batch, ClassifierBatch, Encoded, MaskedBatch, evaluation_batches
+from flax_transformer.data.copying import CopyRule
 from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.generation import Constraint
@@ -36,8 +37,7 @@ class Evaluator:
     """A split, encoded once and evaluated as often as need be.
 
     Args:
-        generation: how to generate, and
-        constraint: what generated texts may look like; see :class:`flax_transformer.decoding.predictor.Predictor`.
+        generation, constraint, copying: how to generate, see :class:`flax_transformer.decoding.predictor.Predictor`.
 
     Attributes:
         examples: those that are scored; sources that are too long may be left out.
@@ -54,12 +54,13 @@ class Evaluator:
         config: TrainConfig,
         generation: GenerationConfig | None = None,
         constraint: Constraint | None = None,
+        copying: CopyRule | None = None,
     ) -> None:
         self._config = config
         self._encoded = encode_examples(examples, tokenizer, config.batch, training=False)
         self.counts, kept = counts_of(self._encoded), self._encoded.kept
         self.examples = examples if kept is None else examples.take(kept.tolist())
-        self._predict_with = tokenizer, config.batch, generation, constraint
+        self._predict_with = tokenizer, config.batch, generation, constraint, copying
 
     def evaluate(self, model: Model, check: Callable[[], None] = lambda: None) -> tuple[Predictions, Scores]:
         """A text or a class id for each example, in order, and the scores of all; of masked tokens only the scores.

@@ -102,7 +102,9 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
         require_same_data(folder, record)
     # All splits are encoded before anything is written, so that bad input leaves nothing behind.
     encoded = encode_examples(splits.train, tokenizer, run.config.batch, training=True)
-    validation, test = (Evaluator(split, tokenizer, run.config) for split in (splits.validation, splits.test))
+    validation, test = (
+        Evaluator(split, tokenizer, run.config, copying=run.copy_rule) for split in (splits.validation, splits.test)
+    )
     # What cannot run is refused, and every process has looked at the folder, before anything is written.
     mesh = create_mesh(run.config.mesh)
     check_batch(run.config, mesh)

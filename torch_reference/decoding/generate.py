@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from flax_transformer.config import GenerationConfig
+from flax_transformer.data.copying import Copying
 from flax_transformer.data.generation import Constraint, check_request, uniform_draws
 from flax_transformer.errors import UserError
 from torch_reference.decoding.beam import beam_search
@@ -39,6 +40,7 @@ def generate(
     config: GenerationConfig | None = None,
     *,
     constraint: Constraint | None = None,
+    copying: Copying | None = None,
     row_seeds: Sequence[int] | None = None,
 ) -> Generation:
     """An output for each source, token by token, until each has ended or reached the limit.
@@ -49,6 +51,7 @@ def generate(
         source_lengths: real tokens of each source, (batch,); None where all are real. A row of length 0 is filler.
         config: how to generate; greedily, up to the model's max_length, if not given.
         constraint: what outputs may look like.
+        copying: which of their values only quote the source.
         row_seeds: a row's draws follow from ``config.seed`` and its own seed, which is its index if not given.
 
     Raises:
@@ -67,13 +70,13 @@ def generate(
     if source_lengths is None:
         source_lengths = torch.full((len(source),), source.shape[-1], device=source.device)
     config = GenerationConfig(model.config.max_length) if config is None else config
-    check_request(model.config, source.numpy(force=True), source_lengths.numpy(force=True), config, constraint)
+    check_request(model.config, source.numpy(force=True), source_lengths.numpy(force=True), config, constraint, copying)
     draws = None
     if config.strategy == "sample":
         rows = range(len(source)) if row_seeds is None else row_seeds
         draws = torch.as_tensor(uniform_draws(config.seed, rows, config.max_new_tokens), device=source.device)
     beams = config.beam_width if config.strategy == "beam" else 1
-    next_token = NextToken(model, source, source_lengths, config, constraint, beams)
+    next_token = NextToken(model, source, source_lengths, config, constraint, copying, beams)
     if config.strategy == "beam":
         best = beam_search(next_token, source_lengths > 0)
         sequences, lengths, scores = (leaf[:, : config.n_best].flatten(0, 1) for leaf in best)

@@ -8,7 +8,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from flax_transformer.config import GenerationConfig
+from flax_transformer.data.copying import Copying
 from flax_transformer.data.generation import Constraint
+from torch_reference.decoding.copying import CopyState, copy_on, copy_tables, copyable_tokens, start_copying
 from torch_reference.nn.attention import KeyValue
 from torch_reference.nn.models import Seq2Seq
 
@@ -19,13 +21,15 @@ class Outputs(NamedTuple):
     # behind the begin token, padding where nothing is generated yet
     sequences: Int[Tensor, "rows positions"]
     constraint_states: Int[Tensor, " rows"] | None
+    copy_state: CopyState | None
     cache: list[KeyValue]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Outputs":
         """The same function of each tensor."""
         states = None if self.constraint_states is None else function(self.constraint_states)
         cache = [KeyValue(function(entry.key), function(entry.value)) for entry in self.cache]
-        return Outputs(function(self.sequences), states, cache)
+        copy_state = None if self.copy_state is None else self.copy_state.map(function)
+        return Outputs(function(self.sequences), states, copy_state, cache)
 
 
 class NextToken:
@@ -42,6 +46,7 @@ class NextToken:
         source_lengths: Int[Tensor, " batch"],
         config: GenerationConfig,
         constraint: Constraint | None,
+        copying: Copying | None,
         beams: int = 1,
     ) -> None:
         self.model, self.config = model, config
@@ -53,6 +58,7 @@ class NextToken:
         self.constraint = (
             None if constraint is None else [torch.as_tensor(table, device=self.device).long() for table in constraint]
         )
+        self.copy_tables = None if copying is None else copy_tables(copying, beams, self.device)
 
     def start(self) -> Outputs:
         """Rows that hold the begin token alone."""
@@ -60,7 +66,8 @@ class NextToken:
         sequences = torch.full((rows, 1 + limit), self.model.config.pad_id, device=self.device)
         sequences[:, 0] = self.model.config.bos_id
         states = None if self.constraint is None else torch.zeros(rows, dtype=torch.long, device=self.device)
-        return Outputs(sequences, states, self.model.empty_cache(rows, limit))
+        copy_state = None if self.copy_tables is None else start_copying(self.copy_tables)
+        return Outputs(sequences, states, copy_state, self.model.empty_cache(rows, limit))
 
     def score(self, outputs: Outputs, step: int) -> tuple[Float[Tensor, "rows vocab"], Outputs]:
         """Log-probabilities of the token number ``step``, -inf for those that are not allowed, in at least float32.
@@ -82,10 +89,13 @@ class NextToken:
     def append(self, outputs: Outputs, tokens: Int[Tensor, " rows"], step: int) -> Outputs:
         """The outputs with ``tokens`` as their token number ``step``, written in place."""
         outputs.sequences[:, step + 1] = tokens
-        if self.constraint is None:
-            return outputs
-        transitions, _ = self.constraint
-        return outputs._replace(constraint_states=transitions[outputs.constraint_states, tokens])
+        states, copy_state = outputs.constraint_states, outputs.copy_state
+        if self.constraint is not None:
+            transitions, _ = self.constraint
+            states = transitions[states, tokens]
+        if copy_state is not None and self.copy_tables is not None:
+            copy_state = copy_on(self.copy_tables, copy_state, tokens)
+        return Outputs(outputs.sequences, states, copy_state, outputs.cache)
 
     def _allowed(self, outputs: Outputs, step: int) -> Bool[Tensor, "#rows vocab"] | None:
         """The tokens that may come next; None for all."""
@@ -100,6 +110,11 @@ class NextToken:
             left = config.max_new_tokens - 1 - step
             ends_in_time = distances[following] <= left
             allowed = _both(allowed, (following >= 0) & ends_in_time)
+        if outputs.copy_state is not None and self.copy_tables is not None:
+            copyable = copyable_tokens(self.copy_tables, outputs.copy_state)
+            both = _both(allowed, copyable)
+            # Where nothing satisfies both, as behind the last token that there is room for, the others go before.
+            allowed = both if allowed is None else torch.where(both.any(dim=1, keepdim=True), both, allowed)
         return allowed
 
 

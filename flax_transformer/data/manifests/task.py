@@ -23,14 +23,14 @@ def _object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-# JSON schema of the targets.
+# JSON schema of the targets; for ``copied`` see :mod:`flax_transformer.data.copying`.
 MANIFEST_SCHEMA = _object(
     carrier={"enum": list(CARRIERS)},
     pol={"enum": list(PORTS)},
     pod={"enum": list(PORTS)},
     etd={"type": "string", "format": "date"},
-    shipper={"type": "string"},
-    consignee={"type": "string"},
+    shipper={"type": "string", "copied": True},
+    consignee={"type": "string", "copied": True},
     items={
         "type": "array",
         "minItems": 1,
@@ -38,7 +38,7 @@ MANIFEST_SCHEMA = _object(
             container={"type": "string", "pattern": "[A-Z]{4}[0-9]{7}"},
             packages={"type": "integer"},
             kind={"enum": list(PACKAGES)},
-            goods={"type": "string"},
+            goods={"type": "string", "copied": True},
             weight={"type": "number"},
             unit={"enum": list(UNITS)},
             hazard={"anyOf": [{"type": "null"}, _object(un={"type": "integer"}, imo={"type": "string"})]},
