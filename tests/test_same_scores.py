@@ -29,7 +29,8 @@ from flax_transformer.training.evaluate import Evaluator
 from flax_transformer.training.run import Run
 run = Run.load(sys.argv[1])
 splits = load_splits(run.config.data, run.config.seed, run.classes)
-print(splits.classes, Evaluator(splits.test, run.tokenizer, run.config, copying=run.copy_rule).evaluate(run.best_model()))
+evaluator = Evaluator(splits.test, run.tokenizer, run.config, copying=run.copy_rule)
+print(splits.classes, evaluator.evaluate(run.best_model()))
 """
 
 
