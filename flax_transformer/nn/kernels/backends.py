@@ -48,9 +48,9 @@ def unsupported_reason(
 
 
 _FASTEST: dict[str, AttentionBackend] = {"gpu": "cudnn", "tpu": "flash"}
-# From how many scores of a head on auto computes them block by block. On a CPU blocks are then as fast, or faster
-# (docs/PERFORMANCE.md). Elsewhere that was not measured: there they begin where scores fill the memory.
-_LONG = {"cpu": 1024**2}
+# From how many scores of a head on auto computes them block by block. On a CPU blocks are then as fast and take less
+# memory (docs/PERFORMANCE.md). Elsewhere that was not measured: there they begin where scores fill the memory.
+_LONG = {"cpu": 512**2}
 _LONG_ELSEWHERE = 4096**2
 
 
