@@ -35,6 +35,7 @@ def write_plans(page: Path = DOCS / "TPU.md") -> None:
     tables = {
         "lengths": _table(plans.LENGTH_COLUMNS, plans.length_rows(own)),
         "depths": _table(plans.DEPTH_COLUMNS, plans.depth_rows(own)),
+        "fine-tuning": _table(plans.FINE_TUNING_COLUMNS, plans.fine_tuning_rows(own)),
     }
     text = _MARKED.sub(lambda match: match[1] + "\n".join(tables[match[2]]) + "\n" + match[3], page.read_text("utf-8"))
     page.write_text(text, encoding="utf-8")

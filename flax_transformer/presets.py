@@ -191,3 +191,60 @@ SIZES: dict[str, ModelConfig] = {
     "base": _BASE,
     "large": replace(_BASE, d_model=1024, num_heads=16, d_ff=4096, num_encoder_layers=12, num_decoder_layers=12),
 }
+
+
+def _t5(d_model: int, num_heads: int, d_ff: int, layers: int) -> ModelConfig:
+    """T5 1.1 and Flan-T5."""
+    return ModelConfig(
+        d_model=d_model,
+        num_heads=num_heads,
+        d_ff=d_ff,
+        num_encoder_layers=layers,
+        num_decoder_layers=layers,
+        dropout=0.1,
+        attention_dropout=0.1,
+        norm="rms",
+        norm_eps=1e-6,
+        activation="gelu_tanh",
+        gated=True,
+        positions="none",
+        relative_buckets=32,
+        scale_attention=False,
+        scale_embeddings=False,
+        tie_embeddings="inputs",
+        bias=False,
+        max_length=512,
+        source_vocab_size=32128,
+        target_vocab_size=32128,
+        pad_id=0,
+        bos_id=0,
+        eos_id=1,
+    )
+
+
+# Published checkpoints by their shapes, for `plan`: their weights come by `import`.
+PUBLISHED: dict[str, ModelConfig] = {
+    "bert-base": ModelConfig(
+        architecture="classifier",
+        d_model=768,
+        num_heads=12,
+        d_ff=3072,
+        num_encoder_layers=12,
+        attention_dropout=0.1,
+        feed_forward_dropout=0.0,
+        norm_first=False,
+        norm_eps=1e-12,
+        final_norm=False,
+        positions="learned",
+        scale_embeddings=False,
+        embedding_norm=True,
+        token_types=2,
+        source_vocab_size=30522,
+        target_vocab_size=30522,
+        pooling="first",
+        head_hidden="tanh",
+    ),
+    "t5-base": _t5(768, 12, 2048, 12),
+    "t5-xl": _t5(2048, 32, 5120, 24),
+    "t5-xxl": _t5(4096, 64, 10240, 24),
+}

@@ -7,14 +7,22 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flax_transformer.cli import main as cli
-from flax_transformer.config import ModelConfig
+from flax_transformer.cli.plan import PlanFlags
+from flax_transformer.cli.plan import _config as plan_config
+from flax_transformer.config import ModelConfig, TokenizerConfig
+from flax_transformer.data.tokenizer import train_tokenizer
+from flax_transformer.errors import UserError
+from flax_transformer.interop.export import save_export
+from flax_transformer.interop.huggingface.families import family_of
+from flax_transformer.nn.models import create_model
 from flax_transformer.planning.flops import train_flops
 from flax_transformer.planning.plan import CHIPS, Plan, _needed, advice
-from flax_transformer.presets import full_rows
+from flax_transformer.presets import PUBLISHED, full_rows
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu, the extra tpu")
 
@@ -90,3 +98,38 @@ def test_an_unknown_topology_is_refused(topology: str):
     result = run_plan("--topology", topology)
     assert result.returncode == 2
     assert f"got '{topology}'" in result.stderr
+
+
+PUBLISHED_SETTINGS: dict[str, dict[str, Any]] = {
+    "bert-base": {"model_type": "bert", "architectures": ["BertForSequenceClassification"]},
+    "t5-base": {"num_layers": 12, "d_model": 768, "d_kv": 64, "d_ff": 2048, "num_heads": 12},
+    "t5-xl": {"num_layers": 24, "d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_heads": 32},
+    "t5-xxl": {"num_layers": 24, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_heads": 64},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_shapes_are_what_an_import_would_give(name: str):
+    settings = PUBLISHED_SETTINGS[name]
+    if name.startswith("t5"):
+        own = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "scale_decoder_outputs": False}
+        settings = {"model_type": "t5", **own, **settings}
+    family = family_of(settings)
+    model = family.read({**family.defaults, **settings}, bos_id=PUBLISHED[name].bos_id, eos_id=PUBLISHED[name].eos_id)
+    assert model == PUBLISHED[name]
+
+
+def test_a_plan_is_made_for_the_model_of_a_folder(tmp_path: Path):
+    tokenizer = train_tokenizer(TokenizerConfig(vocab_size=300), ["one text"])
+    size = tokenizer.vocab_size
+    sizes: dict[str, Any] = {"d_model": 8, "num_heads": 2, "d_ff": 8, "num_encoder_layers": 1}
+    config = ModelConfig("classifier", **sizes, source_vocab_size=size, target_vocab_size=size)
+    save_export(tmp_path / "encoder", create_model(config), tokenizer, classes=("a", "b"))
+    flags = PlanFlags("v5e:2x4", str(tmp_path / "encoder"), batch=8, length=16, dropout=0.3, attention_dropout=0.2)
+    model = plan_config(flags).model
+    assert (model.d_model, model.num_classes, model.dropout, model.attention_dropout) == (8, 2, 0.3, 0.2)
+
+
+def test_a_preset_that_is_not_known_is_refused():
+    with pytest.raises(UserError, match=r"--preset: expected a folder, or one of mini, .*t5-xxl.*, got 'nope'"):
+        plan_config(PlanFlags("v5e:2x4", "nope"))

@@ -20,6 +20,23 @@ _LAYERS |= {"scan, remat": ("--scan-layers", "--remat", "full")}
 
 _DEPTHS = (6, 12, 24, 48)
 
+_NO_DROPOUT = ("--attention-dropout", "0")
+_NO_BIAS = ("--relative-buckets", "0")
+_DEEP = ("--scan-layers", "--remat", "full")
+# Fine-tuning of published checkpoints on texts of 512 tokens: preset, slice, rows, further flags.
+_FINE_TUNING: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
+    "bert": ("bert-base", "v5e:2x4", 256, ()),
+    "bert-no-attention-dropout": ("bert-base", "v5e:2x4", 256, _NO_DROPOUT),
+    "t5": ("t5-base", "v5e:2x4", 64, ()),
+    "t5-no-attention-dropout": ("t5-base", "v5e:2x4", 64, _NO_DROPOUT),
+    "t5-blockwise": ("t5-base", "v5e:2x4", 64, ("--attention", "blockwise")),
+    "t5-no-bias": ("t5-base", "v5e:2x4", 64, (*_NO_DROPOUT, *_NO_BIAS)),
+    "t5-xl-v6e": ("t5-xl", "v6e:4x4", 128, ("--mesh.fsdp", "16", *_NO_DROPOUT, *_DEEP)),
+    "t5-xl-v5p": ("t5-xl", "v5p:2x2x2", 128, ("--mesh.fsdp", "8", *_NO_DROPOUT, *_DEEP)),
+    "t5-xxl-v6e": ("t5-xxl", "v6e:4x4", 64, ("--mesh.fsdp", "16", *_NO_DROPOUT, *_DEEP)),
+    "t5-xxl-v5p": ("t5-xxl", "v5p:2x2x2", 64, ("--mesh.fsdp", "8", *_NO_DROPOUT, *_DEEP)),
+}
+
 Job = tuple[str, list[str]]
 
 
@@ -32,7 +49,11 @@ def plans(topologies: tuple[str, ...] = tuple(_SLICES), folder: Path = PLANS, li
         limit: stop after so many; each takes minutes.
     """
     console = Console(stderr=True)
-    jobs = [job for job in [*_lengths(), *_depths()] if job[1][1] in topologies and not _file(folder, job[0]).exists()]
+    jobs = [
+        job
+        for job in [*_lengths(), *_depths(), *_fine_tuning()]
+        if job[1][1] in topologies and not _file(folder, job[0]).exists()
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     failed = 0
     for name, flags in track(jobs[:limit], "compiling", console=console):
@@ -67,6 +88,11 @@ def _depths() -> Iterator[Job]:
             yield _depth_name(depth, name), flags
 
 
+def _fine_tuning() -> Iterator[Job]:
+    for name, (preset, topology, rows, more) in _FINE_TUNING.items():
+        yield name, ["--topology", topology, "--preset", preset, "--batch", str(rows), *more]
+
+
 def _depth_name(depth: int, layers: str) -> str:
     return f"depth-{depth}-{layers.replace(', ', '-')}"
 
@@ -90,6 +116,20 @@ def length_rows(plans: dict[str, dict[str, Any]]) -> Iterable[list[str]]:
         if flash in plans:
             flops = f"{plans[flash]['model_flops'] / 1e12:.2f}"
             yield [flags[1], flags[3], flags[7], flops, *_cost(plans[flash]), *_cost(plans.get(plain))]
+
+
+FINE_TUNING_COLUMNS = ["checkpoint", "slice", "rows", "flags", "attention", "HBM", "GB moved", "minimum time", "MFU"]
+FINE_TUNING_COLUMNS += ["tokens/s in all", "compile time"]
+
+
+def fine_tuning_rows(plans: dict[str, dict[str, Any]]) -> Iterable[list[str]]:
+    for name, (preset, topology, rows, more) in _FINE_TUNING.items():
+        if name in plans:
+            plan = plans[name]
+            speed = f"{plan['tokens_per_second']:,.0f}" if plan["step_time"] is not None else ""
+            flags = f"`{' '.join(more)}`" if more else ""
+            costs = [plan["attention"], *_cost(plan), speed, f"{plan['compile_seconds']:.0f} s"]
+            yield [preset, topology, str(rows), flags, *costs]
 
 
 def _cost(plan: dict[str, Any] | None) -> list[str]:

@@ -12,10 +12,10 @@ import tyro
 
 from flax_transformer.cli.common import PROGRAM, parse
 from flax_transformer.cli.flags import CONFIG_FLAGS
-from flax_transformer.config import AttentionBackend, FloatDtype, MeshConfig, Remat, TrainConfig
+from flax_transformer.config import AttentionBackend, FloatDtype, MeshConfig, ModelConfig, Remat, TrainConfig
 from flax_transformer.errors import UserError
 from flax_transformer.outputs import check_report
-from flax_transformer.presets import PRESETS, SIZES, full_rows
+from flax_transformer.presets import PRESETS, PUBLISHED, SIZES, full_rows
 
 if TYPE_CHECKING:
     from flax_transformer.planning.plan import Plan
@@ -26,7 +26,8 @@ class PlanFlags:
     topology: str
     """chip and shape of the slice: v5e:2x4, v6e:16x16, v5p:2x2x2"""
     preset: str = "base"
-    """base or large (Vaswani et al., 2017, table 3), another size, or a task for its default model"""
+    """base or large (Vaswani et al., 2017, table 3), another size, bert-base, t5-base, t5-xl (3B) or t5-xxl (11B), a
+    task for its default model, or the folder of an import, an export or a run"""
     layers: int | None = None
     """of each stack; the preset's own number if not given"""
     batch: int = 256
@@ -37,6 +38,10 @@ class PlanFlags:
     """auto takes the flash kernel where it can serve the request"""
     dropout: float | None = None
     """the preset's own if not given"""
+    attention_dropout: float | None = None
+    """the preset's own if not given; flash kernels take none"""
+    relative_buckets: int | None = None
+    """the preset's own if not given; flash kernels take no relative bias, so 0 shows what it costs"""
     dtype: FloatDtype = "bfloat16"
     """of matrix products"""
     remat: Remat = "none"
@@ -92,17 +97,28 @@ def plan(arguments: Sequence[str]) -> int:
 
 
 def _config(flags: PlanFlags) -> TrainConfig:
-    known = {**SIZES, **{task: presets["default"].model for task, presets in PRESETS.items()}}
-    if flags.preset not in known:
-        raise UserError(f"--preset: expected one of {', '.join(known)}, got {flags.preset!r}")
-    model = replace(known[flags.preset], dtype=flags.dtype, attention_backend=flags.attention)
+    model = replace(_model(flags.preset), dtype=flags.dtype, attention_backend=flags.attention)
     model = replace(model, remat=flags.remat, scan_layers=flags.scan_layers)
     if flags.layers is not None:
         model = replace(model, num_encoder_layers=flags.layers, num_decoder_layers=flags.layers)
-    if flags.dropout is not None:
-        model = replace(model, dropout=flags.dropout)
+    for name in ("dropout", "attention_dropout", "relative_buckets"):
+        if (value := getattr(flags, name)) is not None:
+            model = replace(model, **{name: value})
     config = full_rows(model, flags.batch, flags.length)
     return replace(config, mesh=flags.mesh, gradient_accumulation_steps=flags.gradient_accumulation_steps)
+
+
+def _model(preset: str) -> ModelConfig:
+    from flax_transformer.training.run import load_trained
+
+    known = {**SIZES, **PUBLISHED, **{task: presets["default"].model for task, presets in PRESETS.items()}}
+    if preset in known:
+        return known[preset]
+    if not Path(preset).is_dir():
+        raise UserError(f"--preset: expected a folder, or one of {', '.join(known)}, got {preset!r}")
+    model = load_trained(Path(preset)).model_config
+    # A bare encoder is trained with a head of its own.
+    return replace(model, num_classes=2) if model.architecture == "classifier" and not model.num_classes else model
 
 
 def _lines(plan: "Plan") -> Iterator[str]:
