@@ -80,8 +80,8 @@ MUTANTS = (
     Mutant(
         "causal mask missing",
         f"{_T}/nn/models.py",
-        "AttentionMask(target_lengths, causal=True)",
-        "AttentionMask(target_lengths)",
+        "AttentionMask(target_lengths, causal=True, query",
+        "AttentionMask(target_lengths, query",
         "reachability",
     ),
     Mutant("causal mask transposed", f"{_T}/nn/masks.py", "<= query_positions[", ">= query_positions[", "masks"),
@@ -98,30 +98,30 @@ MUTANTS = (
     Mutant(
         "causal mask on the encoder",
         f"{_T}/nn/models.py",
-        'return record(self, "memory", self.encoder(x, AttentionMask(source_lengths)))',
-        'return record(self, "memory", self.encoder(x, AttentionMask(source_lengths, causal=True)))',
+        "AttentionMask(source_lengths, query_segments=source_segments",
+        "AttentionMask(source_lengths, True, query_segments=source_segments",
         "reachability",
     ),
     Mutant(
         "causal mask on cross-attention",
         f"{_T}/nn/models.py",
-        "causal=True), AttentionMask(source_lengths)",
-        "causal=True), AttentionMask(source_lengths, causal=True)",
+        "memory_mask = AttentionMask(source_lengths, query",
+        "memory_mask = AttentionMask(source_lengths, True, query",
         "reachability",
     ),
     Mutant("padding mask one token too long", f"{_T}/nn/masks.py", "device) < lengths", "device) <= lengths", "masks"),
     Mutant(
         "padding leaks into the encoder",
         f"{_T}/nn/models.py",
-        'return record(self, "memory", self.encoder(x, AttentionMask(source_lengths)))',
-        'return record(self, "memory", self.encoder(x, AttentionMask()))',
+        "AttentionMask(source_lengths, query_segments=source_segments",
+        "AttentionMask(None, query_segments=source_segments",
         "reachability",
     ),
     Mutant(
         "padding leaks into cross-attention",
         f"{_T}/nn/models.py",
-        "causal=True), AttentionMask(source_lengths)",
-        "causal=True), AttentionMask()",
+        "memory_mask = AttentionMask(source_lengths, query",
+        "memory_mask = AttentionMask(None, query",
         "reachability",
     ),
     Mutant(
@@ -192,7 +192,7 @@ MUTANTS = (
     Mutant(
         "position missing on the target",
         f"{_T}/nn/models.py",
-        "x = self.target_embedding(self._target_table, target)",
+        "x = self.target_embedding(self._target_table, target, segments=target_segments)",
         "x = self.target_embedding.dropout(self._target_table(target) * self.target_embedding.scale)",
         "embeddings",
     ),
@@ -232,7 +232,7 @@ MUTANTS = (
     Mutant(
         "positions scaled too",
         f"{_T}/nn/models.py",
-        "x = self.positions(x, offset)",
+        "x = self.positions(x, offset, positions)",
         "x = self.positions(x / self.scale, offset) * self.scale",
         "embeddings",
     ),
@@ -367,7 +367,7 @@ MUTANTS = (
     Mutant(
         "padding adds to the loss", f"{_T}/nn/losses.py", "torch.where(real, losses, 0).sum()", "losses.sum()", "loss"
     ),
-    Mutant("target not shifted", f"{_T}/nn/losses.py", "target[:, 1:]", "target[:, :-1]", "loss"),
+    Mutant("target not shifted", f"{_T}/nn/losses.py", "target[:, 1:], (", "target[:, :-1], (", "loss"),
     Mutant(
         "length counts the begin token",
         f"{_T}/nn/losses.py",

@@ -29,6 +29,9 @@ class BatchConfig:
     long: Long = "auto"
     # groups of like length, each padded to its own longest: the number of shapes that are compiled
     buckets: int = 6
+    # put several examples into each row in training: one shape, rows of the longest lengths and hardly any padding; a
+    # batch then holds more examples, so fewer rows do
+    packing: bool = False
     # chance that a source token is replaced by the unknown token in training
     word_dropout: float = 0.0
 

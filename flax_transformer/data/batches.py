@@ -14,11 +14,17 @@ from jaxtyping import Bool, Int, Int32
 
 from flax_transformer.config import BatchConfig
 from flax_transformer.data.masking import Key, MaskedBatch, Masking
+from flax_transformer.data.packing import (
+    NOTHING,
+    PackedBatch,
+    PackedClassifierBatch,
+    PackedMaskedBatch,
+    PackedSeq2SeqBatch,
+)
 
 Number = TypeVar("Number", int, np.ndarray)
 
 _LENGTH_MULTIPLE = 8  # accelerators like whole tiles
-_FILLER = -1  # in place of an example's index
 # Streams of random numbers that must not share draws.
 _ORDER, _WORD_DROPOUT, _MASKING, _FIXED_MASKING = range(4)
 
@@ -53,7 +59,7 @@ class ClassifierBatch(NamedTuple):
         return np.arange(self.source.shape[1]) < self.source_lengths[:, None]
 
 
-Batch = Seq2SeqBatch | ClassifierBatch | MaskedBatch
+Batch = Seq2SeqBatch | ClassifierBatch | MaskedBatch | PackedBatch
 
 
 class Sequences:
@@ -88,12 +94,29 @@ class Sequences:
         self, indices: Int[np.ndarray, " batch"], width: int, pad_id: int
     ) -> tuple[Int32[np.ndarray, "batch width"], Int32[np.ndarray, " batch"]]:
         """Rows and their lengths; an index of -1 gives a row of padding with length 0."""
-        lengths = np.where(indices == _FILLER, 0, self.lengths[indices])
+        lengths = np.where(indices == NOTHING, 0, self.lengths[indices])
         columns = np.arange(width)
         real = columns < lengths[:, None]
         rows = np.full(real.shape, pad_id, np.int32)
         rows[real] = self._tokens[(self._starts[indices][:, None] + columns)[real]]
         return rows, lengths.astype(np.int32)
+
+    def packed(
+        self, indices: Int[np.ndarray, "batch segments"], width: int, pad_id: int
+    ) -> tuple[Int32[np.ndarray, "batch width"], Int32[np.ndarray, "batch width"], Int32[np.ndarray, "batch segments"]]:
+        """Rows of several sequences each, the segment of each token, and the length of each segment.
+
+        An index of -1 gives a segment of length 0.
+        """
+        lengths = np.where(indices == NOTHING, 0, self.lengths[indices])
+        ends, columns = lengths.cumsum(axis=1), np.arange(width)
+        segments = 1 + (columns[:, None] >= ends[:, None]).sum(axis=2)
+        real = columns < ends[:, -1:]
+        flat, starts = lengths.reshape(-1), self._starts[indices].reshape(-1)
+        rows = np.full(real.shape, pad_id, np.int32)
+        # In the order of the rows, their real tokens are those of one sequence after the other.
+        rows[real] = self._tokens[np.repeat(starts - (flat.cumsum() - flat), flat) + np.arange(flat.sum())]
+        return rows, np.where(real, segments, 0).astype(np.int32), lengths.astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -116,6 +139,11 @@ class Encoded:
         return len(self.sources.lengths)
 
     @property
+    def target_lengths(self) -> Int[np.ndarray, " examples"] | None:
+        """Tokens of each target; None where no text is written."""
+        return self.targets.lengths if isinstance(self.targets, Sequences) else None
+
+    @property
     def labels(self) -> Int32[np.ndarray, " examples"]:
         """The class ids of a classification split."""
         if not isinstance(self.targets, np.ndarray):
@@ -135,7 +163,21 @@ class Encoded:
         if isinstance(self.targets, Sequences):
             target, target_lengths = self.targets.padded(indices, shape.target, self.pad_id)
             return Seq2SeqBatch(source, source_lengths, target, target_lengths)
-        return ClassifierBatch(source, source_lengths, np.where(indices == _FILLER, 0, self.targets[indices]))
+        return ClassifierBatch(source, source_lengths, np.where(indices == NOTHING, 0, self.targets[indices]))
+
+    def packed(
+        self, indices: Int[np.ndarray, "batch segments"], shape: "Shape", keys: Sequence[Key] | None = None
+    ) -> PackedBatch:
+        """Rows of several examples each (-1 = none). Other arguments as of :meth:`batch`."""
+        source, segments, lengths = self.sources.packed(indices, shape.source, self.pad_id)
+        if isinstance(self.targets, Masking):
+            keys = [(0, _FIXED_MASKING, max(index, 0)) for index in indices[:, 0].tolist()] if keys is None else keys
+            masked = self.targets.batch(source, lengths.sum(axis=1, dtype=np.int32), keys)
+            return PackedMaskedBatch(masked.source, segments, masked.positions, masked.labels, masked.counts)
+        if isinstance(self.targets, Sequences):
+            target, target_segments, _ = self.targets.packed(indices, shape.target, self.pad_id)
+            return PackedSeq2SeqBatch(source, segments, target, target_segments)
+        return PackedClassifierBatch(source, segments, lengths, np.where(indices == NOTHING, 0, self.targets[indices]))
 
 
 class Shape(NamedTuple):
@@ -240,9 +282,8 @@ class TrainingBatches(Sequence[Batch]):
         seed: int,
         rows: Int[np.ndarray, " rows"] | None = None,
     ):
-        self.buckets = make_buckets(encoded, config)
-        self.steps_per_epoch = sum(-(-len(bucket.indices) // config.size) for bucket in self.buckets)
         self.encoded, self._config, self._epochs, self._seed = encoded, config, epochs, seed
+        self.steps_per_epoch = self._arrange()
         self._rows = np.arange(config.size) if rows is None else rows
         self._current: tuple[int, list[tuple[Shape, np.ndarray]]] = (-1, [])
 
@@ -252,11 +293,30 @@ class TrainingBatches(Sequence[Batch]):
     def __getitem__(self, step: int) -> Batch:
         shape, indices = self._plan(step)
         keys = [(self._seed, _MASKING, step, row) for row in self._rows.tolist()]
-        return self._drop_words(self.encoded.batch(indices[self._rows], shape, keys), step)
+        return self._drop_words(self._make(indices[self._rows], shape, keys), step)
 
     def indices(self, step: int) -> Int[np.ndarray, " batch"]:
         """Which examples the whole batch of a step is made of; -1 is filler."""
         return self._plan(step)[1]
+
+    def fillers(self) -> list[Batch]:
+        """A batch of each shape, without any example."""
+        return [self._make(np.full(self._config.size, NOTHING), bucket.shape, None) for bucket in self.buckets]
+
+    @property
+    def padding(self) -> float:
+        """The share of padding in the tokens of an epoch."""
+        rows = sum(len(indices) * sum(shape) for shape, indices in self._epoch_plan(0))
+        targets = self.encoded.target_lengths
+        return 1 - float(self.encoded.sources.lengths.sum() + (0 if targets is None else targets.sum())) / rows
+
+    def _arrange(self) -> int:
+        """Find the shapes of the batches; return how many batches an epoch has."""
+        self.buckets = make_buckets(self.encoded, self._config)
+        return sum(-(-len(bucket.indices) // self._config.size) for bucket in self.buckets)
+
+    def _make(self, indices: Int[np.ndarray, " rows"], shape: Shape, keys: Sequence[Key] | None) -> Batch:
+        return self.encoded.batch(indices, shape, keys)
 
     def _plan(self, step: int) -> tuple[Shape, Int[np.ndarray, " batch"]]:
         if not 0 <= step < len(self):
@@ -276,7 +336,7 @@ class TrainingBatches(Sequence[Batch]):
         plan = [
             (bucket.shape, indices)
             for bucket in self.buckets
-            for indices in _chunks(rng.permutation(bucket.indices), self._config.size)
+            for indices in chunks(rng.permutation(bucket.indices), self._config.size)
         ]
         return [plan[i] for i in rng.permutation(len(plan))]
 
@@ -293,11 +353,12 @@ class TrainingBatches(Sequence[Batch]):
 def evaluation_batches(encoded: Encoded, config: BatchConfig) -> Iterator[tuple[Int[np.ndarray, " batch"], Batch]]:
     """Every example once, short ones first, with the index of each row (-1 for filler)."""
     for bucket in make_buckets(encoded, config):
-        for indices in _chunks(bucket.indices, config.size):
+        for indices in chunks(bucket.indices, config.size):
             yield indices, encoded.batch(indices, bucket.shape)
 
 
-def _chunks(indices: Int[np.ndarray, " n"], size: int) -> Int[np.ndarray, "chunks size"]:
-    """Rows of ``size`` indices, the last one completed with filler."""
-    chunks = -(-len(indices) // size)
-    return np.pad(indices, (0, chunks * size - len(indices)), constant_values=_FILLER).reshape(chunks, size)
+def chunks(indices: Int[np.ndarray, "n *segments"], size: int) -> Int[np.ndarray, "chunks size *segments"]:
+    """Batches of ``size`` rows, the last one completed with filler."""
+    count = -(-len(indices) // size)
+    filler = np.full((count * size - len(indices), *indices.shape[1:]), NOTHING)
+    return np.concatenate([indices, filler]).reshape(count, size, *indices.shape[1:])

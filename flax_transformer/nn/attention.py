@@ -18,6 +18,7 @@ from flax_transformer.nn.kernels.flash import cudnn_attention, flash_attention
 from flax_transformer.nn.linear import Linear
 from flax_transformer.nn.masks import AttentionMask
 from flax_transformer.nn.positions import apply_rope
+from flax_transformer.nn.segments import Segments, segment_positions, starts_segment
 
 
 class KeyValue(NamedTuple):
@@ -69,9 +70,11 @@ def plain_attention(
 
 
 def smear(
-    key: Float[Array, "batch keys heads head_dim"], share: Float[Array, " heads"]
+    key: Float[Array, "batch keys heads head_dim"], share: Float[Array, " heads"], segments: Segments = None
 ) -> Float[Array, "batch keys heads head_dim"]:
     """``s k_j + (1 - s) k_(j-1)`` with ``s = sigmoid(share)`` of each head; zeros stand before the first key.
+
+    Of packed rows, zeros stand before the first key of each segment.
 
     A query that looks for the token it is at then finds the place behind it, in one layer: what copying takes (Olsson
     et al., 2022, "In-context Learning and Induction Heads", argument 2).
@@ -79,6 +82,8 @@ def smear(
     own = jax.nn.sigmoid(share)[None, None, :, None]
     wide = key.astype(jnp.promote_types(key.dtype, jnp.float32))
     before = jnp.pad(wide, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
+    if segments is not None:
+        before = jnp.where(starts_segment(segments)[:, :, None, None], 0, before)
     # As one product: the share's gradient would else be the difference of two large sums.
     return (before + own * (wide - before)).astype(key.dtype)
 
@@ -114,23 +119,32 @@ class MultiHeadAttention(nnx.Module):
     def _split_heads(self, x: Float[Array, "batch length width"]) -> Float[Array, "batch length heads head_dim"]:
         return x.reshape(*x.shape[:2], self.config.num_heads, self.config.head_dim)
 
-    def _apply_rope(self, x: Array, offset: int | Int[Array, ""]) -> Array:
-        return apply_rope(x, offset, self.config.max_length) if self.uses_rope else x
+    def _apply_rope(self, x: Array, offset: int | Int[Array, ""], segments: Segments) -> Array:
+        if not self.uses_rope:
+            return x
+        positions = None if segments is None else segment_positions(segments)
+        return apply_rope(x, offset, self.config.max_length, positions)
 
     @jax.named_scope("project")
-    def project(self, memory: Float[Array, "batch keys d_model"], offset: int | Int[Array, ""] = 0) -> KeyValue:
+    def project(
+        self,
+        memory: Float[Array, "batch keys d_model"],
+        offset: int | Int[Array, ""] = 0,
+        segments: Segments = None,
+    ) -> KeyValue:
         """Keys and values of a sequence.
 
         Args:
             memory: the sequence that is attended to, (batch, keys, d_model).
             offset: position of its first token, for rope.
+            segments: of its tokens, (batch, keys), where rows are packed.
 
         Returns:
             Keys and values, each (batch, heads, keys, head_dim).
         """
-        key = record(self, "key", self._apply_rope(self._split_heads(self.key(memory)), offset))
+        key = record(self, "key", self._apply_rope(self._split_heads(self.key(memory)), offset, segments))
         if self.smear is not None:
-            key = record(self, "smeared_key", smear(key, self.smear[...]))
+            key = record(self, "smeared_key", smear(key, self.smear[...], segments))
         value = record(self, "value", self._split_heads(self.value(memory)))
         return KeyValue(jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2))
 
@@ -162,7 +176,8 @@ class MultiHeadAttention(nnx.Module):
             >>> attention(x, attention.project(x), AttentionMask(causal=True)).shape
             (2, 5, 8)
         """
-        query = record(self, "query", self._apply_rope(self._split_heads(self.query(x)), mask.query_offset))
+        query = self._apply_rope(self._split_heads(self.query(x)), mask.query_offset, mask.query_segments)
+        query = record(self, "query", query)
         key, value = jnp.swapaxes(memory.key, 1, 2), jnp.swapaxes(memory.value, 1, 2)
         drops_weights = rngs is not None and self.config.attention_dropout > 0
         match choose_backend(self.config.attention_backend, query, key, mask, drops_weights):

@@ -124,7 +124,7 @@ class EncoderLayer(nnx.Module):
             (2, 5, 8)
         """
         h = self.self_attention_residual.prepare(x)
-        h = self.self_attention(h, self.self_attention.project(h), mask, rngs=rngs)
+        h = self.self_attention(h, self.self_attention.project(h, segments=mask.key_segments), mask, rngs=rngs)
         x = self.self_attention_residual.add(x, h, rngs)
 
         h = self.feed_forward_residual.prepare(x)
@@ -178,7 +178,7 @@ class DecoderLayer(nnx.Module):
             (2, 5, 8)
         """
         h = self.self_attention_residual.prepare(x)
-        keys = self.self_attention.project(h, mask.query_offset)
+        keys = self.self_attention.project(h, mask.query_offset, mask.key_segments)
         if cache is not None:
             keys = write_cache(cache, keys, mask.query_offset)
         x = self.self_attention_residual.add(x, self.self_attention(h, keys, mask, rngs=rngs), rngs)
@@ -286,7 +286,8 @@ class Decoder(nnx.Module):
         mask = _with_bias(mask, self.relative_bias, x.shape[1], x.shape[1], self.config)
 
         def apply(layer: DecoderLayer, x: Sequences, rngs: nnx.Rngs | None) -> Sequences:
-            return layer(x, layer.cross_attention.project(memory), mask, memory_mask, rngs)[0]
+            projected = layer.cross_attention.project(memory, segments=memory_mask.key_segments)
+            return layer(x, projected, mask, memory_mask, rngs)[0]
 
         x = apply_layers(apply, self.layers, x, self.config, rngs)
         return x if self.norm is None else self.norm(x)

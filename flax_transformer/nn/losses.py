@@ -88,6 +88,24 @@ def shift_target(
     return target[:, :-1], target[:, 1:], jnp.maximum(target_lengths - 1, 0)
 
 
+def shift_packed_target(
+    target: Int[Array, "batch length"], segments: Int[Array, "batch length"]
+) -> tuple[
+    Int[Array, "batch length-1"],
+    Int[Array, "batch length-1"],
+    Int[Array, "batch length-1"],
+    Bool[Array, "batch length-1"],
+]:
+    """Teacher forcing within each segment: what follows its last token is the next segment's, and no label of it.
+
+    Returns:
+        Decoder input, labels, the segments of the input, and which labels are real.
+    """
+    decoder_input, labels = target[:, :-1], target[:, 1:]
+    own, following = segments[:, :-1], segments[:, 1:]
+    return decoder_input, labels, own, (own == following) & (own > 0)
+
+
 def seq2seq_loss(
     logits: Float[Array, "batch length vocab"],
     labels: Int[Array, "batch length"],

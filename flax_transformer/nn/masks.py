@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from flax_transformer.nn.kernels.distances import DistanceBias
+from flax_transformer.nn.segments import segment_mask
 
 
 def padding_mask(lengths: Int[Array, " batch"], max_length: int) -> Bool[Array, "batch {max_length}"]:
@@ -39,6 +40,8 @@ class AttentionMask:
         query_offset: position of the first query among the keys, for cached decoding.
         dense: any further mask, True = may attend, broadcastable to (batch, heads, queries, keys).
         bias: added to the scores of attention, broadcastable to (batch, heads, queries, keys).
+        query_segments: of packed rows, the segment of each query; None if a row is one example.
+        key_segments: the segment of each key, where queries have theirs.
     """
 
     key_lengths: Int[Array, " batch"] | None = None
@@ -47,6 +50,8 @@ class AttentionMask:
     query_offset: int | Int[Array, ""] = 0
     dense: Bool[Array, "..."] | None = None
     bias: Float[Array, "..."] | DistanceBias | None = None
+    query_segments: Int[Array, "batch queries"] | None = None
+    key_segments: Int[Array, "batch keys"] | None = None
 
     def materialize(self, query_length: int, key_length: int) -> Bool[Array, "#batch #heads #queries #keys"] | None:
         """The whole mask, broadcastable to (batch, heads, queries, keys); None where nothing is masked."""
@@ -55,6 +60,8 @@ class AttentionMask:
             parts.append(padding_mask(self.key_lengths, key_length)[:, None, None, :])
         if self.causal:
             parts.append(causal_mask(query_length, key_length, self.query_offset)[None, None])
+        if self.query_segments is not None and self.key_segments is not None:
+            parts.append(segment_mask(self.query_segments, self.key_segments)[:, None])
         if self.dense is not None:
             parts.append(self.dense)
         return functools.reduce(jnp.logical_and, parts) if parts else None

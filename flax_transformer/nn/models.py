@@ -18,6 +18,7 @@ from flax_transformer.nn.layers import ACTIVATIONS, Decoder, Encoder
 from flax_transformer.nn.linear import Linear, norm_layer, token_table
 from flax_transformer.nn.masks import AttentionMask, padding_mask
 from flax_transformer.nn.positions import PositionalEncoding
+from flax_transformer.nn.segments import Segments, pool_segments, segment_positions, since_start
 
 # How many tokens of each row are real; None where all are, which lets attention go without a mask.
 Lengths = Int[Array, " batch"] | None
@@ -72,6 +73,7 @@ class Embedding(nnx.Module):
         ids: Int[Array, "batch length"],
         rngs: nnx.Rngs | None = None,
         offset: int | Int[Array, ""] = 0,
+        segments: Segments = None,
     ) -> Float[Array, "batch length d_model"]:
         """
         Args:
@@ -79,6 +81,7 @@ class Embedding(nnx.Module):
             ids: token ids, (batch, length).
             rngs: with a ``dropout`` stream; None in evaluation.
             offset: position of the first token.
+            segments: of the tokens, (batch, length), where rows are packed: positions and types begin anew in each.
 
         Returns:
             (batch, length, d_model).
@@ -96,19 +99,22 @@ class Embedding(nnx.Module):
         rows = jnp.take(constrain(table.embedding[...], "vocab", None), ids, axis=0)
         x = constrain(rows, "batch", None, None) * self.scale
         if self.types is not None:
-            x = x + jnp.take(
-                self.types.embedding[...], token_types(ids, self.eos_id, self.types.num_embeddings), axis=0
-            )
-        x = self.positions(x, offset)
+            types = token_types(ids, self.eos_id, self.types.num_embeddings, segments)
+            x = x + jnp.take(self.types.embedding[...], types, axis=0)
+        positions = None if segments is None else segment_positions(segments)
+        x = self.positions(x, offset, positions)
         x = x if self.norm is None else self.norm(x)
         x = self.dropout(record(self, "output", x), rngs)
         return x if self.projection is None else self.projection(x)
 
 
-def token_types(ids: Int[Array, "batch length"], separator: int, count: int) -> Int[Array, "batch length"]:
-    """The part of its row that each token belongs to, below ``count``. The first is 0; a separator ends each."""
+def token_types(
+    ids: Int[Array, "batch length"], separator: int, count: int, segments: Segments = None
+) -> Int[Array, "batch length"]:
+    """The part of its row or segment that each token belongs to, below ``count``: 0 first; a separator ends each."""
     is_separator = (ids == separator).astype(jnp.int32)
-    return jnp.minimum(jnp.cumsum(is_separator, axis=1) - is_separator, count - 1)
+    part = jnp.cumsum(is_separator, axis=1) - is_separator
+    return jnp.minimum(part if segments is None else since_start(part, segments), count - 1)
 
 
 class TextEncoder(nnx.Module):
@@ -120,14 +126,20 @@ class TextEncoder(nnx.Module):
     encoder: Encoder
 
     def encode(
-        self, source: Int[Array, "batch source"], source_lengths: Lengths = None, *, rngs: nnx.Rngs | None = None
+        self,
+        source: Int[Array, "batch source"],
+        source_lengths: Lengths = None,
+        *,
+        source_segments: Segments = None,
+        rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch source d_model"]:
         """What the encoder makes of the source, which the decoder attends to. Arguments and errors as of a call."""
         source = jnp.asarray(source)
         check_ids("source", source, self.config.source_vocab_size)
         check_lengths("source_lengths", source_lengths, source)
-        x = self.source_embedding(self.source_table, source, rngs)
-        return record(self, "memory", self.encoder(x, AttentionMask(source_lengths), rngs))
+        x = self.source_embedding(self.source_table, source, rngs, segments=source_segments)
+        mask = AttentionMask(source_lengths, query_segments=source_segments, key_segments=source_segments)
+        return record(self, "memory", self.encoder(x, mask, rngs))
 
 
 class Classifier(TextEncoder):
@@ -155,16 +167,25 @@ class Classifier(TextEncoder):
         )
 
     def __call__(
-        self, source: Int[Array, "batch source"], source_lengths: Lengths = None, *, rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "batch classes"]:
+        self,
+        source: Int[Array, "batch source"],
+        source_lengths: Lengths = None,
+        *,
+        source_segments: Segments = None,
+        num_segments: int = 1,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch *segments classes"]:
         """
         Args:
             source: token ids, (batch, source), right-padded.
             source_lengths: real tokens of each row, (batch,); None where all are real. A row of length 0 is filler.
+            source_segments: of packed rows, the segment of each token, (batch, source), in place of lengths.
+            num_segments: the most that a packed row has.
             rngs: with a ``dropout`` stream, which switches dropout on.
 
         Returns:
             Logits of each class, (batch, classes); without a head (``num_classes=0``) the pooled row, (batch, d_model).
+            Those of packed rows have an axis more, (batch, num_segments, classes).
 
         Raises:
             UserError: ids or lengths have the wrong shape or dtype or, outside of ``jax.jit``, are out of range.
@@ -174,8 +195,12 @@ class Classifier(TextEncoder):
             >>> model(jnp.ones((2, 5), int)).shape
             (2, 2)
         """
-        memory = self.encode(source, source_lengths, rngs=rngs)
-        pooled = record(self, "pooled", pool(memory, source_lengths, self.config.pooling))
+        memory = self.encode(source, source_lengths, source_segments=source_segments, rngs=rngs)
+        if source_segments is None:
+            pooled = pool(memory, source_lengths, self.config.pooling)
+        else:
+            pooled = pool_segments(memory, source_segments, num_segments, self.config.pooling)
+        pooled = record(self, "pooled", pooled)
         if self.hidden is not None:
             pooled = ACTIVATIONS[self.config.head_hidden](self.hidden(pooled))
         return pooled if self.head is None else record(self, "logits", self.head(self.dropout(pooled, rngs)))
@@ -205,6 +230,7 @@ class MaskedLM(TextEncoder):
         positions: Int[Array, "batch predicted"],
         source_lengths: Lengths = None,
         *,
+        source_segments: Segments = None,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch predicted vocab"]:
         """Logits at some positions only: those of all tokens would take most of the memory of a step.
@@ -213,6 +239,7 @@ class MaskedLM(TextEncoder):
             source: token ids with some of them masked, (batch, source), right-padded.
             positions: of the tokens to predict in each row, (batch, predicted).
             source_lengths: real tokens of each row, (batch,); None where all are real. A row of length 0 is filler.
+            source_segments: of packed rows, the segment of each token, (batch, source), in place of lengths.
             rngs: with a ``dropout`` stream, which switches dropout on.
 
         Returns:
@@ -229,7 +256,7 @@ class MaskedLM(TextEncoder):
         """
         source, positions = jnp.asarray(source), jnp.asarray(positions)
         check_ids("positions", positions, source.shape[1])
-        memory = self.encode(source, source_lengths, rngs=rngs)
+        memory = self.encode(source, source_lengths, source_segments=source_segments, rngs=rngs)
         predicted = jnp.take_along_axis(memory, positions[:, :, None], axis=1)  # (batch, predicted, d_model)
         logits = tied_projection(predicted, self.source_table, self.config)
         if self.output_bias is not None:
@@ -269,6 +296,8 @@ class Seq2Seq(TextEncoder):
         source_lengths: Lengths = None,
         target_lengths: Lengths = None,
         *,
+        source_segments: Segments = None,
+        target_segments: Segments = None,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch target vocab"]:
         """Teacher forcing: logits of the token that follows each token of ``target``, the decoder's input.
@@ -278,6 +307,8 @@ class Seq2Seq(TextEncoder):
             target: token ids, (batch, target), right-padded, with the begin token first.
             source_lengths: real tokens of each source, (batch,); None where all are real. A row of length 0 is filler.
             target_lengths: the same of the targets.
+            source_segments: of packed rows, the segment of each token, (batch, source), in place of lengths.
+            target_segments: the same of the targets; a target attends to the source of its own segment.
             rngs: with a ``dropout`` stream, which switches dropout on.
 
         Returns:
@@ -294,9 +325,10 @@ class Seq2Seq(TextEncoder):
         target = jnp.asarray(target)
         check_ids("target", target, self.config.target_vocab_size)
         check_lengths("target_lengths", target_lengths, target)
-        memory = self.encode(source, source_lengths, rngs=rngs)
-        x = self.target_embedding(self._target_table, target, rngs)
-        mask, memory_mask = AttentionMask(target_lengths, causal=True), AttentionMask(source_lengths)
+        memory = self.encode(source, source_lengths, source_segments=source_segments, rngs=rngs)
+        x = self.target_embedding(self._target_table, target, rngs, segments=target_segments)
+        mask = AttentionMask(target_lengths, causal=True, query_segments=target_segments, key_segments=target_segments)
+        memory_mask = AttentionMask(source_lengths, query_segments=target_segments, key_segments=source_segments)
         return self._logits(self.decoder(x, memory, mask, memory_mask, rngs))
 
     def decode(

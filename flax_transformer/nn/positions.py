@@ -48,22 +48,28 @@ def rotary_table(length: int, head_dim: int) -> Float[np.ndarray, "2 {length} {h
 
 @jax.named_scope("rope")
 def apply_rope(
-    x: Float[Array, "batch length heads head_dim"], offset: int | Int[Array, ""], max_length: int
+    x: Float[Array, "batch length heads head_dim"],
+    offset: int | Int[Array, ""],
+    max_length: int,
+    positions: Int[Array, "batch length"] | None = None,
 ) -> Float[Array, "batch length heads head_dim"]:
-    """Turn each pair ``(x[i], x[i + head_dim/2])`` by the angle of its position; the first one stands at ``offset``.
+    """Turn each pair ``(x[i], x[i + head_dim/2])`` by the angle of its position.
+
+    Positions that are not given count up from ``offset``.
 
     The pairs lie half a head apart (GPT-NeoX's layout, also Llama's in transformers), not side by side as in the paper:
     the two differ by a permutation of the columns of the query and key projections.
     """
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     table = jnp.asarray(rotary_table(max_length, x.shape[-1]), dtype)
-    cos, sin = jnp.take(table, offset + jnp.arange(x.shape[1]), axis=1)[:, None, :, None]  # (1, length, 1, half)
+    places = (offset + jnp.arange(x.shape[1]))[None] if positions is None else positions
+    cos, sin = jnp.take(table, places, axis=1)[:, :, :, None]  # (batch or 1, length, 1, half)
     first, second = jnp.split(x.astype(dtype), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
 
 class PositionalEncoding(nnx.Module):
-    """Adds the position of each token to its embedding: ``x[b, p] + table[offset + p]``.
+    """Adds the position of each token to its embedding: ``x[b, p] + table[offset + p]``, or ``table[positions[b, p]]``.
 
     With rope or none it adds nothing: rope acts inside self-attention. A traced offset beyond the table gives NaN,
     which cannot be overlooked, where plain indexing would repeat the last row.
@@ -81,12 +87,16 @@ class PositionalEncoding(nnx.Module):
 
     @jax.named_scope("positions")
     def __call__(
-        self, x: Float[Array, "batch length d_model"], offset: int | Int[Array, ""] = 0
+        self,
+        x: Float[Array, "batch length d_model"],
+        offset: int | Int[Array, ""] = 0,
+        positions: Int[Array, "batch length"] | None = None,
     ) -> Float[Array, "batch length d_model"]:
         """
         Args:
             x: embedded tokens, (batch, length, d_model).
             offset: position of the first token.
+            positions: of all tokens, (batch, length), where they do not count up from ``offset``.
 
         Returns:
             (batch, length, d_model).
@@ -100,7 +110,7 @@ class PositionalEncoding(nnx.Module):
         """
         known_offset = offset if isinstance(offset, int) else 0
         check_length(known_offset + x.shape[1], self.config.max_length)
-        positions = self.config.position_offset + offset + jnp.arange(x.shape[1])
+        places = (offset + jnp.arange(x.shape[1]))[None] if positions is None else positions
         match self.config.positions:
             case "sinusoidal":
                 table = jnp.asarray(sinusoidal_table(self.config.max_length, x.shape[-1]), x.dtype)
@@ -110,7 +120,7 @@ class PositionalEncoding(nnx.Module):
                 table = self.table[...].astype(x.dtype)
             case "rope" | "none":
                 return x
-        return x + jnp.take(table, positions, axis=0)[None]
+        return x + jnp.take(table, self.config.position_offset + places, axis=0)
 
 
 def relative_buckets(buckets: int, max_distance: int, two_sided: bool) -> Int[np.ndarray, "2*{max_distance}+1"]:

@@ -11,7 +11,6 @@ from types import FrameType
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -22,6 +21,7 @@ from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.fingerprint import fingerprint, require_same_data, tell_seen
 from flax_transformer.data.labels import balanced_weights
+from flax_transformer.data.packed_batches import training_batches
 from flax_transformer.data.tasks import TASKS, load_splits
 from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
 from flax_transformer.distributed.memory import require_memory_to_train
@@ -109,7 +109,7 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
     mesh = create_mesh(run.config.mesh)
     check_batch(run.config, mesh)
     rows = local_rows(mesh, run.config.batch.size)
-    batches = TrainingBatches(encoded, run.config.batch, epochs=run.config.epochs, seed=run.config.seed, rows=rows)
+    batches = training_batches(encoded, run.config.batch, epochs=run.config.epochs, seed=run.config.seed, rows=rows)
     require_memory_to_train(run.config, len(batches))
     weights = balanced_weights(encoded.labels, len(splits.classes)) if run.config.balance_classes else None
     train_step = TrainStep(run.config, len(batches), mesh, weights)
@@ -130,9 +130,7 @@ def _require_attention(train_step: TrainStep, batches: TrainingBatches) -> None:
     """Raises :class:`UserError` where the attention that was asked for cannot serve some shape of the batches."""
     if train_step.config.model.attention_backend in ("auto", "xla", "blockwise"):  # which serve any
         return
-    size = train_step.config.batch.size
-    for bucket in batches.buckets:
-        batch = batches.encoded.batch(np.full(size, -1), bucket.shape)
+    for batch in batches.fillers():
         jax.eval_shape(train_step, train_step.abstract_state, batch)
 
 
@@ -262,6 +260,8 @@ def _description(
         lines.append(f"mesh: {sizes}; each device holds {held / 2**20:,.1f} of the state's {whole / 2**20:,.1f} MiB")
     if whole_weights := undivided(state.params, mesh):
         lines.append(f"not cut, since their sizes do not divide: {', '.join(whole_weights)}")
+    if run.config.batch.packing:
+        lines.append(f"packed rows: {batches.padding:.1%} padding")
     lines += [f"{split}: {format_counts(found, run.config.batch)}" for split, found in counts.items() if found]
     return "\n".join(lines)
 

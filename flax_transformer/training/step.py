@@ -12,10 +12,18 @@ from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from flax_transformer.config import TrainConfig
 from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, Seq2SeqBatch
+from flax_transformer.data.packing import PackedBatch, PackedClassifierBatch, PackedMaskedBatch, PackedSeq2SeqBatch
 from flax_transformer.distributed.sharding import check_batch, create_mesh, on_mesh, row_sharding, state_shardings
 from flax_transformer.nn.kernels.rngs import Rngs
 from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
-from flax_transformer.nn.losses import classification_loss, masked_token_loss, seq2seq_loss, shift_target
+from flax_transformer.nn.losses import (
+    classification_loss,
+    cross_entropy,
+    masked_token_loss,
+    seq2seq_loss,
+    shift_packed_target,
+    shift_target,
+)
 from flax_transformer.nn.models import Classifier, MaskedLM, Model, Seq2Seq, create_model
 from flax_transformer.training.optim import create_optimizer, schedule, update_average
 from flax_transformer.training.state import TrainState
@@ -42,11 +50,43 @@ def batch_loss(
             decoder_input, labels, lengths = shift_target(batch.target, batch.target_lengths)
             logits = model(batch.source, decoder_input, batch.source_lengths, lengths, rngs=rngs)
             return seq2seq_loss(logits, labels, lengths, label_smoothing)
+        case _, PackedSeq2SeqBatch() | PackedClassifierBatch() | PackedMaskedBatch():
+            return _packed_loss(model, batch, label_smoothing, rngs, class_weights)
+    raise TypeError(f"expected a batch of the model's kind, got {type(batch).__name__} for {type(model).__name__}")
+
+
+def _packed_loss(
+    model: Model,
+    batch: PackedBatch,
+    label_smoothing: float,
+    rngs: nnx.Rngs | None,
+    class_weights: Float[Array, " classes"] | None,
+) -> tuple[Float[Array, ""], Num[Array, ""]]:
+    source, segments = batch.source, batch.source_segments
+    match model, batch:
+        case Classifier(), PackedClassifierBatch():
+            count = batch.labels.shape[1]
+            logits = model(source, source_segments=segments, num_segments=count, rngs=rngs)
+            logits = logits.reshape(-1, logits.shape[-1])  # a row for each segment
+            labels, lengths = batch.labels.reshape(-1), batch.source_lengths.reshape(-1)
+            return classification_loss(logits, labels, lengths, label_smoothing, class_weights)
+        case MaskedLM(), PackedMaskedBatch():
+            logits = model(source, batch.positions, source_segments=segments, rngs=rngs)
+            return masked_token_loss(logits, batch.labels, batch.counts, label_smoothing)
+        case Seq2Seq(), PackedSeq2SeqBatch():
+            decoder_input, labels, own, real = shift_packed_target(batch.target, batch.target_segments)
+            logits = model(source, decoder_input, source_segments=segments, target_segments=own, rngs=rngs)
+            return cross_entropy(logits, labels, real, label_smoothing)
     raise TypeError(f"expected a batch of the model's kind, got {type(batch).__name__} for {type(model).__name__}")
 
 
 def count_tokens(batch: Batch) -> Int[Array, ""]:
     """Real tokens that a step reads, of source and target."""
+    match batch:
+        case PackedSeq2SeqBatch():
+            return (batch.source_segments > 0).sum() + (batch.target_segments > 0).sum()
+        case PackedClassifierBatch() | PackedMaskedBatch():
+            return (batch.source_segments > 0).sum()
     tokens = batch.source_lengths.sum()
     return tokens + batch.target_lengths.sum() if isinstance(batch, Seq2SeqBatch) else tokens
 

@@ -15,6 +15,7 @@ from torch_reference.nn.kernels import choose_backend, fused_attention
 from torch_reference.nn.linear import Linear
 from torch_reference.nn.masks import AttentionMask
 from torch_reference.nn.positions import apply_rope
+from torch_reference.nn.segments import Segments, segment_positions, starts_segment
 
 
 class KeyValue(NamedTuple):
@@ -64,9 +65,11 @@ def plain_attention(
 
 
 def smear(
-    key: Float[Tensor, "batch keys heads head_dim"], share: Float[Tensor, " heads"]
+    key: Float[Tensor, "batch keys heads head_dim"], share: Float[Tensor, " heads"], segments: Segments = None
 ) -> Float[Tensor, "batch keys heads head_dim"]:
     """``s k_j + (1 - s) k_(j-1)`` with ``s = sigmoid(share)`` of each head; zeros stand before the first key.
+
+    Of packed rows, zeros stand before the first key of each segment.
 
     A query that looks for the token it is at then finds the place behind it, in one layer: what copying takes (Olsson
     et al., 2022, "In-context Learning and Induction Heads", argument 2).
@@ -74,6 +77,8 @@ def smear(
     own = torch.sigmoid(share)[:, None]
     wide = key.to(torch.promote_types(key.dtype, torch.float32))
     before = nn.functional.pad(wide, (0, 0, 0, 0, 1, 0))[:, :-1]
+    if segments is not None:
+        before = torch.where(starts_segment(segments)[:, :, None, None], 0, before)
     # As one product: the share's gradient would else be the difference of two large sums.
     return (before + own * (wide - before)).to(key.dtype)
 
@@ -109,22 +114,28 @@ class MultiHeadAttention(nn.Module):
     def _split_heads(self, x: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length heads head_dim"]:
         return x.reshape(*x.shape[:2], self.config.num_heads, self.config.head_dim)
 
-    def _apply_rope(self, x: Tensor, offset: int) -> Tensor:
-        return apply_rope(x, offset, self.config.max_length) if self.uses_rope else x
+    def _apply_rope(self, x: Tensor, offset: int, segments: Segments) -> Tensor:
+        if not self.uses_rope:
+            return x
+        positions = None if segments is None else segment_positions(segments)
+        return apply_rope(x, offset, self.config.max_length, positions)
 
-    def project(self, memory: Float[Tensor, "batch keys d_model"], offset: int = 0) -> KeyValue:
+    def project(
+        self, memory: Float[Tensor, "batch keys d_model"], offset: int = 0, segments: Segments = None
+    ) -> KeyValue:
         """Keys and values of a sequence.
 
         Args:
             memory: the sequence that is attended to, (batch, keys, d_model).
             offset: position of its first token, for rope.
+            segments: of its tokens, (batch, keys), where rows are packed.
 
         Returns:
             Keys and values, each (batch, heads, keys, head_dim).
         """
-        key = record(self, "key", self._apply_rope(self._split_heads(self.key(memory)), offset))
+        key = record(self, "key", self._apply_rope(self._split_heads(self.key(memory)), offset, segments))
         if self.smear is not None:
-            key = record(self, "smeared_key", smear(key, self.smear))
+            key = record(self, "smeared_key", smear(key, self.smear, segments))
         value = record(self, "value", self._split_heads(self.value(memory)))
         return KeyValue(key.transpose(1, 2), value.transpose(1, 2))
 
@@ -146,7 +157,8 @@ class MultiHeadAttention(nn.Module):
             >>> attention(x, attention.project(x), AttentionMask(causal=True)).shape
             torch.Size([2, 5, 8])
         """
-        query = record(self, "query", self._apply_rope(self._split_heads(self.query(x)), mask.query_offset))
+        query = self._apply_rope(self._split_heads(self.query(x)), mask.query_offset, mask.query_segments)
+        query = record(self, "query", query)
         key, value = memory.key.transpose(1, 2), memory.value.transpose(1, 2)
         if self.backend == "auto":
             drop_rate = self.config.attention_dropout if self.training else 0.0

@@ -21,6 +21,7 @@ def fused_attention(
     """torch's own scaled_dot_product_attention, whichever kernel it picks: what one deploys."""
     # A mask written out would keep torch from its flash kernel.
     only_causal = mask.causal and mask.key_lengths is None and mask.dense is None and mask.bias is None
+    only_causal = only_causal and mask.query_segments is None
     only_causal = only_causal and mask.query_offset == 0 and query.shape[1] == key.shape[1]
     allowed = None if only_causal else mask.materialize(query.shape[1], key.shape[1], query.device)
     if mask.bias is not None:

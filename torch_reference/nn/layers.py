@@ -121,7 +121,7 @@ class EncoderLayer(nn.Module):
             torch.Size([2, 5, 8])
         """
         h = self.self_attention_residual.prepare(x)
-        h = self.self_attention(h, self.self_attention.project(h), mask)
+        h = self.self_attention(h, self.self_attention.project(h, segments=mask.key_segments), mask)
         x = self.self_attention_residual.add(x, h)
 
         h = self.feed_forward_residual.prepare(x)
@@ -172,7 +172,7 @@ class DecoderLayer(nn.Module):
             torch.Size([2, 5, 8])
         """
         h = self.self_attention_residual.prepare(x)
-        keys = self.self_attention.project(h, mask.query_offset)
+        keys = self.self_attention.project(h, mask.query_offset, mask.key_segments)
         if cache is not None:
             keys = write_cache(cache, keys, mask.query_offset)
         x = self.self_attention_residual.add(x, self.self_attention(h, keys, mask))
@@ -267,8 +267,9 @@ class Decoder(nn.Module):
             torch.Size([2, 5, 8])
         """
         mask = _with_bias(mask, self.relative_bias, x.shape[1], x.shape[1])
-        for layer, layer_memory in zip(self.layers, self.project_memory(memory), strict=True):
-            x, _ = layer(x, layer_memory, mask, memory_mask)
+        for layer in cast(Sequence[DecoderLayer], self.layers):
+            projected = layer.cross_attention.project(memory, segments=memory_mask.key_segments)
+            x, _ = layer(x, projected, mask, memory_mask)
         return x if self.norm is None else self.norm(x)
 
     def project_memory(self, memory: Float[Tensor, "batch source d_model"]) -> list[KeyValue]:

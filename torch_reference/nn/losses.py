@@ -81,6 +81,24 @@ def shift_target(
     return target[:, :-1], target[:, 1:], (target_lengths - 1).clamp(min=0)
 
 
+def shift_packed_target(
+    target: Int[Tensor, "batch length"], segments: Int[Tensor, "batch length"]
+) -> tuple[
+    Int[Tensor, "batch length-1"],
+    Int[Tensor, "batch length-1"],
+    Int[Tensor, "batch length-1"],
+    Bool[Tensor, "batch length-1"],
+]:
+    """Teacher forcing within each segment: what follows its last token is the next segment's, and no label of it.
+
+    Returns:
+        Decoder input, labels, the segments of the input, and which labels are real.
+    """
+    decoder_input, labels = target[:, :-1], target[:, 1:]
+    own, following = segments[:, :-1], segments[:, 1:]
+    return decoder_input, labels, own, (own == following) & (own > 0)
+
+
 def seq2seq_loss(
     logits: Float[Tensor, "batch length vocab"],
     labels: Int[Tensor, "batch length"],

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from torch_reference.nn.segments import segment_mask
+
 
 def padding_mask(lengths: Int[Tensor, " batch"], max_length: int) -> Bool[Tensor, "batch {max_length}"]:
     """True at the real tokens of right-padded rows."""
@@ -35,6 +37,8 @@ class AttentionMask:
         query_offset: position of the first query among the keys, for cached decoding.
         dense: any further mask, True = may attend, broadcastable to (batch, heads, queries, keys).
         bias: added to the scores of attention, broadcastable to (batch, heads, queries, keys).
+        query_segments: of packed rows, the segment of each query; None if a row is one example.
+        key_segments: the segment of each key, where queries have theirs.
     """
 
     key_lengths: Int[Tensor, " batch"] | None = None
@@ -42,6 +46,8 @@ class AttentionMask:
     query_offset: int = 0
     dense: Bool[Tensor, "..."] | None = None
     bias: Float[Tensor, "..."] | None = None
+    query_segments: Int[Tensor, "batch queries"] | None = None
+    key_segments: Int[Tensor, "batch keys"] | None = None
 
     def materialize(
         self, query_length: int, key_length: int, device: torch.device | None = None
@@ -52,6 +58,8 @@ class AttentionMask:
             parts.append(padding_mask(self.key_lengths, key_length)[:, None, None, :])
         if self.causal:
             parts.append(causal_mask(query_length, key_length, self.query_offset, device)[None, None])
+        if self.query_segments is not None and self.key_segments is not None:
+            parts.append(segment_mask(self.query_segments, self.key_segments)[:, None])
         if self.dense is not None:
             parts.append(self.dense)
         return functools.reduce(torch.logical_and, parts) if parts else None

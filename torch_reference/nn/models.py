@@ -17,6 +17,7 @@ from torch_reference.nn.layers import ACTIVATIONS, Decoder, Encoder
 from torch_reference.nn.linear import Linear, norm_layer, token_table
 from torch_reference.nn.masks import AttentionMask, padding_mask
 from torch_reference.nn.positions import PositionalEncoding
+from torch_reference.nn.segments import Segments, pool_segments, segment_positions, since_start
 
 # How many tokens of each row are real; None where all are, which lets attention go without a mask.
 Lengths = Int[Tensor, " batch"] | None
@@ -60,13 +61,14 @@ class Embedding(nn.Module):
         self.projection = Linear(config.embedding_dim, config.d_model, config) if config.embedding_width else None
 
     def forward(
-        self, table: nn.Embedding, ids: Int[Tensor, "batch length"], offset: int = 0
+        self, table: nn.Embedding, ids: Int[Tensor, "batch length"], offset: int = 0, segments: Segments = None
     ) -> Float[Tensor, "batch length d_model"]:
         """
         Args:
             table: a row for each token, from :func:`torch_reference.nn.linear.token_table`.
             ids: token ids, (batch, length).
             offset: position of the first token.
+            segments: of the tokens, (batch, length), where rows are packed: positions and types begin anew in each.
 
         Returns:
             (batch, length, d_model).
@@ -81,17 +83,21 @@ class Embedding(nn.Module):
         """
         x = table(ids) * self.scale
         if self.types is not None:
-            x = x + self.types(token_types(ids, self.eos_id, self.types.num_embeddings))
-        x = self.positions(x, offset)
+            x = x + self.types(token_types(ids, self.eos_id, self.types.num_embeddings, segments))
+        positions = None if segments is None else segment_positions(segments)
+        x = self.positions(x, offset, positions)
         x = x if self.norm is None else self.norm(x)
         x = self.dropout(record(self, "output", x))
         return x if self.projection is None else self.projection(x)
 
 
-def token_types(ids: Int[Tensor, "batch length"], separator: int, count: int) -> Int[Tensor, "batch length"]:
-    """The part of its row that each token belongs to, below ``count``. The first is 0; a separator ends each."""
+def token_types(
+    ids: Int[Tensor, "batch length"], separator: int, count: int, segments: Segments = None
+) -> Int[Tensor, "batch length"]:
+    """The part of its row or segment that each token belongs to, below ``count``: 0 first; a separator ends each."""
     is_separator = (ids == separator).int()
-    return (is_separator.cumsum(dim=1) - is_separator).clamp(max=count - 1)
+    part = is_separator.cumsum(dim=1) - is_separator
+    return (part if segments is None else since_start(part, segments)).clamp(max=count - 1)
 
 
 class TextEncoder(nn.Module):
@@ -103,13 +109,14 @@ class TextEncoder(nn.Module):
     encoder: Encoder
 
     def encode(
-        self, source: Int[Tensor, "batch source"], source_lengths: Lengths = None
+        self, source: Int[Tensor, "batch source"], source_lengths: Lengths = None, *, source_segments: Segments = None
     ) -> Float[Tensor, "batch source d_model"]:
         """What the encoder makes of the source, which the decoder attends to. Arguments and errors as of a call."""
         check_ids("source", source, self.config.source_vocab_size)
         check_lengths("source_lengths", source_lengths, source)
-        x = self.source_embedding(self.source_table, source)
-        return record(self, "memory", self.encoder(x, AttentionMask(source_lengths)))
+        x = self.source_embedding(self.source_table, source, segments=source_segments)
+        mask = AttentionMask(source_lengths, query_segments=source_segments, key_segments=source_segments)
+        return record(self, "memory", self.encoder(x, mask))
 
 
 class Classifier(TextEncoder):
@@ -130,15 +137,23 @@ class Classifier(TextEncoder):
         self.head = Linear(config.d_model, config.num_classes, config) if config.num_classes else None
 
     def forward(
-        self, source: Int[Tensor, "batch source"], source_lengths: Lengths = None
-    ) -> Float[Tensor, "batch classes"]:
+        self,
+        source: Int[Tensor, "batch source"],
+        source_lengths: Lengths = None,
+        *,
+        source_segments: Segments = None,
+        num_segments: int = 1,
+    ) -> Float[Tensor, "batch *segments classes"]:
         """
         Args:
             source: token ids, (batch, source), right-padded.
             source_lengths: real tokens of each row, (batch,); None where all are real. A row of length 0 is filler.
+            source_segments: of packed rows, the segment of each token, (batch, source), in place of lengths.
+            num_segments: the most that a packed row has.
 
         Returns:
             Logits of each class, (batch, classes); without a head (``num_classes=0``) the pooled row, (batch, d_model).
+            Those of packed rows have an axis more, (batch, num_segments, classes).
 
         Raises:
             UserError: ids or lengths have the wrong shape or dtype or, on CPU, are out of range.
@@ -148,8 +163,12 @@ class Classifier(TextEncoder):
             >>> model(torch.ones(2, 5, dtype=torch.int)).shape
             torch.Size([2, 2])
         """
-        memory = self.encode(source, source_lengths)
-        pooled = record(self, "pooled", pool(memory, source_lengths, self.config.pooling))
+        memory = self.encode(source, source_lengths, source_segments=source_segments)
+        if source_segments is None:
+            pooled = pool(memory, source_lengths, self.config.pooling)
+        else:
+            pooled = pool_segments(memory, source_segments, num_segments, self.config.pooling)
+        pooled = record(self, "pooled", pooled)
         if self.hidden is not None:
             pooled = ACTIVATIONS[self.config.head_hidden](self.hidden(pooled))
         return pooled if self.head is None else record(self, "logits", self.head(self.dropout(pooled)))
@@ -177,6 +196,8 @@ class MaskedLM(TextEncoder):
         source: Int[Tensor, "batch source"],
         positions: Int[Tensor, "batch predicted"],
         source_lengths: Lengths = None,
+        *,
+        source_segments: Segments = None,
     ) -> Float[Tensor, "batch predicted vocab"]:
         """Logits at some positions only: those of all tokens would take most of the memory of a step.
 
@@ -184,6 +205,7 @@ class MaskedLM(TextEncoder):
             source: token ids with some of them masked, (batch, source), right-padded.
             positions: of the tokens to predict in each row, (batch, predicted).
             source_lengths: real tokens of each row, (batch,); None where all are real. A row of length 0 is filler.
+            source_segments: of packed rows, the segment of each token, (batch, source), in place of lengths.
 
         Returns:
             Logits of the token at each position, (batch, predicted, vocab).
@@ -197,7 +219,7 @@ class MaskedLM(TextEncoder):
             torch.Size([2, 2, 8000])
         """
         check_ids("positions", positions, source.shape[1])
-        memory = self.encode(source, source_lengths)
+        memory = self.encode(source, source_lengths, source_segments=source_segments)
         places = positions[:, :, None].long().expand(-1, -1, memory.shape[2])
         predicted = memory.gather(1, places)  # (batch, predicted, d_model)
         logits = tied_projection(predicted, self.source_table, self.config)
@@ -234,6 +256,9 @@ class Seq2Seq(TextEncoder):
         target: Int[Tensor, "batch target"],
         source_lengths: Lengths = None,
         target_lengths: Lengths = None,
+        *,
+        source_segments: Segments = None,
+        target_segments: Segments = None,
     ) -> Float[Tensor, "batch target vocab"]:
         """Teacher forcing: logits of the token that follows each token of ``target``, the decoder's input.
 
@@ -242,6 +267,8 @@ class Seq2Seq(TextEncoder):
             target: token ids, (batch, target), right-padded, with the begin token first.
             source_lengths: real tokens of each source, (batch,); None where all are real. A row of length 0 is filler.
             target_lengths: the same of the targets.
+            source_segments: of packed rows, the segment of each token, (batch, source), in place of lengths.
+            target_segments: the same of the targets; a target attends to the source of its own segment.
 
         Returns:
             Logits, (batch, target, vocab).
@@ -256,9 +283,10 @@ class Seq2Seq(TextEncoder):
         """
         check_ids("target", target, self.config.target_vocab_size)
         check_lengths("target_lengths", target_lengths, target)
-        memory = self.encode(source, source_lengths)
-        x = self.target_embedding(self._target_table, target)
-        mask, memory_mask = AttentionMask(target_lengths, causal=True), AttentionMask(source_lengths)
+        memory = self.encode(source, source_lengths, source_segments=source_segments)
+        x = self.target_embedding(self._target_table, target, segments=target_segments)
+        mask = AttentionMask(target_lengths, causal=True, query_segments=target_segments, key_segments=target_segments)
+        memory_mask = AttentionMask(source_lengths, query_segments=target_segments, key_segments=source_segments)
         return self._logits(self.decoder(x, memory, mask, memory_mask))
 
     def decode(

@@ -45,22 +45,30 @@ def rotary_table(length: int, head_dim: int) -> Float[np.ndarray, "2 {length} {h
 
 
 def apply_rope(
-    x: Float[Tensor, "batch length heads head_dim"], offset: int, max_length: int
+    x: Float[Tensor, "batch length heads head_dim"],
+    offset: int,
+    max_length: int,
+    positions: Int[Tensor, "batch length"] | None = None,
 ) -> Float[Tensor, "batch length heads head_dim"]:
-    """Turn each pair ``(x[i], x[i + head_dim/2])`` by the angle of its position; the first one stands at ``offset``.
+    """Turn each pair ``(x[i], x[i + head_dim/2])`` by the angle of its position.
+
+    Positions that are not given count up from ``offset``.
 
     The pairs lie half a head apart (GPT-NeoX's layout, also Llama's in transformers), not side by side as in the paper:
     the two differ by a permutation of the columns of the query and key projections.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     table = torch.as_tensor(rotary_table(max_length, x.shape[-1]), dtype=dtype, device=x.device)
-    cos, sin = table[:, offset : offset + x.shape[1], None]  # (length, 1, half)
+    if positions is None:
+        cos, sin = table[:, offset : offset + x.shape[1], None]  # (length, 1, half)
+    else:
+        cos, sin = table[:, positions, None]  # (batch, length, 1, half)
     first, second = x.to(dtype).chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
 
 class PositionalEncoding(nn.Module):
-    """Adds the position of each token to its embedding: ``x[b, p] + table[offset + p]``.
+    """Adds the position of each token to its embedding: ``x[b, p] + table[offset + p]``, or ``table[positions[b, p]]``.
 
     With rope or none it adds nothing: rope acts inside self-attention.
 
@@ -77,12 +85,16 @@ class PositionalEncoding(nn.Module):
             self.table = nn.Parameter(scale * torch.randn(shape, dtype=param_dtype(config)))
 
     def forward(
-        self, x: Float[Tensor, "batch length d_model"], offset: int = 0
+        self,
+        x: Float[Tensor, "batch length d_model"],
+        offset: int = 0,
+        positions: Int[Tensor, "batch length"] | None = None,
     ) -> Float[Tensor, "batch length d_model"]:
         """
         Args:
             x: embedded tokens, (batch, length, d_model).
             offset: position of the first token.
+            positions: of all tokens, (batch, length), where they do not count up from ``offset``.
 
         Returns:
             (batch, length, d_model).
@@ -107,7 +119,7 @@ class PositionalEncoding(nn.Module):
             case "rope" | "none":
                 return x
         first = self.config.position_offset + offset
-        return x + table[first : first + x.shape[1]]
+        return x + (table[first : first + x.shape[1]] if positions is None else table[first + positions])
 
 
 def relative_buckets(buckets: int, max_distance: int, two_sided: bool) -> Int[np.ndarray, "2*{max_distance}+1"]:

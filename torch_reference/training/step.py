@@ -9,8 +9,16 @@ from torch import Tensor
 
 from flax_transformer.config import TrainConfig
 from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, Seq2SeqBatch
+from flax_transformer.data.packing import PackedBatch, PackedClassifierBatch, PackedMaskedBatch, PackedSeq2SeqBatch
 from flax_transformer.intermediates import Recorder, recording
-from torch_reference.nn.losses import classification_loss, masked_token_loss, seq2seq_loss, shift_target
+from torch_reference.nn.losses import (
+    classification_loss,
+    cross_entropy,
+    masked_token_loss,
+    seq2seq_loss,
+    shift_packed_target,
+    shift_target,
+)
 from torch_reference.nn.models import Model, create_model
 from torch_reference.training.optim import clip_by_global_norm, create_optimizer, schedule
 
@@ -24,6 +32,8 @@ def batch_loss(
 
     Dropout is on in training mode.
     """
+    if isinstance(batch, PackedBatch):
+        return _packed_loss(model, batch, label_smoothing, class_weights)
     source, source_lengths = torch.as_tensor(batch.source), torch.as_tensor(batch.source_lengths)
     if isinstance(batch, ClassifierBatch):
         logits = model(source, source_lengths)
@@ -38,8 +48,29 @@ def batch_loss(
     return seq2seq_loss(logits, labels, lengths, label_smoothing)
 
 
+def _packed_loss(
+    model: Model, batch: PackedBatch, label_smoothing: float, class_weights: Float[Tensor, " classes"] | None
+) -> tuple[Float[Tensor, ""], Num[Tensor, ""]]:
+    source, segments = torch.as_tensor(batch.source), torch.as_tensor(batch.source_segments)
+    if isinstance(batch, PackedClassifierBatch):
+        logits = model(source, source_segments=segments, num_segments=batch.labels.shape[1])
+        logits = logits.flatten(end_dim=1)  # a row for each segment
+        labels, lengths = torch.as_tensor(batch.labels).flatten(), torch.as_tensor(batch.source_lengths).flatten()
+        return classification_loss(logits, labels, lengths, label_smoothing, class_weights)
+    if isinstance(batch, PackedMaskedBatch):
+        logits = model(source, torch.as_tensor(batch.positions), source_segments=segments)
+        return masked_token_loss(logits, torch.as_tensor(batch.labels), torch.as_tensor(batch.counts), label_smoothing)
+    target, target_segments = torch.as_tensor(batch.target), torch.as_tensor(batch.target_segments)
+    decoder_input, labels, own, real = shift_packed_target(target, target_segments)
+    logits = model(source, decoder_input, source_segments=segments, target_segments=own)
+    return cross_entropy(logits, labels, real, label_smoothing)
+
+
 def count_tokens(batch: Batch) -> int:
     """Real tokens that a step reads, of source and target."""
+    if isinstance(batch, PackedBatch):
+        targets = batch.target_segments > 0 if isinstance(batch, PackedSeq2SeqBatch) else np.zeros(0)
+        return int((batch.source_segments > 0).sum() + targets.sum())
     tokens = int(batch.source_lengths.sum())
     return tokens + int(batch.target_lengths.sum()) if isinstance(batch, Seq2SeqBatch) else tokens
 

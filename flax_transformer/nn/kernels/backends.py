@@ -28,6 +28,10 @@ def unsupported_reason(
         return "cannot drop attention weights (attention_dropout > 0)"
     if mask.dense is not None:
         return "takes key lengths and causality, not a dense mask"
+    if mask.query_segments is not None and backend == "cudnn":
+        return "takes key lengths, which cannot tell the segments of packed rows apart"
+    if mask.query_segments is not None and mask.key_lengths is not None:
+        return "takes segments or key lengths, not both"
     if mask.bias is not None:
         return "cannot add a bias to the scores (relative_buckets > 0)"
     if not (isinstance(mask.query_offset, int) and mask.query_offset == 0):

@@ -68,7 +68,8 @@ def blockwise_attention(
     )
     bias = mask.bias.values if isinstance(mask.bias, DistanceBias) else mask.bias
     words = None if dropout is None else key_words(dropout.key)
-    constants = _Constants(mask.key_lengths, jnp.asarray(mask.query_offset, jnp.int32), mask.dense, words)
+    offset = jnp.asarray(mask.query_offset, jnp.int32)
+    constants = _Constants(mask.key_lengths, offset, mask.dense, words, mask.query_segments, mask.key_segments)
     return _attend(task, query, key, value, bias, constants)
 
 
@@ -85,6 +86,8 @@ class _Constants(NamedTuple):
     query_offset: Int[Array, ""]
     dense: Bool[Array, "#batch #heads #queries #keys"] | None
     words: UInt32[Array, "2"] | None
+    query_segments: Int[Array, "batch queries"] | None
+    key_segments: Int[Array, "batch keys"] | None
 
 
 @dataclass(frozen=True)
@@ -231,7 +234,12 @@ def _allowed(
     if task.keys % task.block_keys:  # keys that the block before has seen
         new = (key + jnp.arange(task.block_keys) >= j * task.block_keys)[None, None, None]
         dense = new if dense is None else jnp.logical_and(dense, new)
-    part = AttentionMask(lengths, task.causal, constants.query_offset + query - key, dense)
+    of_queries, of_keys = constants.query_segments, constants.key_segments
+    if of_queries is not None and of_keys is not None:
+        of_queries = jax.lax.dynamic_slice_in_dim(of_queries, query, task.block_queries, axis=1)
+        of_keys = jax.lax.dynamic_slice_in_dim(of_keys, key, task.block_keys, axis=1)
+    offset = constants.query_offset + query - key
+    part = AttentionMask(lengths, task.causal, offset, dense, query_segments=of_queries, key_segments=of_keys)
     allowed = part.materialize(task.block_queries, task.block_keys)
     return None if allowed is None else jnp.swapaxes(allowed, 2, 3)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
 from flax_transformer.distributed.mesh import current_mesh, partition
 from flax_transformer.nn.masks import AttentionMask, padding_mask
@@ -15,7 +15,11 @@ FLASH_OUTPUTS = "flash attention"
 
 
 def _zero_rows_without_keys(kernel: Callable[[AttentionMask], Array], mask: AttentionMask) -> Array:
-    """Run a kernel that cannot serve rows without a real key, and give those rows the zeros they should have."""
+    """Run a kernel that cannot serve queries without a real key, and give those the zeros they should have."""
+    if mask.query_segments is not None and mask.key_segments is not None:
+        # Segments count up from 1, so a row has all of them up to its largest.
+        has_key = (mask.query_segments > 0) & (mask.query_segments <= mask.key_segments.max(axis=1, keepdims=True))
+        return jnp.where(has_key[:, :, None, None], kernel(mask), 0)
     if mask.key_lengths is None:
         return kernel(mask)
     attended = kernel(AttentionMask(jnp.maximum(mask.key_lengths, 1), mask.causal))
@@ -49,7 +53,7 @@ def flash_attention(query: Array, key: Array, value: Array, mask: AttentionMask,
 
     factor = query.shape[-1] ** -0.5 if scale is None else scale
 
-    def attend(query: Array, key: Array, value: Array, key_lengths: Array | None) -> Array:
+    def attend(query: Array, key: Array, value: Array, segments: Any) -> Array:
         shape = (query.shape[1], key.shape[1])
         one_head = (pallas.CausalMask if mask.causal else pallas.FullMask)(shape)
         kernel = pallas.make_splash_mha_single_device(
@@ -57,15 +61,20 @@ def flash_attention(query: Array, key: Array, value: Array, mask: AttentionMask,
             block_sizes=_flash_blocks(*shape),
             residual_checkpoint_name=FLASH_OUTPUTS,
         )
-        segments = None
-        if key_lengths is not None:
-            real_keys = padding_mask(key_lengths, key.shape[1])
-            segments = pallas.SegmentIds(jnp.ones(query.shape[:2], jnp.int32), real_keys.astype(jnp.int32))
         by_head = (jnp.swapaxes(x, 1, 2) for x in (query * factor, key, value))
         attended: Any = jax.vmap(kernel)(*by_head, segments)
         return jnp.swapaxes(attended, 1, 2)
 
-    return _zero_rows_without_keys(lambda mask: _on_every_device(attend, query, key, value, mask.key_lengths), mask)
+    def kernel(mask: AttentionMask) -> Array:
+        segments = None
+        if mask.key_lengths is not None:
+            real_keys = padding_mask(mask.key_lengths, key.shape[1])
+            segments = pallas.SegmentIds(jnp.ones(query.shape[:2], jnp.int32), real_keys.astype(jnp.int32))
+        elif mask.query_segments is not None and mask.key_segments is not None:
+            segments = pallas.SegmentIds(mask.query_segments, mask.key_segments)
+        return _on_every_device(attend, query, key, value, segments)
+
+    return _zero_rows_without_keys(kernel, mask)
 
 
 def _flash_blocks(queries: int, keys: int) -> Any:
@@ -89,15 +98,13 @@ def _flash_blocks(queries: int, keys: int) -> Any:
     )
 
 
-def _on_every_device(
-    attend: Callable[..., Array], query: Array, key: Array, value: Array, key_lengths: Int[Array, " batch"] | None
-) -> Array:
+def _on_every_device(attend: Callable[..., Array], query: Array, key: Array, value: Array, segments: Any) -> Array:
     """Attend on each device to its own rows and heads: XLA cannot cut a Pallas kernel by itself."""
     mesh = current_mesh()
     if mesh is None:
-        return attend(query, key, value, key_lengths)
+        return attend(query, key, value, segments)
     sequences = partition(("batch", None, "heads", None), query.shape, mesh.shape)
     rows = partition(("batch",), query.shape[:1], mesh.shape)
     # A kernel's outputs do not say along which axes of the mesh they vary, so that check is off.
     specs = (sequences, sequences, sequences, rows)
-    return jax.shard_map(attend, in_specs=specs, out_specs=sequences, check_vma=False)(query, key, value, key_lengths)
+    return jax.shard_map(attend, in_specs=specs, out_specs=sequences, check_vma=False)(query, key, value, segments)
