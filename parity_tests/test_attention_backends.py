@@ -32,6 +32,7 @@ def request_of(
 
 
 LENGTHS = jnp.array([200])
+SEGMENTS = {name: jnp.ones((1, 256), jnp.int32) for name in ("query_segments", "key_segments")}
 # backend, platform, drops weights, request -> what the reason must say, or None where it is served
 REQUESTS: list[tuple[str, str, bool, dict[str, Any], str | None]] = [
     ("xla", "cpu", True, {"queries": 7, "dtype": jnp.float32, "dense": jnp.ones((1, 1, 7, 256), bool)}, None),
@@ -47,7 +48,10 @@ REQUESTS: list[tuple[str, str, bool, dict[str, Any], str | None]] = [
     ("cudnn", "gpu", False, {"dtype": jnp.float32}, "got float32"),
     ("cudnn", "gpu", False, {"head_dim": 12}, "multiple of 8"),
     ("cudnn", "gpu", False, {"head_dim": 136}, "up to 128"),
+    ("cudnn", "gpu", False, SEGMENTS, "cannot tell the segments of packed rows apart"),
     ("flash", "tpu", False, {}, None),
+    ("flash", "tpu", False, {"causal": True, **SEGMENTS}, None),
+    ("flash", "tpu", False, {"key_lengths": LENGTHS, **SEGMENTS}, "segments or key lengths, not both"),
     ("flash", "tpu", False, {"queries": 128, "dtype": jnp.float32, "key_lengths": LENGTHS}, None),
     ("flash", "tpu", False, {"head_dim": 256}, None),
     ("flash", "gpu", False, {}, "needs a TPU, the platform is gpu"),

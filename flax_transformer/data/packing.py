@@ -62,7 +62,7 @@ PackedBatch = PackedSeq2SeqBatch | PackedClassifierBatch | PackedMaskedBatch
 
 @dataclass(frozen=True)
 class Packing:
-    """Rows, as full as first fit makes them: their places are for lengths, which all examples of these lengths can take.
+    """Rows, as full as first fit makes them. A place is for lengths, and any example of these lengths can take it.
 
     Args:
         order: the examples, those of equal lengths side by side, (examples,).

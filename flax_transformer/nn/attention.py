@@ -18,7 +18,7 @@ from flax_transformer.nn.kernels.flash import cudnn_attention, flash_attention
 from flax_transformer.nn.linear import Linear
 from flax_transformer.nn.masks import AttentionMask
 from flax_transformer.nn.positions import apply_rope
-from flax_transformer.nn.segments import Segments, segment_positions, starts_segment
+from flax_transformer.nn.segments import segment_positions, starts_segment
 
 
 class KeyValue(NamedTuple):
@@ -70,7 +70,9 @@ def plain_attention(
 
 
 def smear(
-    key: Float[Array, "batch keys heads head_dim"], share: Float[Array, " heads"], segments: Segments = None
+    key: Float[Array, "batch keys heads head_dim"],
+    share: Float[Array, " heads"],
+    segments: Int[Array, "batch keys"] | None = None,
 ) -> Float[Array, "batch keys heads head_dim"]:
     """``s k_j + (1 - s) k_(j-1)`` with ``s = sigmoid(share)`` of each head; zeros stand before the first key.
 
@@ -119,7 +121,7 @@ class MultiHeadAttention(nnx.Module):
     def _split_heads(self, x: Float[Array, "batch length width"]) -> Float[Array, "batch length heads head_dim"]:
         return x.reshape(*x.shape[:2], self.config.num_heads, self.config.head_dim)
 
-    def _apply_rope(self, x: Array, offset: int | Int[Array, ""], segments: Segments) -> Array:
+    def _apply_rope(self, x: Array, offset: int | Int[Array, ""], segments: Int[Array, "batch length"] | None) -> Array:
         if not self.uses_rope:
             return x
         positions = None if segments is None else segment_positions(segments)
@@ -130,7 +132,7 @@ class MultiHeadAttention(nnx.Module):
         self,
         memory: Float[Array, "batch keys d_model"],
         offset: int | Int[Array, ""] = 0,
-        segments: Segments = None,
+        segments: Int[Array, "batch keys"] | None = None,
     ) -> KeyValue:
         """Keys and values of a sequence.
 

@@ -18,7 +18,7 @@ from flax_transformer.nn.layers import ACTIVATIONS, Decoder, Encoder
 from flax_transformer.nn.linear import Linear, norm_layer, token_table
 from flax_transformer.nn.masks import AttentionMask, padding_mask
 from flax_transformer.nn.positions import PositionalEncoding
-from flax_transformer.nn.segments import Segments, pool_segments, segment_positions, since_start
+from flax_transformer.nn.segments import pool_segments, segment_positions, since_start
 
 # How many tokens of each row are real; None where all are, which lets attention go without a mask.
 Lengths = Int[Array, " batch"] | None
@@ -73,7 +73,7 @@ class Embedding(nnx.Module):
         ids: Int[Array, "batch length"],
         rngs: nnx.Rngs | None = None,
         offset: int | Int[Array, ""] = 0,
-        segments: Segments = None,
+        segments: Int[Array, "batch length"] | None = None,
     ) -> Float[Array, "batch length d_model"]:
         """
         Args:
@@ -109,7 +109,7 @@ class Embedding(nnx.Module):
 
 
 def token_types(
-    ids: Int[Array, "batch length"], separator: int, count: int, segments: Segments = None
+    ids: Int[Array, "batch length"], separator: int, count: int, segments: Int[Array, "batch length"] | None = None
 ) -> Int[Array, "batch length"]:
     """The part of its row or segment that each token belongs to, below ``count``: 0 first; a separator ends each."""
     is_separator = (ids == separator).astype(jnp.int32)
@@ -130,7 +130,7 @@ class TextEncoder(nnx.Module):
         source: Int[Array, "batch source"],
         source_lengths: Lengths = None,
         *,
-        source_segments: Segments = None,
+        source_segments: Int[Array, "batch source"] | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch source d_model"]:
         """What the encoder makes of the source, which the decoder attends to. Arguments and errors as of a call."""
@@ -171,7 +171,7 @@ class Classifier(TextEncoder):
         source: Int[Array, "batch source"],
         source_lengths: Lengths = None,
         *,
-        source_segments: Segments = None,
+        source_segments: Int[Array, "batch source"] | None = None,
         num_segments: int = 1,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch *segments classes"]:
@@ -230,7 +230,7 @@ class MaskedLM(TextEncoder):
         positions: Int[Array, "batch predicted"],
         source_lengths: Lengths = None,
         *,
-        source_segments: Segments = None,
+        source_segments: Int[Array, "batch source"] | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch predicted vocab"]:
         """Logits at some positions only: those of all tokens would take most of the memory of a step.
@@ -296,8 +296,8 @@ class Seq2Seq(TextEncoder):
         source_lengths: Lengths = None,
         target_lengths: Lengths = None,
         *,
-        source_segments: Segments = None,
-        target_segments: Segments = None,
+        source_segments: Int[Array, "batch source"] | None = None,
+        target_segments: Int[Array, "batch target"] | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch target vocab"]:
         """Teacher forcing: logits of the token that follows each token of ``target``, the decoder's input.

@@ -9,9 +9,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from flax_transformer.config import Pooling
 
-# Of each token; None where a row is one example.
-Segments = Int[Array, "batch length"] | None
-
 
 def segment_mask(
     query_segments: Int[Array, "batch queries"], key_segments: Int[Array, "batch keys"]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from flax_transformer.config import ModelConfig
@@ -15,7 +15,7 @@ from torch_reference.nn.kernels import choose_backend, fused_attention
 from torch_reference.nn.linear import Linear
 from torch_reference.nn.masks import AttentionMask
 from torch_reference.nn.positions import apply_rope
-from torch_reference.nn.segments import Segments, segment_positions, starts_segment
+from torch_reference.nn.segments import segment_positions, starts_segment
 
 
 class KeyValue(NamedTuple):
@@ -65,7 +65,9 @@ def plain_attention(
 
 
 def smear(
-    key: Float[Tensor, "batch keys heads head_dim"], share: Float[Tensor, " heads"], segments: Segments = None
+    key: Float[Tensor, "batch keys heads head_dim"],
+    share: Float[Tensor, " heads"],
+    segments: Int[Tensor, "batch keys"] | None = None,
 ) -> Float[Tensor, "batch keys heads head_dim"]:
     """``s k_j + (1 - s) k_(j-1)`` with ``s = sigmoid(share)`` of each head; zeros stand before the first key.
 
@@ -114,14 +116,17 @@ class MultiHeadAttention(nn.Module):
     def _split_heads(self, x: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length heads head_dim"]:
         return x.reshape(*x.shape[:2], self.config.num_heads, self.config.head_dim)
 
-    def _apply_rope(self, x: Tensor, offset: int, segments: Segments) -> Tensor:
+    def _apply_rope(self, x: Tensor, offset: int, segments: Int[Tensor, "batch length"] | None) -> Tensor:
         if not self.uses_rope:
             return x
         positions = None if segments is None else segment_positions(segments)
         return apply_rope(x, offset, self.config.max_length, positions)
 
     def project(
-        self, memory: Float[Tensor, "batch keys d_model"], offset: int = 0, segments: Segments = None
+        self,
+        memory: Float[Tensor, "batch keys d_model"],
+        offset: int = 0,
+        segments: Int[Tensor, "batch keys"] | None = None,
     ) -> KeyValue:
         """Keys and values of a sequence.
 

@@ -17,7 +17,7 @@ from torch_reference.nn.layers import ACTIVATIONS, Decoder, Encoder
 from torch_reference.nn.linear import Linear, norm_layer, token_table
 from torch_reference.nn.masks import AttentionMask, padding_mask
 from torch_reference.nn.positions import PositionalEncoding
-from torch_reference.nn.segments import Segments, pool_segments, segment_positions, since_start
+from torch_reference.nn.segments import pool_segments, segment_positions, since_start
 
 # How many tokens of each row are real; None where all are, which lets attention go without a mask.
 Lengths = Int[Tensor, " batch"] | None
@@ -61,7 +61,11 @@ class Embedding(nn.Module):
         self.projection = Linear(config.embedding_dim, config.d_model, config) if config.embedding_width else None
 
     def forward(
-        self, table: nn.Embedding, ids: Int[Tensor, "batch length"], offset: int = 0, segments: Segments = None
+        self,
+        table: nn.Embedding,
+        ids: Int[Tensor, "batch length"],
+        offset: int = 0,
+        segments: Int[Tensor, "batch length"] | None = None,
     ) -> Float[Tensor, "batch length d_model"]:
         """
         Args:
@@ -92,7 +96,7 @@ class Embedding(nn.Module):
 
 
 def token_types(
-    ids: Int[Tensor, "batch length"], separator: int, count: int, segments: Segments = None
+    ids: Int[Tensor, "batch length"], separator: int, count: int, segments: Int[Tensor, "batch length"] | None = None
 ) -> Int[Tensor, "batch length"]:
     """The part of its row or segment that each token belongs to, below ``count``: 0 first; a separator ends each."""
     is_separator = (ids == separator).int()
@@ -109,7 +113,11 @@ class TextEncoder(nn.Module):
     encoder: Encoder
 
     def encode(
-        self, source: Int[Tensor, "batch source"], source_lengths: Lengths = None, *, source_segments: Segments = None
+        self,
+        source: Int[Tensor, "batch source"],
+        source_lengths: Lengths = None,
+        *,
+        source_segments: Int[Tensor, "batch source"] | None = None,
     ) -> Float[Tensor, "batch source d_model"]:
         """What the encoder makes of the source, which the decoder attends to. Arguments and errors as of a call."""
         check_ids("source", source, self.config.source_vocab_size)
@@ -141,7 +149,7 @@ class Classifier(TextEncoder):
         source: Int[Tensor, "batch source"],
         source_lengths: Lengths = None,
         *,
-        source_segments: Segments = None,
+        source_segments: Int[Tensor, "batch source"] | None = None,
         num_segments: int = 1,
     ) -> Float[Tensor, "batch *segments classes"]:
         """
@@ -197,7 +205,7 @@ class MaskedLM(TextEncoder):
         positions: Int[Tensor, "batch predicted"],
         source_lengths: Lengths = None,
         *,
-        source_segments: Segments = None,
+        source_segments: Int[Tensor, "batch source"] | None = None,
     ) -> Float[Tensor, "batch predicted vocab"]:
         """Logits at some positions only: those of all tokens would take most of the memory of a step.
 
@@ -257,8 +265,8 @@ class Seq2Seq(TextEncoder):
         source_lengths: Lengths = None,
         target_lengths: Lengths = None,
         *,
-        source_segments: Segments = None,
-        target_segments: Segments = None,
+        source_segments: Int[Tensor, "batch source"] | None = None,
+        target_segments: Int[Tensor, "batch target"] | None = None,
     ) -> Float[Tensor, "batch target vocab"]:
         """Teacher forcing: logits of the token that follows each token of ``target``, the decoder's input.
 

@@ -10,9 +10,6 @@ from torch.nn import functional
 
 from flax_transformer.config import Pooling
 
-# Of each token; None where a row is one example.
-Segments = Int[Tensor, "batch length"] | None
-
 
 def segment_mask(
     query_segments: Int[Tensor, "batch queries"], key_segments: Int[Tensor, "batch keys"]
