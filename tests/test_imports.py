@@ -105,6 +105,7 @@ ROOMS = [
     "config",
     "presets",
     "outputs",
+    "pages",
     "runtime",
     "data",
     "distributed",
