@@ -1,11 +1,13 @@
 """Whether a model knows when it is right: calibration of its confidence, and what can be accepted at a given risk."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 BINS = 15
+RISKS = (0.01, 0.05)  # that are commonly accepted
 
 
 class Reliability(NamedTuple):
@@ -91,3 +93,14 @@ def accepted_at(curve: RiskCoverage, risk: float) -> Accepted:
     if allowed.size == 0:
         return Accepted(0.0, np.inf)
     return Accepted(float(curve.coverage[allowed[-1]]), float(curve.threshold[allowed[-1]]))
+
+
+def lines(scores: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"], is_probability: bool) -> Iterator[str]:
+    """The calibration error, where scores are probabilities, and what can be accepted at some risks, for people."""
+    if is_probability:
+        yield f"calibration error (ECE, {BINS} bins) {calibration_error(reliability(scores, right)):.1%}"
+    curve = risk_coverage(scores, right)
+    for risk in RISKS:
+        share, threshold = accepted_at(curve, risk)
+        start = f", those with a score of at least {threshold:.4g}" if share else ""
+        yield f"at most {risk:.0%} wrong among the surest {share:.1%}{start}"
