@@ -114,6 +114,7 @@ ROOMS = [
     "interop",
     "training",
     "planning",
+    "report",
     "api",
     "parity",
     "bench",
