@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flax_transformer.cli.common import RunFlags, load_constraint, load_run
 from flax_transformer.cli.labelled import LabelledFlags, labelled
+from flax_transformer.config import DataConfig
 from flax_transformer.errors import UserError, warn
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     predictions, scores = evaluator.predict(run.best_model())
     print("\n".join(format_table(scores, evaluator.examples.groups)))
     if predictions and TASKS[config.data.task].metric != "bleu":  # hardly a translation is exact
-        print("\n".join(_calibration(predictions, evaluator.examples, is_probability=bool(run.classes))))
+        print("\n".join(_calibration(config.data, predictions, evaluator.examples)))
     if run.classes:
         predicted = [int(prediction.value or 0) for prediction in predictions]
         matrix = confusion.confusion_matrix(predicted, evaluator.examples.targets, len(run.classes))
@@ -52,17 +53,19 @@ def evaluate(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _calibration(predictions: "Sequence[Prediction]", examples: "Examples", is_probability: bool) -> Iterator[str]:
+def _calibration(data: DataConfig, predictions: "Sequence[Prediction]", examples: "Examples") -> Iterator[str]:
     """Of each group of the examples."""
     import numpy as np
 
     from flax_transformer.data import calibration
+    from flax_transformer.data.tasks import outcomes
 
     scores = np.array([prediction.score for prediction in predictions])
-    pairs = zip(predictions, examples.targets, strict=True)
-    right = np.array([prediction.value == target for prediction, target in pairs])
+    right = np.array(outcomes(data, [prediction.value for prediction in predictions], examples))
     groups = np.array(examples.groups or [""] * len(predictions))
     for group in sorted(set(groups.tolist())):
         chosen = groups == group
         name = f"{group or 'main'}: " if any(groups) else ""
-        yield from (name + line for line in calibration.lines(scores[chosen], right[chosen], is_probability))
+        yield from (
+            name + line for line in calibration.lines(scores[chosen], right[chosen], data.architecture == "classifier")
+        )

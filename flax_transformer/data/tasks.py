@@ -12,7 +12,7 @@ from flax_transformer.data.manifests.task import MANIFEST_SCHEMA, load_manifests
 from flax_transformer.data.masked import load_masked
 from flax_transformer.data.multi30k import load_multi30k
 from flax_transformer.data.own import load_classification, load_seq2seq
-from flax_transformer.data.scoring import score_classes, score_masked, score_texts, score_translations
+from flax_transformer.data.scoring import parse_json, score_classes, score_masked, score_texts, score_translations
 from flax_transformer.data.snips import FRAME_SCHEMA, load_snips, score_frames
 
 Scores = dict[str, float | str]
@@ -77,3 +77,11 @@ def score(config: DataConfig, predictions: Sequence[Any], examples: Examples) ->
         found = TASKS[config.task].score([predictions[i] for i in chosen], [examples.targets[i] for i in chosen])
         scores |= {f"{group}/{name}" if group else name: value for name, value in found.items()}
     return scores
+
+
+def outcomes(config: DataConfig, predictions: Sequence[Any], examples: Examples) -> list[bool]:
+    """Whether each prediction is right: what accuracy and exact match are the mean of. JSON is compared as values."""
+    pairs = zip(predictions, examples.targets, strict=True)
+    if TASKS[config.task].schema is None:
+        return [one == other for one, other in pairs]
+    return [parse_json(one) == parse_json(other) for one, other in pairs]

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from flax_transformer.config import BatchConfig
 from flax_transformer.data.batches import Encoded, Shape, make_buckets
 from flax_transformer.data.examples import Examples
+from flax_transformer.data.tasks import outcomes
 from flax_transformer.decoding.predictor import Prediction
 from flax_transformer.nn.models import Model
 from flax_transformer.report.facts import group_name
@@ -55,8 +56,8 @@ class Answers:
     @cached_property
     def right(self) -> Bool[np.ndarray, " n"]:
         """Which predictions are what was expected."""
-        pairs = zip(self.predictions, self.examples.targets, strict=True)
-        return np.array([prediction.value == target for prediction, target in pairs])
+        values = [prediction.value for prediction in self.predictions]
+        return np.array(outcomes(self.run.config.data, values, self.examples))
 
     @cached_property
     def log_probabilities(self) -> Float[np.ndarray, " n"]:

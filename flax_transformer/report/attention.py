@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int
 
 from flax_transformer.config import GenerationConfig
 from flax_transformer.decoding.generate import generate, read_tokens
@@ -16,6 +17,7 @@ from flax_transformer.pages.html import Html, element, section
 from flax_transformer.report.answers import Answers
 
 _GOOD_LENGTH = 32  # source tokens of the example, about: enough to see something, few enough to read
+_HEADS = 8  # that are shown apart
 _FAINTEST = 0.02  # weights below are left out
 
 
@@ -41,7 +43,7 @@ def attention(answers: Answers) -> Html:
     )
     whole = heat_map(_cells(weights.mean(axis=0), rows, columns), "attention, mean over heads", size=16, rows=rows,
                      columns=columns, gap=0)  # fmt: skip
-    heads = [_head(number, one) for number, one in enumerate(weights, start=1)]
+    heads = [_head(number, one) for number, one in enumerate(weights[:_HEADS], start=1)]
     return section(
         "Attention",
         element("p", note, class_="soft"),
@@ -81,12 +83,18 @@ def cross_attention(
         source: token ids without padding.
         outputs: token ids without the begin token.
     """
-    names = {id(node): ".".join(map(str, path)) for path, node in nnx.iter_graph(model) if isinstance(node, nnx.Module)}
     begin = jnp.array([[model.config.bos_id, *outputs[:-1]]])
-    with recording(Recorder(names)) as recorder:
-        model(jnp.array([list(source)]), begin)
-    last = model.config.num_decoder_layers - 1
-    return np.asarray(recorder.values[f"decoder.layers.{last}.cross_attention.weights"][0], np.float32)
+    return np.asarray(_weights(model, jnp.array([list(source)]), begin)[0], np.float32)
+
+
+@jax.jit
+def _weights(
+    model: Seq2Seq, source: Int[Array, "batch source"], target: Int[Array, "batch target"]
+) -> Float[Array, "batch heads target source"]:
+    nodes = [(path, node) for path, node in nnx.iter_graph(model) if isinstance(node, nnx.Module)]
+    with recording(Recorder({id(node): ".".join(map(str, path)) for path, node in nodes})) as recorder:
+        model(source, target)
+    return recorder.values[f"decoder.layers.{model.config.num_decoder_layers - 1}.cross_attention.weights"]
 
 
 def _spelled(answers: Answers, token: int, names: dict[int, str]) -> str:

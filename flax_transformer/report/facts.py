@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ class Facts:
         evaluated = [row for row in self.rows if name in row]
         if not evaluated:
             return None
-        row = max(evaluated, key=lambda row: (_number(row[name]), row["step"]))
+        scored = self.results.get("step")  # of several that are as good, the one that the test was taken with
+        row = max(evaluated, key=lambda row: (_number(row[name]), row["step"] == scored, row["step"]))
         scores = {key.removeprefix("validation/"): value for key, value in row.items() if key.startswith("validation/")}
         return row["step"], scores
 
@@ -61,7 +63,7 @@ class Facts:
     def seconds(self) -> float:
         """Wall time of training and its evaluations: each time that a run is resumed, its clock starts anew."""
         clock = [_number(row.get("seconds", 0)) for row in self.rows]
-        ends = [now for now, then in zip(clock, [*clock[1:], -math.inf], strict=True) if then < now]
+        ends = [now for now, then in pairwise([*clock, -math.inf]) if then < now]
         return sum(filter(math.isfinite, ends))
 
 

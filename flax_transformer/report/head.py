@@ -38,10 +38,10 @@ def head(facts: Facts, answers: Answers | None, why_none: str) -> Html:
 
 def _notes(facts: Facts, answers: Answers | None, why_none: str) -> Iterator[str]:
     if not facts.has_ended:
-        last = facts.rows[-1] if facts.rows else {"step": 0, "epoch": 0}
+        step, epoch = (facts.rows[-1]["step"], facts.rows[-1].get("epoch", 0)) if facts.rows else (0, 0)
         yield (
-            f"The run has not ended: it is at step {last['step']:,}, epoch {last['epoch']:.2f} of "
-            f"{facts.run.config.epochs}. There is no score on the test split yet."
+            f"The run has not ended: it is at step {step:,}, epoch {epoch:.4g} of {facts.run.config.epochs}. "
+            "There is no score on the test split yet."
         )
     if answers is None and why_none:
         yield f"There are no predictions on this page: {why_none}"
