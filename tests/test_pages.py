@@ -136,8 +136,8 @@ def test_any_values_can_be_drawn(values: list[float], is_log: bool):
 
 
 def test_numbers_are_short():
-    assert [number(value) for value in (0, 1500, 0.25, 3e-4, 2.5e6, -0.001)] == [
-        "0", "1,500", "0.25", "3e-4", "2.5e6", "-0.001",
+    assert [number(value) for value in (0, 1500, 0.25, 3e-5, 2.5e6, -0.001)] == [
+        "0", "1,500", "0.25", "3e-5", "2.5e6", "-0.001",
     ]  # fmt: skip
     assert [percent(value) for value in (0, 0.025, 1)] == ["0%", "2.5%", "100%"]
     assert shorten("a  long\nname " * 9) == "a long name a long name…"

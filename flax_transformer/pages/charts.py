@@ -52,8 +52,8 @@ class Axis:
 
 
 def number(value: float) -> str:
-    """A figure beside an axis: ``1,500``, ``0.25``, ``3e-4``."""
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
+    """A figure beside an axis: ``1,500``, ``0.25``, ``3e-5``."""
+    if value == 0 or 1e-4 <= abs(value) < 1e5:
         return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     mantissa, exponent = f"{value:.3g}".split("e") if "e" in f"{value:.3g}" else f"{value:.2e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
