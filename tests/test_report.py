@@ -14,6 +14,8 @@ from test_cli import TINY, error_line, run_command
 from test_pages import check_page
 
 from flax_transformer.config import ManifestsData, ModelConfig
+from flax_transformer.data.calibration import accepted_at, reliability
+from flax_transformer.data.confusion import confusion_matrix
 from flax_transformer.data.fields import field_outcomes
 from flax_transformer.data.manifests.task import load_manifests, score_manifests
 from flax_transformer.nn.models import Seq2Seq, create_model
@@ -29,23 +31,32 @@ NASTY = "<script>alert(1)</script>"
 pytestmark = [pytest.mark.usefixtures("quick_compilation")]
 
 
+def train(task: str, path: Path, rows: list[dict[str, Any]], *flags: str) -> Path:
+    """The folder of a tiny run on these rows."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    run = path.with_name(task)
+    common = [*TINY, "--batch.max-source-length", "64", "--log-every", "1"]
+    jax.config.update("jax_disable_most_optimizations", True)  # as the pages are made, of the same programs
+    assert run_command("train", task, *common, *flags, "--data.path", path, "--run", run) == 0
+    jax.config.update("jax_disable_most_optimizations", False)
+    return run
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Texts and labels that are HTML; a run of each architecture on them."""
-    folder = tmp_path_factory.mktemp("report")
-    labels = ["<b>good</b>", "poor & 'odd'"]
+    """With a run of a classifier, whose texts and labels are HTML."""
+    folder, labels = tmp_path_factory.mktemp("report"), ["<b>good</b>", "poor & 'odd'"]
     rows = [{"text": f"{NASTY} {labels[i % 2][:5]} film {i}", "label": labels[i % 2 * (i % 9 > 0)]} for i in range(90)]
-    pairs = [{"source": f"say {i} {NASTY}", "target": json.dumps({"n": i, "in": [{"t": NASTY}]})} for i in range(48)]
-    for name, lines in (("rows", rows), ("pairs", pairs)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines), encoding="utf-8")
-    jax.config.update("jax_disable_most_optimizations", True)  # as the pages are made, of the same programs
-    flags = [*TINY, "--batch.max-source-length", "64", "--log-every", "1"]
-    for task, name in (("classification", "rows"), ("seq2seq", "pairs")):
-        long = ["--batch.max-target-length", "64"] if task == "seq2seq" else ["--epochs", "3"]
-        data = ["--data.path", folder / f"{name}.jsonl"]
-        assert run_command("train", task, *flags, *long, *data, "--run", folder / task) == 0
-    jax.config.update("jax_disable_most_optimizations", False)
+    train("classification", folder / "rows.jsonl", rows, "--epochs", "3")
     return folder
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that writes JSON."""
+    pairs = [{"source": f"say {i} {NASTY}", "target": json.dumps({"n": i, "in": [{"t": NASTY}]})} for i in range(48)]
+    path = tmp_path_factory.mktemp("report") / "pairs.jsonl"
+    return train("seq2seq", path, pairs, "--batch.max-target-length", "64")
 
 
 @pytest.fixture
@@ -59,41 +70,69 @@ def page_of(run: Path, *flags: str | Path) -> str:
     return (run / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_page_of_a_classifier_has_the_figures_of_its_run(folder: Path, capsys: pytest.CaptureFixture[str]):
-    run = folder / "classification"
-    page = page_of(run)
-    assert capsys.readouterr().out.endswith(f"{run / 'report.html'}\n")
+def check_figures(run: Path, page: str, printed: str) -> None:
+    """The figures of a classifier's page are those of its results, and those that evaluate prints of the same texts."""
     text = check_page(page)
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert f"{results['test']['accuracy']:.1%} accuracy, test" in text
     assert f"{results['validation']['accuracy']:.1%} accuracy, validation {results['step']:,} best step" in text
     assert f"loss {results['validation']['loss']:.4f} {results['test']['loss']:.4f}" in text
     assert f"negative log-likelihood (NLL) {results['test']['loss']:.4f}" in text
-    assert "<script>alert" in text, "the mistakes quote the texts"
-    # What evaluate prints of the same texts: calibration, acceptance, F1 and the confusion matrix.
-    assert run_command("evaluate", run) == 0
-    printed = capsys.readouterr().out
-    ece = re.search(r"calibration error \(ECE, 15 bins\) ([\d.]+%)", printed)
-    assert ece is not None
-    assert f"expected calibration error (ECE, 15 bins) {ece[1]}" in text
+    found = re.findall(r"^macro f1 ([\d.]+%)|^calibration error .* ([\d.]+%)$", printed, re.MULTILINE)
+    (_, ece), (macro, _) = found
+    assert f"Macro F1: {macro}" in text
+    assert f"expected calibration error (ECE, 15 bins) {ece}" in text
     for risk, share in re.findall(r"at most (\d%) wrong among the surest ([\d.]+%)", printed):
         assert f"can be accepted at a risk of {risk} {'none' if share == '0.0%' else share}" in text
-    macro = re.search(r"macro f1 ([\d.]+%)", printed)
-    assert macro is not None
-    assert f"Macro F1: {macro[1]}" in text
-    for line in re.findall(r"^(?:<b>good</b>|poor & 'odd') +(?:[\d.]+% +){3}\d+$", printed, re.MULTILINE):
-        assert " ".join(line.split()) in text
-    matrix = re.findall(r"taken for .+?: (\d+) of (\d+) ", page)[:8:2]
-    assert sum(int(count) for count, _ in matrix) == len(read_examples(run))
+    by_class = re.findall(r"^(?:<b>good</b>|poor & 'odd') +(?:[\d.]+% +){3}\d+$", printed, re.MULTILINE)
+    assert len(by_class) == 2
+    assert all(" ".join(line.split()) in text for line in by_class)
+    confusion = re.findall(r"^(?:<b>good</b>|poor & 'odd') +(\d+) +(\d+)$", printed, re.MULTILINE)
+    counts = dict(re.findall(r"<title>([^<]+ taken for [^<]+): (\d+) of", page))
+    assert list(counts.values()) == [count for row in confusion for count in row]
+    mistakes = re.search(r"of the (\d+) predictions that are not as expected", text)
+    assert mistakes is not None
+    assert int(mistakes[1]) == int(confusion[0][1]) + int(confusion[1][0])
 
 
-def read_examples(run: Path) -> Any:
-    record = read_facts(Run.load(run))
-    return range(record.sizes["test"])
+@pytest.fixture
+def printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What evaluate prints of the classifier."""
+    capsys.readouterr()
+    assert run_command("evaluate", folder / "classification") == 0
+    return capsys.readouterr().out
 
 
-def test_the_page_of_a_generator_has_the_figures_of_its_run(folder: Path, capsys: pytest.CaptureFixture[str]):
-    run = folder / "seq2seq"
+def test_the_page_of_a_classifier_has_the_figures_of_its_run(
+    folder: Path, printed: str, capsys: pytest.CaptureFixture[str]
+):
+    run = folder / "classification"
+    page = page_of(run)
+    assert capsys.readouterr().out.endswith(f"{run / 'report.html'}\n")
+    check_figures(run, page, printed)
+    assert "<script>alert" in check_page(page), "the mistakes quote the texts"
+
+
+@pytest.mark.parametrize(
+    ("name", "mistake"),
+    [
+        ("classes.confusion_matrix", lambda predictions, targets, n: confusion_matrix(targets, predictions, n)),
+        ("confidence.reliability", lambda confidence, right: reliability(confidence, right, 5)),
+        ("confidence.accepted_at", lambda curve, risk: accepted_at(curve, 20 * risk)),
+        ("answers.outcomes", lambda data, values, examples: [value == 0 for value in values]),
+    ],
+)
+def test_wrong_figures_are_seen(
+    folder: Path, printed: str, monkeypatch: pytest.MonkeyPatch, name: str, mistake: Callable[..., Any]
+):
+    run = folder / "classification"
+    monkeypatch.setattr(f"flax_transformer.report.{name}", mistake)
+    with pytest.raises(AssertionError):
+        check_figures(run, page_of(run), printed)
+
+
+def test_the_page_of_a_generator_has_the_figures_of_its_run(generator: Path, capsys: pytest.CaptureFixture[str]):
+    run = generator
     page = page_of(run, "--split", "validation")
     text = check_page(page)
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
@@ -198,10 +237,10 @@ def test_a_model_of_masked_tokens_has_curves_alone(folder: Path, capsys: pytest.
         (["classification", "--batch-size", "-1"], "--batch-size: expected a whole number of at least 1, got -1"),
         (["classification", "--limit", "x"], "report --help explains all flags"),
         (["classification", "--file", "absent.jsonl"], "absent.jsonl"),
-        (["classification", "--file", "pairs.jsonl"], "pairs.jsonl"),
+        (["classification", "--file", "notes.txt"], "notes.txt"),
         (["classification", "--output", "absent/page.html"], "expected its folder absent to exist"),
-        (["classification", "--output", "rows.jsonl"], "rows.jsonl"),
-        (["classification", "--output", "seq2seq"], "expected a name that is not taken"),
+        (["classification", "--output", "notes.txt"], "notes.txt: expected a name that is not taken"),
+        (["classification", "--output", "classification"], "expected a name that is not taken"),
         (["classification", "more"], "report --help explains all flags"),
     ],
 )
@@ -209,9 +248,7 @@ def test_what_is_wrong_is_said_in_one_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ):
     monkeypatch.chdir(folder)
-    if arguments[-1] == "rows.jsonl":  # which begins as a report in JSON would
-        (folder / "notes.txt").write_text("precious", encoding="utf-8")
-        arguments, words = [*arguments[:-1], "notes.txt"], "notes.txt: expected a name that is not taken"
+    (folder / "notes.txt").write_text("precious", encoding="utf-8")
     before = sorted(folder.rglob("*"))
     assert words in error_line(capsys, "report", *arguments)
     assert sorted(folder.rglob("*")) == before
