@@ -12,7 +12,7 @@ import tyro
 
 from flax_transformer.cli.common import PROGRAM, parse
 from flax_transformer.cli.flags import CONFIG_FLAGS
-from flax_transformer.config import AttentionBackend, FloatDtype, MeshConfig, Remat, TrainConfig
+from flax_transformer.config import AttentionBackend, FloatDtype, MeshConfig, Mixer, Remat, TrainConfig
 from flax_transformer.errors import UserError
 from flax_transformer.outputs import check_report
 from flax_transformer.presets import PRESETS, SIZES, full_rows
@@ -33,6 +33,8 @@ class PlanFlags:
     """rows of a batch, on all chips together"""
     length: int = 512
     """tokens of each source, and of each target"""
+    mixer: Mixer = "attention"
+    """what mixes tokens"""
     attention: AttentionBackend = "auto"
     """auto takes the flash kernel where it can serve the request"""
     dropout: float | None = None
@@ -95,7 +97,7 @@ def _config(flags: PlanFlags) -> TrainConfig:
     known = {**SIZES, **{task: presets["default"].model for task, presets in PRESETS.items()}}
     if flags.preset not in known:
         raise UserError(f"--preset: expected one of {', '.join(known)}, got {flags.preset!r}")
-    model = replace(known[flags.preset], dtype=flags.dtype, attention_backend=flags.attention)
+    model = replace(known[flags.preset], dtype=flags.dtype, mixer=flags.mixer, attention_backend=flags.attention)
     model = replace(model, remat=flags.remat, scan_layers=flags.scan_layers)
     if flags.layers is not None:
         model = replace(model, num_encoder_layers=flags.layers, num_decoder_layers=flags.layers)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from flax_transformer.config import GenerationConfig
 from flax_transformer.data.generation import Constraint
-from flax_transformer.nn.attention import KeyValue
+from flax_transformer.nn.layers import Cache
 from flax_transformer.nn.models import Seq2Seq
 
 
@@ -18,7 +18,7 @@ class Outputs(NamedTuple):
     # behind the begin token, padding where nothing is generated yet
     sequences: Int[Array, "rows positions"]
     constraint_states: Int[Array, " rows"] | None
-    cache: list[KeyValue]
+    cache: list[Cache]
 
 
 class NextToken:
@@ -39,7 +39,7 @@ class NextToken:
     ) -> None:
         self.model, self.config, self.constraint = model, config, constraint
         self.vocab_size = model.config.target_vocab_size
-        memory = model.decoder.project_memory(model.encode(source, source_lengths))
+        memory = model.decoder.project_memory(model.encode(source, source_lengths), source_lengths)
         memory = jax.tree.map(lambda leaf: jnp.repeat(leaf, beams, axis=0), memory)
         # Without the barrier XLA moves a transposition of the keys into the loop and repeats it for every token.
         self.memory = jax.lax.optimization_barrier(memory)

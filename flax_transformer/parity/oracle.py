@@ -32,6 +32,14 @@ ACTIVATIONS = {
 }
 
 
+def linear_attention(query: Real, key: Real, value: Real, allowed: Bool[np.ndarray, "..."]) -> Real:
+    """Its quadratic form (Katharopoulos et al., 2020, equation 4): the weight of a pair is ``phi(q_i) . phi(k_j)``."""
+    query, key = (np.where(x > 0, x + 1, np.exp(np.minimum(x, 0))) for x in (query, key))
+    weights = np.where(allowed, np.einsum("bqhd,bkhd->bhqk", query, key), 0)
+    total = np.moveaxis(weights.sum(axis=-1), 1, 2)[..., None]
+    return np.einsum("bhqk,bkhd->bqhd", weights, value) / np.where(total == 0, 1, total)
+
+
 class Float64Oracle:
     """The model in float64, over intermediates that are given.
 
@@ -160,6 +168,9 @@ class Float64Oracle:
             key = self._offer(f"{path}.smeared_key", self._smeared(key, self.weights[f"{path}.smear"]))
         value = self._heads(f"{path}.value", memory, rotate=False)
         query = self._heads(f"{path}.query", x, rotate)
+        if self.config.mixer == "linear":
+            heads = self._offer(f"{path}.heads", linear_attention(query, key, value, allowed))
+            return self._linear(f"{path}.output", heads.reshape(*x.shape[:2], -1))
         scores = np.einsum("bqhd,bkhd->bhqk", query, key)
         scores = scores / (math.sqrt(query.shape[-1]) if self.config.scale_attention else 1.0)
         scores = scores + self._bias(path, key.shape[1])

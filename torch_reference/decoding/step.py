@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flax_transformer.config import GenerationConfig
 from flax_transformer.data.generation import Constraint
-from torch_reference.nn.attention import KeyValue
+from torch_reference.nn.layers import Cache
 from torch_reference.nn.models import Seq2Seq
 
 
@@ -19,12 +19,12 @@ class Outputs(NamedTuple):
     # behind the begin token, padding where nothing is generated yet
     sequences: Int[Tensor, "rows positions"]
     constraint_states: Int[Tensor, " rows"] | None
-    cache: list[KeyValue]
+    cache: list[Cache]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Outputs":
         """The same function of each tensor."""
         states = None if self.constraint_states is None else function(self.constraint_states)
-        cache = [KeyValue(function(entry.key), function(entry.value)) for entry in self.cache]
+        cache = [type(entry)(*map(function, entry)) for entry in self.cache]
         return Outputs(function(self.sequences), states, cache)
 
 
@@ -47,8 +47,8 @@ class NextToken:
         self.model, self.config = model, config
         self.vocab_size = model.config.target_vocab_size
         self.device = source.device
-        memory = model.decoder.project_memory(model.encode(source, source_lengths))
-        self.memory = [KeyValue(*(entry.repeat_interleave(beams, dim=0) for entry in layer)) for layer in memory]
+        memory = model.decoder.project_memory(model.encode(source, source_lengths), source_lengths)
+        self.memory = [type(layer)(*(leaf.repeat_interleave(beams, dim=0) for leaf in layer)) for layer in memory]
         self.source_lengths = source_lengths.repeat_interleave(beams)
         self.constraint = (
             None if constraint is None else [torch.as_tensor(table, device=self.device).long() for table in constraint]
