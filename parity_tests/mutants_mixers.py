@@ -4,6 +4,7 @@ from mutants import Mutant
 
 _T, _F = "torch_reference", "flax_transformer"
 LINEAR = {"mixer": "linear"}
+LSTM = {"mixer": "lstm"}
 MIXER_MUTANTS = (
     Mutant(
         "features without the 1 of elu + 1",
@@ -92,5 +93,85 @@ MIXER_MUTANTS = (
         "project(memory)",
         "cached decoding",
         LINEAR,
+    ),
+    Mutant(
+        "gates in the order i, f, o, g",
+        f"{_T}/nn/lstm.py",
+        "enter, forget, candidate, leave = gates",
+        "enter, forget, leave, candidate = gates",
+        "attention",
+        LSTM,
+    ),
+    Mutant(
+        "cell state not squashed",
+        f"{_T}/nn/lstm.py",
+        "torch.sigmoid(leave) * torch.tanh(cell)",
+        "torch.sigmoid(leave) * cell",
+        "attention",
+        LSTM,
+    ),
+    Mutant(
+        "forget gate biased by 1, as in Keras",
+        f"{_F}/nn/lstm.py",
+        "jax.nn.sigmoid(forget)",
+        "jax.nn.sigmoid(forget + 1)",
+        "attention",
+        LSTM,
+    ),
+    Mutant(
+        "second reading starts at the padding",
+        f"{_T}/nn/lstm.py",
+        "_unless_padding(None if real is None else real[:, place], new, state)",
+        "new",
+        "attention",
+        LSTM,
+    ),
+    Mutant(
+        "both readings from left to right",
+        f"{_F}/nn/lstm.py",
+        "start, by_token, reverse=self.reverse",
+        "start, by_token",
+        "attention",
+        LSTM,
+    ),
+    Mutant(
+        "hidden state at padding not cleared",
+        f"{_F}/nn/lstm.py",
+        "(hidden if real is None else jnp.where(real[:, :, None], hidden, 0))",
+        "hidden",
+        "attention",
+        LSTM,
+    ),
+    Mutant(
+        "no gradient through time",
+        f"{_T}/nn/lstm.py",
+        "self.recurrent_proj(state.hidden)",
+        "self.recurrent_proj(state.hidden.detach())",
+        "gradients",
+        LSTM,
+    ),
+    Mutant(
+        "state of earlier tokens left out",
+        f"{_F}/nn/lstm.py",
+        "self.left_to_right(x, mask.key_lengths, cache)",
+        "self.left_to_right(x, mask.key_lengths)",
+        "cached decoding",
+        LSTM,
+    ),
+    Mutant(
+        "cell state in float32",
+        f"{_F}/nn/lstm.py",
+        "self.width), jnp.promote_types(self.config.dtype, jnp.float32)",
+        "self.width), jnp.float32",
+        "attention",
+        LSTM,
+    ),
+    Mutant(
+        "decoder reads from right to left",
+        f"{_T}/nn/lstm.py",
+        "LSTMDirection(config, width, reverse=False)",
+        "LSTMDirection(config, width, reverse=not two_sided)",
+        "reachability",
+        LSTM,
     ),
 )

@@ -43,7 +43,7 @@ from flax_transformer.parity.pair import Pair
 from torch_reference.interop import export as torch_export
 from torch_reference.nn.models import create_model as create_torch_model
 
-MIXERS = ("linear",)
+MIXERS = ("linear", "lstm")
 ARCHITECTURES: dict[str, dict[str, Any]] = {"seq2seq": {}, "classifier": CLASSIFIER, "masked": MASKED}
 SIZES = Sizes(rows=4, source=7, target=6)
 SEED = 10  # of weights with which the rows, and the hypotheses of a search, go ways of their own

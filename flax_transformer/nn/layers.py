@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import jax
 from flax import nnx
@@ -16,13 +17,14 @@ from flax_transformer.nn.kernels.backends import takes_blocks
 from flax_transformer.nn.kernels.scan import apply_layers, create_layers
 from flax_transformer.nn.linear import Linear, norm_layer
 from flax_transformer.nn.linear_attention import LinearAttention, LinearState
+from flax_transformer.nn.lstm import LSTM, LSTMState
 from flax_transformer.nn.masks import AttentionMask
 from flax_transformer.nn.positions import RelativeBias
 
 Sequences = Float[Array, "batch length d_model"]
 # What a decoder layer keeps of the memory, and of the tokens decoded so far. Each leaf begins with the rows.
 Memory = KeyValue | LinearState
-Cache = KeyValue | LinearState
+Cache = KeyValue | LinearState | LSTMState
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
@@ -98,14 +100,19 @@ class Residual(nnx.Module):
         return record(self, "output", constrain(x, "batch", None, None))
 
 
-def self_mixer(config: ModelConfig, *, rngs: nnx.Rngs) -> MultiHeadAttention | LinearAttention:
-    """What mixes the tokens of one sequence. Its place in a layer is called self-attention, whatever it is."""
+def self_mixer(config: ModelConfig, *, two_sided: bool, rngs: nnx.Rngs) -> Any:
+    """What mixes the tokens of one sequence; it takes back only a cache that it gave.
+
+    Its place in a layer is called self-attention, whatever it is, so that its weights keep their names.
+    """
     if config.mixer == "linear":
         return LinearAttention(config, rngs=rngs)
+    if config.mixer == "lstm":
+        return LSTM(config, two_sided=two_sided, rngs=rngs)
     return MultiHeadAttention(config, is_self_attention=True, rngs=rngs)
 
 
-def cross_mixer(config: ModelConfig, *, rngs: nnx.Rngs) -> MultiHeadAttention | LinearAttention:
+def cross_mixer(config: ModelConfig, *, rngs: nnx.Rngs) -> Any:
     """What lets a target read the memory."""
     if config.mixer == "linear":
         return LinearAttention(config, rngs=rngs)
@@ -120,7 +127,7 @@ class EncoderLayer(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
-        self.self_attention = self_mixer(config, rngs=rngs)
+        self.self_attention = self_mixer(config, two_sided=True, rngs=rngs)
         self.self_attention_residual = Residual(config, rngs=rngs)
         self.feed_forward = FeedForward(config, rngs=rngs)
         self.feed_forward_residual = Residual(config, rngs=rngs)
@@ -157,7 +164,7 @@ class DecoderLayer(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
-        self.self_attention = self_mixer(config, rngs=rngs)
+        self.self_attention = self_mixer(config, two_sided=False, rngs=rngs)
         self.self_attention_residual = Residual(config, rngs=rngs)
         self.cross_attention = cross_mixer(config, rngs=rngs)
         self.cross_attention_residual = Residual(config, rngs=rngs)

@@ -201,7 +201,7 @@ def norms(pair: Pair) -> list[Result]:
 
 
 def _is_attention(name: str) -> bool:
-    return name.rsplit(".", 1)[-1] in ("query", "key", "value", "weights", "heads")
+    return name.rsplit(".", 1)[-1] in ("query", "key", "value", "weights", "heads", "states")
 
 
 def _is_sublayer(name: str) -> bool:

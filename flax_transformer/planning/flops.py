@@ -44,6 +44,9 @@ def train_flops(config: TrainConfig) -> int:
 
 def _mixer(model: ModelConfig, tokens: int, causal: bool) -> int:
     """Of what mixes the tokens of one sequence."""
+    if model.mixer == "lstm":
+        # One direction of the whole width; in an encoder two of half the width.
+        return 2 * tokens * model.d_model**2 * (8 if causal else 6)
     if model.mixer == "linear" and causal:
         # Within a chunk all pairs, as in attention; and the sums are read once.
         width, size = model.num_heads * model.head_dim, min(CHUNK, tokens)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -15,13 +15,14 @@ from torch_reference.nn.attention import KeyValue, MultiHeadAttention
 from torch_reference.nn.dropout import Dropout
 from torch_reference.nn.linear import Linear, norm_layer
 from torch_reference.nn.linear_attention import LinearAttention, LinearState
+from torch_reference.nn.lstm import LSTM, LSTMState
 from torch_reference.nn.masks import AttentionMask
 from torch_reference.nn.positions import RelativeBias
 
 Sequences = Float[Tensor, "batch length d_model"]
 # What a decoder layer keeps of the memory, and of the tokens decoded so far. Each tensor begins with the rows.
 Memory = KeyValue | LinearState
-Cache = KeyValue | LinearState
+Cache = KeyValue | LinearState | LSTMState
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
@@ -97,14 +98,19 @@ class Residual(nn.Module):
         return record(self, "output", x)
 
 
-def self_mixer(config: ModelConfig) -> MultiHeadAttention | LinearAttention:
-    """What mixes the tokens of one sequence. Its place in a layer is called self-attention, whatever it is."""
+def self_mixer(config: ModelConfig, *, two_sided: bool) -> Any:
+    """What mixes the tokens of one sequence; it takes back only a cache that it gave.
+
+    Its place in a layer is called self-attention, whatever it is, so that its weights keep their names.
+    """
     if config.mixer == "linear":
         return LinearAttention(config)
+    if config.mixer == "lstm":
+        return LSTM(config, two_sided=two_sided)
     return MultiHeadAttention(config, is_self_attention=True)
 
 
-def cross_mixer(config: ModelConfig) -> MultiHeadAttention | LinearAttention:
+def cross_mixer(config: ModelConfig) -> Any:
     """What lets a target read the memory."""
     if config.mixer == "linear":
         return LinearAttention(config)
@@ -120,7 +126,7 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.self_attention = self_mixer(config)
+        self.self_attention = self_mixer(config, two_sided=True)
         self.self_attention_residual = Residual(config)
         self.feed_forward = FeedForward(config)
         self.feed_forward_residual = Residual(config)
@@ -155,7 +161,7 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.self_attention = self_mixer(config)
+        self.self_attention = self_mixer(config, two_sided=False)
         self.self_attention_residual = Residual(config)
         self.cross_attention = cross_mixer(config)
         self.cross_attention_residual = Residual(config)
