@@ -129,11 +129,14 @@ def _passes(
 
 
 def _start(worker: Worker, rows: int, length: int, points: list[dict[str, Any]]) -> int:
-    """Compile; the bytes that the program needs. Refused where the growth so far shows that it would take too long."""
+    """Compile; the bytes that the program needs.
+
+    Raises:
+        Refused: it would take too long, if the time grows by the factor by which it grew last.
+    """
     if len(points) > 1:
         before, last = points[-2:]
-        growth = max(1.0, last["seconds"] / before["seconds"]) ** (length / last["length"] > 1)
-        if last["seconds"] * growth > _SLOWEST:
+        if last["seconds"] * max(1.0, last["seconds"] / before["seconds"]) > _SLOWEST:
             raise Refused(f"a pass would take more than {_SLOWEST:.0f} s")
     return worker.call("start", rows, length)
 
