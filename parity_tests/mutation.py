@@ -9,13 +9,15 @@ from typing import Any
 # The modules that are executed anew, each after those that it imports; last the module that runs the twin.
 _MODULES = {
     "flax_transformer": (
-        "nn.masks nn.positions nn.kernels.flash nn.kernels.backends nn.linear nn.dropout nn.attention nn.layers "
-        "nn.losses nn.models training.adam training.optim training.state training.step interop.state_dict "
-        "decoding.copying decoding.step decoding.beam decoding.generate parity.flax_side"
+        "nn.masks nn.positions nn.kernels.flash nn.kernels.backends nn.linear nn.dropout nn.attention "
+        "nn.linear_attention nn.lstm nn.layers nn.losses nn.models training.adam training.optim training.state "
+        "training.step interop.state_dict decoding.copying decoding.step decoding.beam decoding.generate "
+        "parity.flax_side"
     ),
     "torch_reference": (
-        "nn.masks nn.positions nn.linear nn.dropout nn.kernels nn.attention nn.layers nn.losses nn.models "
-        "training.optim training.step decoding.copying decoding.step decoding.beam decoding.generate "
+        "nn.masks nn.positions nn.linear nn.dropout nn.kernels nn.attention nn.linear_attention nn.lstm nn.layers "
+        "nn.losses nn.models training.optim training.step decoding.copying decoding.step decoding.beam "
+        "decoding.generate "
         "flax_transformer.parity.torch_side"
     ),
 }

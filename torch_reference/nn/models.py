@@ -1,6 +1,7 @@
 """The models: an encoder with a classification head, one with a head for masked tokens, and one with a decoder."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -11,9 +12,8 @@ from flax_transformer.config import ModelConfig, Pooling
 from flax_transformer.intermediates import record
 from torch_reference.dtypes import compute_dtype, param_dtype
 from torch_reference.nn.arguments import check_ids, check_lengths
-from torch_reference.nn.attention import KeyValue
 from torch_reference.nn.dropout import Dropout
-from torch_reference.nn.layers import ACTIVATIONS, Decoder, Encoder
+from torch_reference.nn.layers import ACTIVATIONS, Cache, Decoder, DecoderLayer, Encoder, Memory
 from torch_reference.nn.linear import Linear, norm_layer, token_table
 from torch_reference.nn.masks import AttentionMask, padding_mask
 from torch_reference.nn.positions import PositionalEncoding
@@ -264,12 +264,12 @@ class Seq2Seq(TextEncoder):
     def decode(
         self,
         target: Int[Tensor, "batch target"],
-        memory: Sequence[KeyValue],
+        memory: Sequence[Memory],
         source_lengths: Lengths = None,
         *,
         offset: int = 0,
-        cache: Sequence[KeyValue] | None = None,
-    ) -> tuple[Float[Tensor, "batch target vocab"], list[KeyValue]]:
+        cache: Sequence[Cache] | None = None,
+    ) -> tuple[Float[Tensor, "batch target vocab"], list[Cache]]:
         """Logits after each of the next tokens, as in generation.
 
         Args:
@@ -277,25 +277,20 @@ class Seq2Seq(TextEncoder):
             memory: each layer's projected memory, from ``decoder.project_memory``.
             source_lengths: real tokens of each source, (batch,); None where all are real.
             offset: position of the first token of ``target``.
-            cache: each layer's keys and values of the tokens before ``offset``, from :meth:`empty_cache`.
+            cache: each layer's, of the tokens before ``offset``, from :meth:`empty_cache`.
 
         Returns:
-            Logits, (batch, target, vocab), and the caches with the tokens of ``target`` written in.
+            Logits, (batch, target, vocab), and the caches with the tokens of ``target``.
         """
         x = self.target_embedding(self._target_table, target, offset)
         mask, memory_mask = AttentionMask(causal=True, query_offset=offset), AttentionMask(source_lengths)
         x, cache = self.decoder.step(x, memory, mask, memory_mask, cache)
         return self._logits(x), cache
 
-    def empty_cache(self, batch: int, length: int) -> list[KeyValue]:
-        """Room for ``length`` decoded tokens in each decoder layer, in ``config.dtype``."""
-        shape = (batch, self.config.num_heads, length, self.config.head_dim)
-        weight = self.source_table.weight
-
-        def empty() -> Tensor:
-            return torch.zeros(shape, dtype=compute_dtype(self.config), device=weight.device)
-
-        return [KeyValue(empty(), empty()) for _ in self.decoder.layers]
+    def empty_cache(self, batch: int, length: int) -> list[Cache]:
+        """Room for ``length`` decoded tokens in each decoder layer."""
+        layers = cast(Sequence[DecoderLayer], self.decoder.layers)
+        return [layer.self_attention.empty_cache(batch, length) for layer in layers]
 
     @property
     def _target_table(self) -> nn.Embedding:
