@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
 
-from flax_transformer.bench import plans
+from flax_transformer.bench import mixers, plans
 from flax_transformer.bench.records import Record, load_record
 from flax_transformer.bench.throughput import best_ratio
 
@@ -131,6 +131,14 @@ def _point(point: dict | None) -> str:
     return f"{point['seconds'] * 1e3:,.1f} ms, {point['memory'] / 2**20:,.0f} MiB" if point else ""
 
 
+def _mixers(records: list[Record]) -> list[str]:
+    lines = []
+    for record in records:
+        for title, columns, rows in mixers.tables(record):
+            lines += [f"{title[0].upper()}{title[1:]}:", "", *_table(columns, rows), ""]
+    return lines[:-1]
+
+
 def _input(records: list[Record]) -> list[str]:
     rows = [
         [
@@ -158,6 +166,7 @@ _TABLES: dict[str, Callable[[list[Record]], list[str]]] = {
     "forward": _throughput,
     "e2e": _e2e,
     "attention": _attention,
+    "mixers": _mixers,
     "input": _input,
     "startup": _startup,
 }

@@ -580,7 +580,7 @@ MUTANTS = (
     # Decoding
     Mutant(
         "cache written one place early",
-        f"{_T}/nn/layers.py",
+        f"{_T}/nn/attention.py",
         "old[:, :, offset : offset + entry.shape[2]] = entry",
         "old[:, :, max(offset - 1, 0) : max(offset - 1, 0) + entry.shape[2]] = entry",
         "cached decoding",

@@ -70,9 +70,9 @@ PACKING_MUTANTS = [
     *_in_both(
         # Of queries and keys alike, a rotation by the place in the row would be no mistake: only distances matter.
         "keys alone rotated by their place in the row",
-        "layers.py",
-        "self.self_attention.project(h, segments=mask.key_segments)",
-        "self.self_attention.project(h)",
+        "attention.py",
+        "self.project(x, mask.query_offset, segments=mask.key_segments)",
+        "self.project(x, mask.query_offset)",
         positions="rope",
     ),
     *_in_both(

@@ -121,7 +121,7 @@ def flax_logits(model: Any, target: Target) -> tuple[np.ndarray, np.ndarray]:
     def apply(params: nnx.State) -> Any:
         model = nnx.merge(graph, params)
         full = model(source, tokens, source_lengths, lengths)
-        return full, model.decoder.project_memory(model.encode(source, source_lengths))
+        return full, model.decoder.project_memory(model.encode(source, source_lengths), source_lengths)
 
     @jax.jit
     def step(params: nnx.State, token: Any, offset: Any, memory: Any, cache: Any) -> Any:
@@ -142,7 +142,7 @@ def torch_logits(model: Any, target: Target) -> tuple[np.ndarray, np.ndarray]:
     source, tokens, lengths = (torch.tensor(array) for array in target)
     source_lengths = torch.tensor(SOURCE_LENGTHS)
     full = model(source, tokens, source_lengths, lengths)
-    memory = model.decoder.project_memory(model.encode(source, source_lengths))
+    memory = model.decoder.project_memory(model.encode(source, source_lengths), source_lengths)
     cache, steps = model.empty_cache(len(source), 16), []
     for offset in range(tokens.shape[1]):
         token = tokens[:, offset : offset + 1]
@@ -179,7 +179,9 @@ def test_cached_logits_are_those_of_a_full_pass(positions: str, dtype: str) -> N
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        pytest.param("nn/layers.py", "entry, offset, axis=2", "entry, offset + 1, axis=2", id="cache written one late"),
+        pytest.param(
+            "nn/attention.py", "entry, offset, axis=2", "entry, offset + 1, axis=2", id="cache written one late"
+        ),
         pytest.param("nn/models.py", "target, None, offset)", "target, None, offset + 1)", id="position one late"),
         pytest.param("nn/models.py", "causal=True, query_offset=offset)", "causal=True)", id="mask of the first token"),
         pytest.param(

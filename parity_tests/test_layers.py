@@ -36,8 +36,10 @@ import flax_transformer.nn.masks as flax_masks
 import torch_reference.nn.layers as torch_layers
 import torch_reference.nn.linear as torch_linear
 import torch_reference.nn.masks as torch_masks
+from flax_transformer.nn import attention as flax_attention
 from flax_transformer.nn.attention import KeyValue as FlaxKeyValue
 from flax_transformer.parity.measure import EPS, scaled_ulp
+from torch_reference.nn import attention as torch_attention
 from torch_reference.nn.attention import KeyValue as TorchKeyValue
 
 D_MODEL = small().d_model
@@ -285,10 +287,10 @@ def test_a_cache_is_written_at_its_offset_and_nowhere_else(offset: int) -> None:
     expected = old.copy()
     expected[:, :, offset : offset + 2] = new
     flax_old, torch_old = jnp.asarray(old), to_torch(old)
-    by_flax = flax_layers.write_cache(
+    by_flax = flax_attention.write_cache(
         FlaxKeyValue(flax_old, -flax_old), FlaxKeyValue(jnp.asarray(new), -jnp.asarray(new)), jnp.asarray(offset)
     )
-    by_torch = torch_layers.write_cache(
+    by_torch = torch_attention.write_cache(
         TorchKeyValue(torch_old, -torch_old), TorchKeyValue(to_torch(new), -to_torch(new)), offset
     )
     for cache in (by_flax, by_torch):

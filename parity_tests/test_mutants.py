@@ -9,6 +9,7 @@ import pytest
 from families import FAMILIES
 from mutants import MUTANTS, TINY, Mutant, measure
 from mutants_families import FAMILY_MUTANTS
+from mutants_mixers import MIXER_MUTANTS
 from mutation import mutated
 
 from flax_transformer.parity.cases import Sizes, make_case
@@ -16,7 +17,7 @@ from flax_transformer.parity.checks import FORWARD, check_suite, run_checks
 from flax_transformer.parity.pair import Pair
 from torch_reference.nn import masks, models
 
-ALL_MUTANTS = (*MUTANTS, *FAMILY_MUTANTS)
+ALL_MUTANTS = (*MUTANTS, *FAMILY_MUTANTS, *MIXER_MUTANTS)
 # Mutants of one case share its unharmed pair, which is what takes the time.
 _clean_pairs: dict[str, Pair] = {}
 

@@ -359,6 +359,8 @@ def _folders() -> Iterator[Case]:
         yield Case("folders of runs", ("export", folder, "new"))
     for folder in [*damaged[::3], *others]:
         yield Case("folders of runs", ("evaluate", folder))
+    for folder in ["damaged/runs/empty_config", "damaged/runs/no_tokenizer", *others]:
+        yield Case("folders of runs", ("report", folder))
     for folder in damaged[:19]:
         train = ("train", "classification", "--run", folder, "--resume")
         yield Case("folders of runs", train)
@@ -368,6 +370,7 @@ def _folders() -> Iterator[Case]:
         yield Case("folders of exports", ("predict", folder, "the film"))
     for arguments in (
         ("evaluate", "export"),
+        ("report", "export"),
         ("export", "export", "new"),
         ("train", "classification", "--run", "export", "--resume"),
         ("train", "imdb", "--run", "run", "--resume"),
@@ -394,6 +397,8 @@ def _outputs() -> Iterator[Case]:
     for name in ("taken", "full", "dangling", "taken/x", "taken/x/y", "n" * 300, "/proc/x/y", "run", "reviews.csv"):
         yield Case("outputs", ("export", "run", name))
         yield Case("outputs", ("train", "classification", "--data.path", "reviews.csv", "--run", name))
+    for name in ("taken", "full", "absent/x", "taken/x", "dangling", "reviews.csv"):
+        yield Case("outputs", ("report", "run", "--output", name))
     for flag in ("--json", "--html"):
         for name in ("taken", "full", "absent/x", "taken/x", "dangling"):
             yield Case("outputs", ("verify", "--preset", "small", flag, name))

@@ -1,7 +1,7 @@
 """One process of a training run on simulated devices: the manifests model, small and in float64, with dropout.
 
-Argument: [mesh, steps, devices of a process, coordinator, processes, index] as JSON. Prints losses, bytes held by each
-device, and the rows that this process loads, as JSON.
+Argument: [mesh, steps, devices of a process, coordinator, processes, index, mixer] as JSON. Prints losses, bytes held
+by each device, and the rows that this process loads, as JSON.
 """
 
 import json
@@ -10,7 +10,15 @@ from dataclasses import replace
 
 import jax
 
-from flax_transformer.config import BatchConfig, ManifestsData, MeshConfig, ModelConfig, TokenizerConfig, TrainConfig
+from flax_transformer.config import (
+    BatchConfig,
+    ManifestsData,
+    MeshConfig,
+    Mixer,
+    ModelConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
 from flax_transformer.data.batches import TrainingBatches
 from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.manifests.task import load_manifests
@@ -39,7 +47,9 @@ CONFIG = TrainConfig(
 )
 
 
-def main(sizes: list[int], steps: int, devices: int, coordinator: str, processes: int, index: int) -> None:
+def main(
+    sizes: list[int], steps: int, devices: int, coordinator: str, processes: int, index: int, mixer: Mixer
+) -> None:
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_num_cpu_devices", devices)
     if processes > 1:
@@ -48,6 +58,9 @@ def main(sizes: list[int], steps: int, devices: int, coordinator: str, processes
     texts = [*splits.train.sources, *map(str, splits.train.targets)]
     tokenizer = train_tokenizer(CONFIG.tokenizer, texts)
     config = replace(with_vocabulary(CONFIG, tokenizer, ()), mesh=MeshConfig(*sizes))
+    if mixer == "linear":
+        config = replace(config, model=replace(config.model, attention_dropout=0.0))
+    config = replace(config, model=replace(config.model, mixer=mixer))
     mesh = create_mesh(config.mesh)
     encoded = encode_examples(splits.train, tokenizer, config.batch, training=True)
     rows = local_rows(mesh, config.batch.size)

@@ -90,11 +90,13 @@ def test_evaluate_gives_the_scores_of_the_run(
         capsys.readouterr()
         assert run_command("evaluate", classifier_run, "--split", split) == 0
         expected = f"accuracy {results[split]['accuracy']:.1%}\nloss {results[split]['loss']:.4f}\n"
-        assert capsys.readouterr().out.startswith(f"{expected}macro f1 ")
+        assert re.match(
+            rf"{expected}calibration error .*\nat most 1%.*\nat most 5%.*\nmacro f1 ", capsys.readouterr().out
+        )
     assert run_command("evaluate", manifests_run[0]) == 0
-    assert re.search(
-        r"^ +main +seen\nexact match +0\.0% .*\nfield/carrier +0\.0% +0\.0%\n", capsys.readouterr().out, re.DOTALL
-    )
+    printed = capsys.readouterr().out
+    assert re.search(r"^ +main +seen\nexact match +0\.0% .*\nfield/carrier +0\.0% +0\.0%\n", printed, re.DOTALL)
+    assert re.search(r"\nmain: at most 1% wrong among the surest 0\.0%\n.*\nseen: at most 1% wrong", printed)
 
 
 def test_a_review_says_what_to_trust(

@@ -12,7 +12,7 @@ import pytest
 import setuptools
 
 ROOT = Path(__file__).parent.parent
-JAX_ROOMS = ["nn", "decoding", "training", "distributed", "interop", "planning"]
+JAX_ROOMS = ["nn", "decoding", "training", "distributed", "interop", "planning", "report"]
 
 # Imports every module below the package named first and prints, for each module, the watched names it has loaded.
 IMPORT_ALL = """
@@ -40,6 +40,7 @@ def loaded_by(package: str, *watched: str, program: str = IMPORT_ALL) -> dict[st
     [
         *((f"flax_transformer.{room}", ["torch", "torch_reference", "tensorflow"]) for room in JAX_ROOMS),
         ("flax_transformer.data", ["torch", "jax", "flax", "grain", "datasets", "pyarrow", "sacrebleu"]),
+        ("flax_transformer.pages", ["torch", "jax", "numpy"]),
         ("flax_transformer.interop.huggingface", ["jax", "flax", "transformers"]),
         ("torch_reference", ["jax", "flax", "grain"]),
     ],
@@ -105,6 +106,7 @@ ROOMS = [
     "config",
     "presets",
     "outputs",
+    "pages",
     "runtime",
     "data",
     "distributed",
@@ -113,6 +115,7 @@ ROOMS = [
     "interop",
     "training",
     "planning",
+    "report",
     "api",
     "parity",
     "bench",

@@ -22,9 +22,30 @@ from flax_transformer.interop.huggingface.families import family_of
 from flax_transformer.nn.models import create_model
 from flax_transformer.planning.flops import train_flops
 from flax_transformer.planning.plan import CHIPS, Plan, _needed, advice
-from flax_transformer.presets import PUBLISHED, full_rows
+from flax_transformer.presets import PUBLISHED, SIZES, full_rows
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu, the extra tpu")
+
+
+def test_flops_of_other_mixers_by_hand():
+    """Linear attention in two chunks of 64 tokens, two heads of width 4; an LSTM that reads both ways, or one."""
+    config = full_rows(replace(SIZES["mini"], d_model=8, num_heads=2, d_ff=16, mixer="linear"), batch=1, length=100)
+    layers = config.model.num_encoder_layers, config.model.num_decoder_layers
+    head = 2 * 100 * 8 * config.model.target_vocab_size
+    feed_forward = 2 * 2 * 100 * 8 * 16
+
+    def linear(tokens: int) -> int:
+        return 4 * 2 * tokens * 8 * 8 + 2 * 8 * (tokens * 4 + tokens * 5)
+
+    causal = linear(128) + 2 * 2 * 128 * 64 * 8
+    counted = layers[0] * (linear(100) + feed_forward) + layers[1] * (causal + linear(100) + feed_forward)
+    assert train_flops(config) == 3 * (counted + head)
+
+    config = replace(config, model=replace(config.model, mixer="lstm"))
+    attention = 4 * 2 * 100 * 8 * 8 + 2 * 2 * 100 * 100 * 8
+    reading, writing = 2 * (2 * 4 * 4 * (8 + 4)) * 100, 2 * 4 * 8 * (8 + 8) * 100
+    counted = layers[0] * (reading + feed_forward) + layers[1] * (writing + attention + feed_forward)
+    assert train_flops(config) == 3 * (counted + head)
 
 
 def test_flops_of_a_model_by_hand():

@@ -19,7 +19,7 @@ from flax import nnx
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 from kill_and_resume import FLAGS
 
-from flax_transformer.config import BatchConfig, MeshConfig, ModelConfig, TrainConfig
+from flax_transformer.config import BatchConfig, MeshConfig, Mixer, ModelConfig, TrainConfig
 from flax_transformer.distributed.mesh import MESH_AXES, constrain, partition
 from flax_transformer.distributed.sharding import check_batch, create_mesh, local_rows, state_shardings, undivided
 from flax_transformer.errors import UserError
@@ -36,14 +36,16 @@ def free_address() -> str:
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
-def run_worker(sizes: Sizes, steps: int, *, devices: int, processes: int = 1) -> list[dict[str, Any]]:
+def run_worker(
+    sizes: Sizes, steps: int, *, devices: int, processes: int = 1, mixer: Mixer = "attention"
+) -> list[dict[str, Any]]:
     """What each process of a training run on simulated devices says."""
     coordinator = free_address()
     program = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "sharding_worker.py")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     started = [
         subprocess.Popen(
-            [*program, json.dumps([sizes, steps, devices // processes, coordinator, processes, index])],
+            [*program, json.dumps([sizes, steps, devices // processes, coordinator, processes, index, mixer])],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -84,6 +86,15 @@ def one_device() -> dict[str, Any]:
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2), (4, 1, 2)], ids=str)
 def test_every_mesh_trains_to_the_losses_of_one_device(sizes: Sizes, one_device: dict[str, Any]):
     check_same_training(sizes, 50, one_device)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mixer", ["linear", "lstm"])
+def test_other_mixers_train_to_the_losses_of_one_device(mixer: Mixer):
+    (alone,) = run_worker((1, 1, 1), 5, devices=1, mixer=mixer)
+    (cut,) = run_worker((2, 2, 2), 5, devices=8, mixer=mixer)
+    assert len(set(alone["losses"])) == 5
+    np.testing.assert_allclose(cut["losses"], alone["losses"], rtol=0, atol=1e-10)
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ class Naive(Torch):
         torch, model = self._torch, self._model
         ids, lengths = torch.tensor(source), torch.full((len(source),), source.shape[1])
         with torch.inference_mode():
-            memory = model.decoder.project_memory(model.encode(ids, lengths))
+            memory = model.decoder.project_memory(model.encode(ids, lengths), lengths)
             target = torch.full((len(source), 1), self.config.bos_id)
             for _ in range(settings.max_new_tokens):
                 logits = model.decode(target, memory, lengths)[0][:, -1]

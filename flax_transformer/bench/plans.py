@@ -22,15 +22,16 @@ _DEPTHS = (6, 12, 24, 48)
 
 _NO_DROPOUT = ("--attention-dropout", "0")
 _NO_BIAS = ("--relative-buckets", "0")
+_LOOP = ("--scan-layers", "--remat", "dots")
 _DEEP = ("--scan-layers", "--remat", "full")
 # Fine-tuning of published checkpoints on texts of 512 tokens: preset, slice, rows, further flags.
 _FINE_TUNING: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
     "bert": ("bert-base", "v5e:2x4", 256, ()),
     "bert-no-attention-dropout": ("bert-base", "v5e:2x4", 256, _NO_DROPOUT),
-    "t5": ("t5-base", "v5e:2x4", 64, ()),
-    "t5-no-attention-dropout": ("t5-base", "v5e:2x4", 64, _NO_DROPOUT),
-    "t5-blockwise": ("t5-base", "v5e:2x4", 64, ("--attention", "blockwise")),
-    "t5-no-bias": ("t5-base", "v5e:2x4", 64, (*_NO_DROPOUT, *_NO_BIAS)),
+    "t5": ("t5-base", "v5e:2x4", 64, _LOOP),
+    "t5-no-attention-dropout": ("t5-base", "v5e:2x4", 64, (*_NO_DROPOUT, *_LOOP)),
+    "t5-blockwise": ("t5-base", "v5e:2x4", 64, ("--attention", "blockwise", *_LOOP)),
+    "t5-no-bias": ("t5-base", "v5e:2x4", 64, (*_NO_DROPOUT, *_NO_BIAS, *_LOOP)),
     "t5-xl-v6e": ("t5-xl", "v6e:4x4", 128, ("--mesh.fsdp", "16", *_NO_DROPOUT, *_DEEP)),
     "t5-xl-v5p": ("t5-xl", "v5p:2x2x2", 128, ("--mesh.fsdp", "8", *_NO_DROPOUT, *_DEEP)),
     "t5-xxl-v6e": ("t5-xxl", "v6e:4x4", 64, ("--mesh.fsdp", "16", *_NO_DROPOUT, *_DEEP)),

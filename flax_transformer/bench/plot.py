@@ -42,6 +42,27 @@ def scaling(record: Record, file: Path) -> None:
     _save(figure, file)
 
 
+def mixers(record: Record, file: Path) -> None:
+    """Time of a pass, memory, cost of a new token and recall, a line for each mixer."""
+    figure, (times, tokens, memories, recall) = _figure(columns=4)
+    for name, own in record.results["length"].items():
+        lengths = [point["length"] for point in own["points"]]
+        times.loglog(lengths, [point["seconds"] * 1e3 for point in own["points"]], "o-", label=name)
+        memories.loglog(lengths, [point["memory"] / 2**20 for point in own["points"]], "o-", label=name)
+        new = record.results["new_token"][name]
+        tokens.loglog([p["place"] for p in new], [p["seconds"] * 1e6 for p in new], "o-", label=name)
+        far = record.results["recall"][name]
+        recall.semilogx([p["distance"] for p in far], [p["accuracy"] for p in far], "o-", label=name)
+    times.set(title="forward and backward", xlabel="length", ylabel="milliseconds")
+    memories.set(title="memory of a pass", xlabel="length", ylabel="MiB")
+    tokens.set(title="a new token", xlabel="tokens before it", ylabel="microseconds")
+    recall.set(title="recall after equal time", xlabel="distance", ylabel="accuracy", ylim=(0, 1.05))
+    for axes in (times, tokens, memories, recall):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    _save(figure, file)
+
+
 def _figure(columns: int = 1) -> Any:
     try:
         import matplotlib

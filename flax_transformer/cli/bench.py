@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "train": ("throughput", ("train",), "training steps of equal models, and the ratio of their speeds"),
     "forward": ("throughput", ("forward",), "forward passes of equal models, and the ratio of their speeds"),
     "attention": ("attention", ("attention",), "time and memory of attention against the length"),
+    "mixers": ("mixers", ("mixers",), "cost and recall of an LSTM, full attention and linear attention"),
     "generate": ("generate", ("throughput", "slope"), "new tokens per second, and the cost of each further one"),
     "input": ("input", ("wait",), "does a training step ever wait for its batch?"),
     "e2e": ("e2e", ("e2e",), "an epoch of IMDb from the file to its metrics, against PyTorch loops"),

@@ -1,28 +1,22 @@
 """``flax-transformer evaluate``: score the best checkpoint of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from flax_transformer.cli.common import RunFlags, load_rules, load_run
-from flax_transformer.config import OWN_DATA, OwnData
+from flax_transformer.cli.labelled import LabelledFlags, labelled
+from flax_transformer.config import DataConfig
 from flax_transformer.errors import UserError, warn
 
 if TYPE_CHECKING:
     from flax_transformer.data.examples import Examples
-    from flax_transformer.training.run import Run
+    from flax_transformer.decoding.predictor import Prediction
 
 
 @dataclass(frozen=True)
-class EvaluateFlags(RunFlags):
-    split: Literal["validation", "test"] = "test"
-    """examples to score the run on"""
-    file: tuple[str, ...] = ()
-    """any labelled files to score it on instead, with the columns of the run"""
-    delimiter: str | None = None
-    """of a CSV, such as ; or tab; recognized if not given"""
-    encoding: str | None = None
-    """of a text file, such as cp1252; recognized if not given"""
+class EvaluateFlags(LabelledFlags, RunFlags):
+    """How to predict, and for which texts."""
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -30,6 +24,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     run, flags = load_run(EvaluateFlags, "evaluate", evaluate.__doc__, arguments)
 
     from flax_transformer.data import confusion
+    from flax_transformer.data.tasks import TASKS
     from flax_transformer.distributed.memory import require_memory
     from flax_transformer.runtime import set_up_jax
     from flax_transformer.training.evaluate import Evaluator, format_counts
@@ -43,51 +38,34 @@ def evaluate(arguments: Sequence[str]) -> int:
     config = replace(run.config, batch=replace(run.config.batch, size=flags.batch_size))
     if flags.batch_size != run.config.batch.size:
         require_memory(config.model, flags.batch_size)
-    examples = _examples(run, flags)
+    examples = labelled(run, flags)
     evaluator = Evaluator(examples, run.tokenizer, config, flags.generation, constraint, copying)
     if evaluator.counts:
         warn(f"{', '.join(flags.file) or flags.split}: {format_counts(evaluator.counts, config.batch)}")
-    predictions, scores = evaluator.evaluate(run.best_model())
+    predictions, scores = evaluator.predict(run.best_model())
     print("\n".join(format_table(scores, evaluator.examples.groups)))
+    if predictions and TASKS[config.data.task].metric != "bleu":  # hardly a translation is exact
+        print("\n".join(_calibration(config.data, predictions, evaluator.examples)))
     if run.classes:
-        matrix = confusion.confusion_matrix(list(map(int, predictions)), evaluator.examples.targets, len(run.classes))
+        predicted = [int(prediction.value or 0) for prediction in predictions]
+        matrix = confusion.confusion_matrix(predicted, evaluator.examples.targets, len(run.classes))
         print("\n".join(confusion.lines(matrix, run.classes)))
     return 0
 
 
-def _examples(run: "Run", flags: EvaluateFlags) -> "Examples":
-    """Of a split of the run, or of files."""
-    from flax_transformer.data.fingerprint import check_evaluation_data, load_record, trained_on
-    from flax_transformer.data.own import load_examples
-    from flax_transformer.data.tasks import load_splits
+def _calibration(data: DataConfig, predictions: "Sequence[Prediction]", examples: "Examples") -> Iterator[str]:
+    """Of each group of the examples."""
+    import numpy as np
 
-    data = run.config.data
-    if not flags.file:
-        splits = load_splits(data, run.config.seed, run.classes)
-        check_evaluation_data(run.folder, splits, flags.split)
-        return getattr(splits, flags.split)
-    if not isinstance(data, OwnData):
-        data = OWN_DATA[data.architecture]()  # of a task of its own files, whose columns are not named
-    data = replace(data, delimiter=flags.delimiter, encoding=flags.encoding)
-    examples = load_examples(data, flags.file, run.classes)
-    _require_json(run, examples)
-    record = load_record(run.folder)
-    seen = len(trained_on(record, examples)) if record else 0
-    if seen:
-        warn(
-            f"{seen:,} of {len(examples):,} texts are among those that the run was trained on, which flatters the score"
+    from flax_transformer.data import calibration
+    from flax_transformer.data.tasks import outcomes
+
+    scores = np.array([prediction.score for prediction in predictions])
+    right = np.array(outcomes(data, [prediction.value for prediction in predictions], examples))
+    groups = np.array(examples.groups or [""] * len(predictions))
+    for group in sorted(set(groups.tolist())):
+        chosen = groups == group
+        name = f"{group or 'main'}: " if any(groups) else ""
+        yield from (
+            name + line for line in calibration.lines(scores[chosen], right[chosen], data.architecture == "classifier")
         )
-    return examples
-
-
-def _require_json(run: "Run", examples: "Examples") -> None:
-    """Raises :class:`UserError` where the task writes JSON objects and some target is none."""
-    from flax_transformer.data.scoring import parse_json
-    from flax_transformer.data.tasks import TASKS
-
-    if TASKS[run.config.data.task].schema is None:
-        return
-    for target, place in zip(examples.targets, examples.places, strict=True):
-        if not parse_json(target):
-            task = run.config.data.task
-            raise UserError(f"{place}: expected a JSON object with fields, as {task} writes them, got {target[:60]!r}")

@@ -91,12 +91,13 @@ def _to_onnx(folder: Path, directory: Path) -> None:
     import onnx  # noqa: F401
     import onnxscript  # noqa: F401
 
-    from flax_transformer.interop.onnx_export import save_onnx
+    from flax_transformer.interop.onnx_export import check_supported, save_onnx
 
     if _is_bare(folder):
         save_onnx(directory, *_read_bare(folder))
     else:
         trained = _load(folder)
+        check_supported(trained.model_config)
         limits = trained.prediction_config
         save_onnx(directory, trained.model_config, _weights(trained), trained.tokenizer, trained.classes, limits)
 

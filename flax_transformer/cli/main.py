@@ -17,6 +17,7 @@ from flax_transformer.errors import UserError
 COMMANDS = {
     "train": "Train a model on a task and score it on the test split.",
     "evaluate": "Score the best checkpoint of a run.",
+    "report": "Make a page of a run: curves, scores, calibration, mistakes, attention.",
     "predict": "Predict with the best checkpoint of a run, or with an export: a line of JSON for each text.",
     "import": "Make an export of a checkpoint of Hugging Face's transformers: BERT, BART, T5 and their kin.",
     "export": "Write a run's best checkpoint for PyTorch, transformers, CTranslate2 or ONNX Runtime, ready to predict.",

@@ -12,7 +12,7 @@ import tyro
 
 from flax_transformer.cli.common import PROGRAM, parse
 from flax_transformer.cli.flags import CONFIG_FLAGS
-from flax_transformer.config import AttentionBackend, FloatDtype, MeshConfig, ModelConfig, Remat, TrainConfig
+from flax_transformer.config import AttentionBackend, FloatDtype, MeshConfig, Mixer, ModelConfig, Remat, TrainConfig
 from flax_transformer.errors import UserError
 from flax_transformer.outputs import check_report
 from flax_transformer.presets import PRESETS, PUBLISHED, SIZES, full_rows
@@ -34,6 +34,8 @@ class PlanFlags:
     """rows of a batch, on all chips together"""
     length: int = 512
     """tokens of each source, and of each target"""
+    mixer: Mixer | None = None
+    """what lets tokens read each other; the preset's own if not given"""
     attention: AttentionBackend = "auto"
     """auto takes the flash kernel where it can serve the request"""
     dropout: float | None = None
@@ -101,7 +103,7 @@ def _config(flags: PlanFlags) -> TrainConfig:
     model = replace(model, remat=flags.remat, scan_layers=flags.scan_layers)
     if flags.layers is not None:
         model = replace(model, num_encoder_layers=flags.layers, num_decoder_layers=flags.layers)
-    for name in ("dropout", "attention_dropout", "relative_buckets"):
+    for name in ("mixer", "dropout", "attention_dropout", "relative_buckets"):
         if (value := getattr(flags, name)) is not None:
             model = replace(model, **{name: value})
     config = full_rows(model, flags.batch, flags.length)

@@ -8,6 +8,7 @@ from flax_transformer.config.checks import check, check_choices, check_finite, c
 Architecture = Literal["seq2seq", "classifier", "masked"]
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 Norm = Literal["layer", "rms"]
+Mixer = Literal["attention", "linear", "lstm"]
 Positions = Literal["sinusoidal", "sinusoidal_halves", "learned", "rope", "none"]
 SharedTables = Literal["all", "inputs", "target", "none"]
 Pooling = Literal["mean", "first", "max"]
@@ -19,6 +20,14 @@ FloatDtype = Literal["bfloat16", "float32", "float64"]
 
 _DEEPEST = 1_000  # layers, as in DeepNet (Wang et al., 2022); programs of more take hours to compile
 _LARGEST_TABLE = 2**20  # of distances and their buckets, which is part of the program
+# Mixer -> fields that have no meaning with it.
+_WITHOUT_MEANING: dict[Mixer, tuple[str, ...]] = {
+    "attention": (),
+    "linear": ("relative_buckets", "smeared_keys"),
+    "lstm": ("relative_buckets",),
+}
+# Say how attention weights are computed.
+_OF_WEIGHTS = ("attention_dropout", "scale_attention", "attention_backend")
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,9 @@ class ModelConfig:
     head_width: int | None = None
     # inner width of the feed-forward sublayer
     d_ff: int = 1024
+    # what mixes tokens: attention; linear: linear attention, with a state of one size in place of cached keys
+    # (Katharopoulos et al., 2020); lstm: in place of self-attention, two-sided in the encoder
+    mixer: Mixer = "attention"
     # layers of the encoder
     num_encoder_layers: int = 3
     # layers of the decoder; ignored without one
@@ -165,9 +177,10 @@ class ModelConfig:
         if self.positions != "learned":
             without_meaning += ("position_offset",)
         for name in without_meaning:
-            default = ModelConfig.__dataclass_fields__[name].default
+            default = _DEFAULTS[name]
             expected = f"{default!r} with architecture={self.architecture!r} and positions={self.positions!r}"
             check(self, name, expected, getattr(self, name) == default)
+        self._check_mixer()
         if self.relative_buckets:
             check(self, "relative_buckets", "a multiple of 4", self.relative_buckets % 4 == 0)
             # Half of the buckets are for one distance each.
@@ -182,6 +195,16 @@ class ModelConfig:
             expected = f"d_model with tie_embeddings={self.tie_embeddings!r}, whose table is the projection too"
             check(self, "embedding_width", expected, self.embedding_dim == self.d_model)
 
+    def _check_mixer(self) -> None:
+        for name in _WITHOUT_MEANING[self.mixer] + (() if self.writes_weights else _OF_WEIGHTS):
+            expected = f"{_DEFAULTS[name]!r} with mixer={self.mixer!r}"
+            check(self, name, expected, getattr(self, name) == _DEFAULTS[name])
+        if self.mixer != "attention":
+            # A rotation, after which the features of linear attention would no longer be positive.
+            check(self, "positions", f"positions without rope with mixer={self.mixer!r}", self.positions != "rope")
+        if self.mixer == "lstm":
+            check(self, "d_model", "an even width, which both directions share", self.d_model % 2 == 0)
+
     @property
     def head_dim(self) -> int:
         return self.head_width or self.d_model // self.num_heads
@@ -189,3 +212,11 @@ class ModelConfig:
     @property
     def embedding_dim(self) -> int:
         return self.embedding_width or self.d_model
+
+    @property
+    def writes_weights(self) -> bool:
+        """Whether any of its layers has attention weights, which can be dropped or looked at."""
+        return self.mixer == "attention" or (self.mixer == "lstm" and self.architecture == "seq2seq")
+
+
+_DEFAULTS = {name: entry.default for name, entry in ModelConfig.__dataclass_fields__.items()}

@@ -162,6 +162,8 @@ class TrainConfig:
             )
         self._check_frozen_layers()
         is_classifier = self.data.architecture == "classifier"
+        is_possible = self.model.mixer == "attention" or not self.batch.packing
+        check(self.batch, "packing", f"False with model.mixer={self.model.mixer!r}", is_possible)
         check(self, "balance_classes", "False for a task without classes", is_classifier or not self.balance_classes)
         longest = max(self.batch.max_source_length, self._target_length)
         if self.model.max_length < longest:

@@ -109,8 +109,11 @@ def tell_seen(folder: Path, splits: Splits) -> None:
             )
 
 
-def check_evaluation_data(folder: Path, splits: Splits, split: str) -> None:
+def check_evaluation_data(folder: Path, splits: Splits, split: str, *, may_differ: bool = True) -> None:
     """Warn where a split is not the one that the run was made with, or shares texts with the training split.
+
+    Args:
+        may_differ: False refuses a split that is not the one that the run was made with.
 
     Raises:
         UserError: the split has changed, and the run was trained on most of its texts.
@@ -123,6 +126,11 @@ def check_evaluation_data(folder: Path, splits: Splits, split: str) -> None:
     # The order of the rows does not matter to a score.
     is_changed = old["splits"][split]["content"] != record["splits"][split]["content"]
     what = f"{differences(old, record).get(split)}{changed_files(old, record)}"
+    if is_changed and not may_differ:
+        raise UserError(
+            f"{folder}: expected the {split} split that the run was made with, got another; {what}; "
+            "put the files back, or name labelled files with --file"
+        )
     examples: Examples = getattr(splits, split)
     seen = trained_on(old, examples)
     share = f"{len(seen):,} of the {len(examples):,} texts of the {split} split"

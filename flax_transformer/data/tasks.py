@@ -13,7 +13,7 @@ from flax_transformer.data.manifests.task import MANIFEST_SCHEMA, load_manifests
 from flax_transformer.data.masked import load_masked
 from flax_transformer.data.multi30k import load_multi30k
 from flax_transformer.data.own import load_classification, load_seq2seq
-from flax_transformer.data.scoring import score_classes, score_masked, score_texts, score_translations
+from flax_transformer.data.scoring import parse_json, score_classes, score_masked, score_texts, score_translations
 from flax_transformer.data.snips import FRAME_SCHEMA, load_snips, score_frames
 from flax_transformer.data.tokenizer import Tokenizer
 
@@ -85,3 +85,11 @@ def copy_rule(task: str, tokenizer: Tokenizer) -> CopyRule | None:
     """Which values of a task's outputs are copied; None where none are known to be, or tokens do not spell a text."""
     schema = TASKS[task].schema if task else None
     return CopyRule(schema, tokenizer) if schema and tokenizer.is_byte_level else None
+
+
+def outcomes(config: DataConfig, predictions: Sequence[Any], examples: Examples) -> list[bool]:
+    """Whether each prediction is right: what accuracy and exact match are the mean of. JSON is compared as values."""
+    pairs = zip(predictions, examples.targets, strict=True)
+    if TASKS[config.task].schema is None:
+        return [one == other for one, other in pairs]
+    return [parse_json(one) == parse_json(other) for one, other in pairs]

@@ -10,7 +10,7 @@ from flax_transformer.config import GenerationConfig
 from flax_transformer.data.copying import Copying
 from flax_transformer.data.generation import Constraint
 from flax_transformer.decoding.copying import CopyState, copy_on, copy_tables, copyable_tokens, start_copying
-from flax_transformer.nn.attention import KeyValue
+from flax_transformer.nn.layers import Cache
 from flax_transformer.nn.models import Seq2Seq
 
 
@@ -21,7 +21,7 @@ class Outputs(NamedTuple):
     sequences: Int[Array, "rows positions"]
     constraint_states: Int[Array, " rows"] | None
     copy_state: CopyState | None
-    cache: list[KeyValue]
+    cache: list[Cache]
 
 
 class NextToken:
@@ -43,7 +43,7 @@ class NextToken:
     ) -> None:
         self.model, self.config, self.constraint = model, config, constraint
         self.vocab_size = model.config.target_vocab_size
-        memory = model.decoder.project_memory(model.encode(source, source_lengths))
+        memory = model.decoder.project_memory(model.encode(source, source_lengths), source_lengths)
         memory = jax.tree.map(lambda leaf: jnp.repeat(leaf, beams, axis=0), memory)
         # Without the barrier XLA moves a transposition of the keys into the loop and repeats it for every token.
         self.memory = jax.lax.optimization_barrier(memory)

@@ -19,13 +19,16 @@ def count_matrix_parameters(model: ModelConfig) -> int:
     attention = 4 * width * model.num_heads * model.head_dim
     feed_forward = (3 if model.gated else 2) * width * model.d_ff
     positions = model.max_length + model.position_offset if model.positions == "learned" else 0
-    encoder = model.num_encoder_layers * (attention + feed_forward)
+    lstm = model.mixer == "lstm"
+    # Two directions of half the width, and one of the whole width.
+    reading, writing = (6 * width**2, 8 * width**2) if lstm else (attention, attention)
+    encoder = model.num_encoder_layers * (reading + feed_forward)
     encoder += model.embedding_dim * (model.source_vocab_size + positions)
     if model.architecture == "classifier":
         return encoder + width * model.num_classes
     if model.architecture == "masked":
         return encoder
-    decoder = model.num_decoder_layers * (2 * attention + feed_forward) + model.embedding_dim * positions
+    decoder = model.num_decoder_layers * (writing + attention + feed_forward) + model.embedding_dim * positions
     # Of the target's table and the projection, those that are not the source's table nor each other.
     separate = {"all": 0, "inputs": 1, "target": 1, "none": 2}[model.tie_embeddings]
     return encoder + decoder + width * separate * model.target_vocab_size

@@ -9,34 +9,18 @@ from flax_transformer.doctor.causes import CAUSES
 from flax_transformer.doctor.diagnosis import Diagnosis
 from flax_transformer.doctor.report import HeatMap, Report
 from flax_transformer.doctor.result import Result
-
-_CELL = 18  # pixels
+from flax_transformer.pages.heat_map import Cell, heat_map
+from flax_transformer.pages.html import Html
+from flax_transformer.pages.page import to_page
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #6b7280; --ill: #c62828; --warning: #b26a00;
-        --advice: #1565c0; --healthy: #2e7d32; --seen: #1f6feb; --wrong: #d62728; --card: #8881; }
-@media (prefers-color-scheme: dark) {
-  :root { --soft: #9ca3af; --ill: #ff6b6b; --warning: #ffb74d; --advice: #64b5f6; --healthy: #81c784; } }
-* { box-sizing: border-box; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
-h1 { font-size: 1.5rem; margin: 0 0 .25rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2.25rem 0 .75rem; }
-h3 { font-size: 1.05rem; margin: 0; }
-code { font-family: ui-monospace, monospace; font-size: .9em; overflow-wrap: anywhere; }
-.soft { color: var(--soft); } .ill { color: var(--ill); } .warning { color: var(--warning); }
+.ill { color: var(--ill); } .warning { color: var(--warning); }
 .advice { color: var(--advice); } .healthy { color: var(--healthy); }
 .card { border: 1px solid var(--line); border-left: 4px solid currentColor; border-radius: 6px; margin: .75rem 0;
         padding: .75rem 1rem; background: var(--card); }
 .card > * { color: CanvasText; } .card .tag { font-weight: 600; }
-dl { display: grid; grid-template-columns: 6.5rem 1fr; gap: .15rem .75rem; margin: .5rem 0 0; }
-dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .maps { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: 1.5rem; }
-.pair { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; } figcaption { font-size: .85rem; }
-svg { max-width: 100%; height: auto; display: block; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { text-align: left; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
-@media (max-width: 34rem) { dl { grid-template-columns: 1fr; } dt { margin-top: .35rem; } }
+.pair { display: flex; flex-wrap: wrap; gap: 1rem; }
 """
 
 
@@ -54,18 +38,14 @@ def to_html(report: Report) -> str:
     maps = "".join(map(_figure, report.heat_maps))
     pictures = f"<h2>Who hears whom</h2><p class='soft'>{_LEGEND}</p><div class='maps'>{maps}</div>" if maps else ""
     rows = "".join(map(_row, report.results))
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(report.subject)}: {verdict}</title><style>{_STYLE}</style></head><body>
-<h1>{escape(report.subject)}: <span class="{color}">{verdict}</span></h1>
+    body = f"""<h1>{escape(report.subject)}: <span class="{color}">{verdict}</span></h1>
 <p class="soft">{escape(report.kind)}, {escape(report.framework)}, {escape(report.precision)},
 {report.seconds:.1f} s; called as <code>{escape(report.called_as)}</code></p>{notes}
 <h2>Diagnosis</h2>{findings}
 {pictures}
 <h2>Every probe</h2><div class="scroll"><table><thead><tr><th>probe<th>verdict<th>figure<th>limit<th>detail</tr></thead>
-<tbody>{rows}</tbody></table></div>
-</body></html>
-"""
+<tbody>{rows}</tbody></table></div>"""
+    return to_page(f"{report.subject}: {verdict}", Html(body), _STYLE)
 
 
 _LEGEND = (
@@ -106,29 +86,21 @@ def _figure(heat_map: HeatMap) -> str:
     )
 
 
-def _svg(heat_map: HeatMap, measured: bool) -> str:
-    outputs, inputs = heat_map.measured.shape
-    top = max(float(np.max(heat_map.measured)), 1e-300)
-    cells = []
-    for i in range(outputs):
-        for j in range(inputs):
-            seen, wanted = bool(heat_map.seen[i, j]), bool(heat_map.expected[i, j])
-            value = float(heat_map.measured[i, j])
-            strength = (0.2 + 0.8 * (value / top) ** 0.5) if seen else 0.0
-            opacity = strength if measured else 0.45 * wanted
-            fill = "var(--seen)" if measured else "var(--soft)"
-            wrong = measured and seen != wanted
-            frame = 'stroke="var(--wrong)" stroke-width="2"' if wrong else 'stroke="var(--line)" stroke-width=".5"'
-            label = f"output {i}, input {j}: {value:.2g}" if measured else f"output {i}, input {j}"
-            cells.append(
-                f'<rect x="{j * _CELL + 1}" y="{i * _CELL + 1}" width="{_CELL - 2}" height="{_CELL - 2}" fill="{fill}" '
-                f'fill-opacity="{opacity:.2f}" {frame}><title>{label}</title></rect>'
-            )
-    width, height = inputs * _CELL, outputs * _CELL
-    return (
-        f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(heat_map.title)}, {"measured" if measured else "expected"}">{"".join(cells)}</svg>'
-    )
+def _svg(drawn: HeatMap, measured: bool) -> str:
+    outputs, inputs = drawn.measured.shape
+    cells = [[(_measured if measured else _expected)(drawn, i, j) for j in range(inputs)] for i in range(outputs)]
+    return heat_map(cells, f"{drawn.title}, {'measured' if measured else 'expected'}")
+
+
+def _measured(drawn: HeatMap, i: int, j: int) -> Cell:
+    seen, value = bool(drawn.seen[i, j]), float(drawn.measured[i, j])
+    top = max(float(np.max(drawn.measured)), 1e-300)
+    strength = (0.2 + 0.8 * (value / top) ** 0.5) if seen else 0.0
+    return Cell(strength, f"output {i}, input {j}: {value:.2g}", is_framed=seen != bool(drawn.expected[i, j]))
+
+
+def _expected(drawn: HeatMap, i: int, j: int) -> Cell:
+    return Cell(0.45 * bool(drawn.expected[i, j]), f"output {i}, input {j}", fill="var(--soft)")
 
 
 def _row(result: Result) -> str:

@@ -6,9 +6,22 @@ from pathlib import Path
 from flax_transformer.config import ModelConfig, PredictionConfig, save_config
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.decoding.predictable import limits_of_model, save_prediction_files
+from flax_transformer.errors import UserError
 from flax_transformer.interop.export import CONFIG_FILE
 from flax_transformer.interop.state_dict import Weights
 from flax_transformer.outputs import whole_folder
+
+
+def check_supported(config: ModelConfig) -> None:
+    """
+    Raises:
+        UserError: the graphs, whose caches hold keys and values, have no such model; the message says what to do.
+    """
+    if config.mixer != "attention":
+        raise UserError(
+            f"expected attention, whose keys and values the graphs hand on, got mixer={config.mixer!r}; train with "
+            "--model.mixer attention, or export it with --format torch"
+        )
 
 
 def save_onnx(
@@ -28,8 +41,9 @@ def save_onnx(
         prediction: the limits of the run; the model's own if not given.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the graphs have no such model, or the folder cannot be written.
     """
+    check_supported(config)
     import torch
 
     from torch_reference.interop import onnx

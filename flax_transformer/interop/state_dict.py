@@ -35,7 +35,7 @@ class Rule:
     transposed: bool = False
 
 
-_LINEAR = r"(?:query|key|value|output|up_proj|gate_proj|down_proj|hidden|head|projection)"
+_LINEAR = r"(?:query|key|value|output|up_proj|gate_proj|down_proj|input_proj|recurrent_proj|hidden|head|projection)"
 # Every key of either side matches exactly one rule.
 RULES = (
     Rule(rf"(?:.+\.)?{_LINEAR}", "kernel", "weight", transposed=True),

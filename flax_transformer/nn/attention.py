@@ -90,7 +90,28 @@ def smear(
     return (before + own * (wide - before)).astype(key.dtype)
 
 
-class MultiHeadAttention(nnx.Module):
+class HeadProjections(nnx.Module):
+    """The four linear maps of any attention: queries, keys, values, and the output of all heads.
+
+    Args:
+        config: gives d_model, num_heads and head_width.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        width = config.num_heads * config.head_dim
+        # torch.nn.MultiheadAttention starts all its biases at zero.
+        packed = {"axes": ("embed", "heads"), "packed": True, "zero_bias": True}
+        self.query = Linear(config.d_model, width, config, rngs=rngs, **packed)
+        self.key = Linear(config.d_model, width, config, rngs=rngs, **packed)
+        self.value = Linear(config.d_model, width, config, rngs=rngs, **packed)
+        self.output = Linear(width, config.d_model, config, axes=("heads", "embed"), zero_bias=True, rngs=rngs)
+
+    def _split_heads(self, x: Float[Array, "batch length width"]) -> Float[Array, "batch length heads head_dim"]:
+        return x.reshape(*x.shape[:2], self.config.num_heads, self.config.head_dim)
+
+
+class MultiHeadAttention(HeadProjections):
     """``concat_h(softmax(q_h k_h^T / sqrt(head_dim)) v_h) W_o`` with q = x W_q, k = memory W_k, v = memory W_v.
 
     Keys and values are projected by :meth:`project` and passed in, so that a full pass, cached decoding and a memory
@@ -103,23 +124,13 @@ class MultiHeadAttention(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, *, is_self_attention: bool, rngs: nnx.Rngs) -> None:
-        self.config = config
+        super().__init__(config, rngs=rngs)
         self.uses_rope = is_self_attention and config.positions == "rope"
         self.scale = config.head_dim**-0.5 if config.scale_attention else 1.0
-        width = config.num_heads * config.head_dim
-        # torch.nn.MultiheadAttention starts all its biases at zero.
-        packed = {"axes": ("embed", "heads"), "packed": True, "zero_bias": True}
-        self.query = Linear(config.d_model, width, config, rngs=rngs, **packed)
-        self.key = Linear(config.d_model, width, config, rngs=rngs, **packed)
-        self.value = Linear(config.d_model, width, config, rngs=rngs, **packed)
-        self.output = Linear(width, config.d_model, config, axes=("heads", "embed"), zero_bias=True, rngs=rngs)
         shares = jnp.zeros(config.num_heads, jnp.dtype(config.param_dtype))
         is_smeared = config.smeared_keys and not is_self_attention
         self.smear = nnx.Param(shares, axes=("heads",)) if is_smeared else None
         self.dropout = Dropout(config.attention_dropout)
-
-    def _split_heads(self, x: Float[Array, "batch length width"]) -> Float[Array, "batch length heads head_dim"]:
-        return x.reshape(*x.shape[:2], self.config.num_heads, self.config.head_dim)
 
     def _apply_rope(self, x: Array, offset: int | Int[Array, ""], segments: Int[Array, "batch length"] | None) -> Array:
         if not self.uses_rope:
@@ -132,6 +143,7 @@ class MultiHeadAttention(nnx.Module):
         self,
         memory: Float[Array, "batch keys d_model"],
         offset: int | Int[Array, ""] = 0,
+        lengths: Int[Array, " batch"] | None = None,
         segments: Int[Array, "batch keys"] | None = None,
     ) -> KeyValue:
         """Keys and values of a sequence.
@@ -139,6 +151,7 @@ class MultiHeadAttention(nnx.Module):
         Args:
             memory: the sequence that is attended to, (batch, keys, d_model).
             offset: position of its first token, for rope.
+            lengths: not needed here, where a mask hides what is not real; other mixers sum the real tokens up.
             segments: of its tokens, (batch, keys), where rows are packed.
 
         Returns:
@@ -203,3 +216,37 @@ class MultiHeadAttention(nnx.Module):
                 )
         heads = record(self, "heads", heads)
         return self.output(heads.reshape(*x.shape[:2], -1))
+
+    def mix(
+        self,
+        x: Float[Array, "batch length d_model"],
+        mask: AttentionMask,
+        rngs: nnx.Rngs | None = None,
+        cache: KeyValue | None = None,
+    ) -> tuple[Float[Array, "batch length d_model"], KeyValue]:
+        """Self-attention.
+
+        Args:
+            x: a sequence, or its next tokens, (batch, length, d_model).
+            mask: its offset is the position of the first token of ``x``.
+            rngs: with a ``dropout`` stream; None in evaluation.
+            cache: keys and values of the tokens before ``x``, with room for those of ``x``.
+
+        Returns:
+            The output, (batch, length, d_model), and keys and values: the cache with those of ``x`` written in.
+        """
+        keys = self.project(x, mask.query_offset, segments=mask.key_segments)
+        if cache is not None:
+            keys = write_cache(cache, keys, mask.query_offset)
+        return self(x, keys, mask, rngs=rngs), keys
+
+    def empty_cache(self, batch: int, length: int) -> KeyValue:
+        """Room for the keys and values of ``length`` tokens, in ``config.dtype``."""
+        shape = (batch, self.config.num_heads, length, self.config.head_dim)
+        empty = jnp.zeros(shape, jnp.dtype(self.config.dtype))
+        return KeyValue(empty, empty)
+
+
+def write_cache(cache: KeyValue, new: KeyValue, offset: int | Int[Array, ""]) -> KeyValue:
+    """The cache with ``new`` written at ``offset``; the caller makes sure that it fits."""
+    return jax.tree.map(lambda old, entry: jax.lax.dynamic_update_slice_in_dim(old, entry, offset, axis=2), cache, new)

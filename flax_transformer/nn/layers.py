@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import jax
 from flax import nnx
@@ -15,10 +16,15 @@ from flax_transformer.nn.dropout import Dropout
 from flax_transformer.nn.kernels.backends import takes_blocks
 from flax_transformer.nn.kernels.scan import apply_layers, create_layers
 from flax_transformer.nn.linear import Linear, norm_layer
+from flax_transformer.nn.linear_attention import LinearAttention, LinearState
+from flax_transformer.nn.lstm import LSTM, LSTMState
 from flax_transformer.nn.masks import AttentionMask
 from flax_transformer.nn.positions import RelativeBias
 
 Sequences = Float[Array, "batch length d_model"]
+# What a decoder layer keeps of the memory, and of the tokens decoded so far. Each leaf begins with the rows.
+Memory = KeyValue | LinearState
+Cache = KeyValue | LinearState | LSTMState
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
@@ -94,6 +100,25 @@ class Residual(nnx.Module):
         return record(self, "output", constrain(x, "batch", None, None))
 
 
+def self_mixer(config: ModelConfig, *, two_sided: bool, rngs: nnx.Rngs) -> Any:
+    """What mixes the tokens of one sequence; it takes back only a cache that it gave.
+
+    Its place in a layer is called self-attention, whatever it is, so that its weights keep their names.
+    """
+    if config.mixer == "linear":
+        return LinearAttention(config, rngs=rngs)
+    if config.mixer == "lstm":
+        return LSTM(config, two_sided=two_sided, rngs=rngs)
+    return MultiHeadAttention(config, is_self_attention=True, rngs=rngs)
+
+
+def cross_mixer(config: ModelConfig, *, rngs: nnx.Rngs) -> Any:
+    """What lets a target read the memory."""
+    if config.mixer == "linear":
+        return LinearAttention(config, rngs=rngs)
+    return MultiHeadAttention(config, is_self_attention=False, rngs=rngs)
+
+
 class EncoderLayer(nnx.Module):
     """Self-attention, then feed-forward, each with its :class:`Residual`.
 
@@ -102,7 +127,7 @@ class EncoderLayer(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
-        self.self_attention = MultiHeadAttention(config, is_self_attention=True, rngs=rngs)
+        self.self_attention = self_mixer(config, two_sided=True, rngs=rngs)
         self.self_attention_residual = Residual(config, rngs=rngs)
         self.feed_forward = FeedForward(config, rngs=rngs)
         self.feed_forward_residual = Residual(config, rngs=rngs)
@@ -124,7 +149,7 @@ class EncoderLayer(nnx.Module):
             (2, 5, 8)
         """
         h = self.self_attention_residual.prepare(x)
-        h = self.self_attention(h, self.self_attention.project(h, segments=mask.key_segments), mask, rngs=rngs)
+        h, _ = self.self_attention.mix(h, mask, rngs)
         x = self.self_attention_residual.add(x, h, rngs)
 
         h = self.feed_forward_residual.prepare(x)
@@ -139,9 +164,9 @@ class DecoderLayer(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
-        self.self_attention = MultiHeadAttention(config, is_self_attention=True, rngs=rngs)
+        self.self_attention = self_mixer(config, two_sided=False, rngs=rngs)
         self.self_attention_residual = Residual(config, rngs=rngs)
-        self.cross_attention = MultiHeadAttention(config, is_self_attention=False, rngs=rngs)
+        self.cross_attention = cross_mixer(config, rngs=rngs)
         self.cross_attention_residual = Residual(config, rngs=rngs)
         self.feed_forward = FeedForward(config, rngs=rngs)
         self.feed_forward_residual = Residual(config, rngs=rngs)
@@ -150,12 +175,12 @@ class DecoderLayer(nnx.Module):
     def __call__(
         self,
         x: Sequences,
-        memory: KeyValue,
+        memory: Memory,
         mask: AttentionMask,
         memory_mask: AttentionMask,
         rngs: nnx.Rngs | None = None,
-        cache: KeyValue | None = None,
-    ) -> tuple[Sequences, KeyValue]:
+        cache: Cache | None = None,
+    ) -> tuple[Sequences, Cache]:
         """The whole target, or its next tokens given a cache of the earlier ones.
 
         Args:
@@ -164,11 +189,10 @@ class DecoderLayer(nnx.Module):
             mask: of self-attention; its offset is the position of the first token of ``x``.
             memory_mask: of cross-attention.
             rngs: with a ``dropout`` stream; None in evaluation.
-            cache: keys and values of the tokens before ``x``, with room for those of ``x``.
+            cache: of the tokens before ``x``, with room for those of ``x``.
 
         Returns:
-            The output, (batch, length, d_model), and the keys and values of self-attention: the cache with those of
-            ``x`` written in.
+            The output, (batch, length, d_model), and the cache of self-attention with the tokens of ``x``.
 
         Example:
             >>> layer = DecoderLayer(ModelConfig(d_model=8, d_ff=16), rngs=nnx.Rngs(0))
@@ -178,21 +202,14 @@ class DecoderLayer(nnx.Module):
             (2, 5, 8)
         """
         h = self.self_attention_residual.prepare(x)
-        keys = self.self_attention.project(h, mask.query_offset, mask.key_segments)
-        if cache is not None:
-            keys = write_cache(cache, keys, mask.query_offset)
-        x = self.self_attention_residual.add(x, self.self_attention(h, keys, mask, rngs=rngs), rngs)
+        h, cache = self.self_attention.mix(h, mask, rngs, cache)
+        x = self.self_attention_residual.add(x, h, rngs)
 
         h = self.cross_attention_residual.prepare(x)
         x = self.cross_attention_residual.add(x, self.cross_attention(h, memory, memory_mask, rngs=rngs), rngs)
 
         h = self.feed_forward_residual.prepare(x)
-        return self.feed_forward_residual.add(x, self.feed_forward(h, rngs), rngs), keys
-
-
-def write_cache(cache: KeyValue, new: KeyValue, offset: int | Int[Array, ""]) -> KeyValue:
-    """The cache with ``new`` written at ``offset``; the caller makes sure that it fits."""
-    return jax.tree.map(lambda old, entry: jax.lax.dynamic_update_slice_in_dim(old, entry, offset, axis=2), cache, new)
+        return self.feed_forward_residual.add(x, self.feed_forward(h, rngs), rngs), cache
 
 
 def _with_bias(
@@ -286,25 +303,33 @@ class Decoder(nnx.Module):
         mask = _with_bias(mask, self.relative_bias, x.shape[1], x.shape[1], self.config)
 
         def apply(layer: DecoderLayer, x: Sequences, rngs: nnx.Rngs | None) -> Sequences:
-            projected = layer.cross_attention.project(memory, segments=memory_mask.key_segments)
+            lengths, segments = memory_mask.key_lengths, memory_mask.key_segments
+            projected = layer.cross_attention.project(memory, lengths=lengths, segments=segments)
             return layer(x, projected, mask, memory_mask, rngs)[0]
 
         x = apply_layers(apply, self.layers, x, self.config, rngs)
         return x if self.norm is None else self.norm(x)
 
-    def project_memory(self, memory: Float[Array, "batch source d_model"]) -> list[KeyValue]:
-        """Each layer's keys and values of the memory: computed once, however many tokens are decoded."""
-        return [layer.cross_attention.project(memory) for layer in self.layers]
+    def project_memory(
+        self, memory: Float[Array, "batch source d_model"], lengths: Int[Array, " batch"] | None = None
+    ) -> list[Memory]:
+        """Each layer's keys and values of the memory, or sums over them: computed once, however much is decoded.
+
+        Args:
+            memory: output of the encoder, (batch, source, d_model).
+            lengths: its real tokens, (batch,); None if all are real.
+        """
+        return [layer.cross_attention.project(memory, lengths=lengths) for layer in self.layers]
 
     @jax.named_scope("decoder_step")
     def step(
         self,
         x: Sequences,
-        memory: Sequence[KeyValue],
+        memory: Sequence[Memory],
         mask: AttentionMask,
         memory_mask: AttentionMask,
-        cache: Sequence[KeyValue] | None = None,
-    ) -> tuple[Sequences, list[KeyValue]]:
+        cache: Sequence[Cache] | None = None,
+    ) -> tuple[Sequences, list[Cache]]:
         """The next tokens, as in decoding.
 
         Args:
@@ -312,12 +337,12 @@ class Decoder(nnx.Module):
             memory: from :meth:`project_memory`.
             mask: of self-attention, causal; its offset is the position of the first token of ``x``.
             memory_mask: of cross-attention.
-            cache: each layer's keys and values of the tokens before ``x``; None if there are none.
+            cache: each layer's, of the tokens before ``x``; None if there are none.
 
         Returns:
-            The output, (batch, length, d_model), and each layer's cache with the tokens of ``x`` written in.
+            The output, (batch, length, d_model), and each layer's cache with the tokens of ``x``.
         """
-        keys = cache[0].key.shape[2] if cache else x.shape[1]
+        keys = cache[0].key.shape[2] if cache and isinstance(cache[0], KeyValue) else x.shape[1]
         mask = _with_bias(mask, self.relative_bias, x.shape[1], keys, self.config)
         caches = []
         for layer, layer_memory, layer_cache in zip(

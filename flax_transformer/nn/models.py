@@ -9,12 +9,12 @@ from jaxtyping import Array, Float, Int
 
 from flax_transformer.config import ModelConfig, Pooling
 from flax_transformer.distributed.mesh import constrain
+from flax_transformer.errors import UserError
 from flax_transformer.intermediates import record
 from flax_transformer.nn.arguments import check_ids, check_lengths
-from flax_transformer.nn.attention import KeyValue
 from flax_transformer.nn.dropout import Dropout
 from flax_transformer.nn.kernels.rngs import Rngs
-from flax_transformer.nn.layers import ACTIVATIONS, Decoder, Encoder
+from flax_transformer.nn.layers import ACTIVATIONS, Cache, Decoder, Encoder, Memory
 from flax_transformer.nn.linear import Linear, norm_layer, token_table
 from flax_transformer.nn.masks import AttentionMask, padding_mask
 from flax_transformer.nn.positions import PositionalEncoding
@@ -135,6 +135,8 @@ class TextEncoder(nnx.Module):
     ) -> Float[Array, "batch source d_model"]:
         """What the encoder makes of the source, which the decoder attends to. Arguments and errors as of a call."""
         source = jnp.asarray(source)
+        if source_segments is not None and self.config.mixer != "attention":
+            raise UserError(f"packed rows need mixer='attention', got {self.config.mixer!r}; do without packing")
         check_ids("source", source, self.config.source_vocab_size)
         check_lengths("source_lengths", source_lengths, source)
         x = self.source_embedding(self.source_table, source, rngs, segments=source_segments)
@@ -334,12 +336,12 @@ class Seq2Seq(TextEncoder):
     def decode(
         self,
         target: Int[Array, "batch target"],
-        memory: Sequence[KeyValue],
+        memory: Sequence[Memory],
         source_lengths: Lengths = None,
         *,
         offset: int | Int[Array, ""] = 0,
-        cache: Sequence[KeyValue] | None = None,
-    ) -> tuple[Float[Array, "batch target vocab"], list[KeyValue]]:
+        cache: Sequence[Cache] | None = None,
+    ) -> tuple[Float[Array, "batch target vocab"], list[Cache]]:
         """Logits after each of the next tokens, as in generation.
 
         Args:
@@ -347,21 +349,19 @@ class Seq2Seq(TextEncoder):
             memory: each layer's projected memory, from ``decoder.project_memory``.
             source_lengths: real tokens of each source, (batch,); None where all are real.
             offset: position of the first token of ``target``.
-            cache: each layer's keys and values of the tokens before ``offset``, from :meth:`empty_cache`.
+            cache: each layer's, of the tokens before ``offset``, from :meth:`empty_cache`.
 
         Returns:
-            Logits, (batch, target, vocab), and the caches with the tokens of ``target`` written in.
+            Logits, (batch, target, vocab), and the caches with the tokens of ``target``.
         """
         x = self.target_embedding(self._target_table, target, None, offset)
         mask, memory_mask = AttentionMask(causal=True, query_offset=offset), AttentionMask(source_lengths)
         x, cache = self.decoder.step(x, memory, mask, memory_mask, cache)
         return self._logits(x), cache
 
-    def empty_cache(self, batch: int, length: int) -> list[KeyValue]:
-        """Room for ``length`` decoded tokens in each decoder layer, in ``config.dtype``."""
-        shape = (batch, self.config.num_heads, length, self.config.head_dim)
-        empty = jnp.zeros(shape, jnp.dtype(self.config.dtype))
-        return [KeyValue(empty, empty) for _ in self.decoder.layers]
+    def empty_cache(self, batch: int, length: int) -> list[Cache]:
+        """Room for ``length`` decoded tokens in each decoder layer."""
+        return [layer.self_attention.empty_cache(batch, length) for layer in self.decoder.layers]
 
     @property
     def _target_table(self) -> nnx.Embed:

@@ -85,7 +85,8 @@ def make_case(
 
     Attention is written out on both sides (``xla``), so that its weights can be compared.
     """
-    model = dataclasses.replace(model, attention_backend="xla")
+    if model.writes_weights:
+        model = dataclasses.replace(model, attention_backend="xla")
     weights = random_weights(model, seed) if weights is None else weights
     longest = max(sizes.source, sizes.target)
     fields: dict = {

@@ -17,6 +17,7 @@ from flax_transformer.nn import masks as flax_masks
 from flax_transformer.nn import positions as flax_positions
 from flax_transformer.parity import flax_side, tolerances, torch_side
 from flax_transformer.parity.cases import Case
+from flax_transformer.parity.influence import influence
 from flax_transformer.parity.measure import EPS, mismatches, scaled_ulp, scaled_ulps
 from flax_transformer.parity.pair import Pair, cast, with_dropout
 from flax_transformer.parity.torch_side import Outcome
@@ -130,8 +131,11 @@ def masks(pair: Pair) -> list[Result]:
 def reachability(pair: Pair) -> list[Result]:
     """Which keys the queries of each layer really attend to, against what they should.
 
-    Leaks of either side count. So do keys that are missing on both sides, in float64, where no weight underflows.
+    Leaks of either side count. So do keys that are missing on both sides, in float64, where no weight underflows. Where
+    a mixer has no weights to look at, tokens are changed, and what follows from it is counted.
     """
+    if pair.case.model.mixer != "attention":
+        return _exact("reachability", influence(pair.case))
     differing = {}
     for name in pair.torch.intermediates:
         if name.endswith(".weights"):
@@ -197,7 +201,7 @@ def norms(pair: Pair) -> list[Result]:
 
 
 def _is_attention(name: str) -> bool:
-    return name.rsplit(".", 1)[-1] in ("query", "key", "value", "weights", "heads")
+    return name.rsplit(".", 1)[-1] in ("query", "key", "value", "weights", "heads", "states")
 
 
 def _is_sublayer(name: str) -> bool:

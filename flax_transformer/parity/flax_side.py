@@ -223,7 +223,7 @@ def _optimizer_step(step: training.TrainStep) -> Callable:
 @functools.partial(jax.jit, static_argnums=0)
 def _project_memory(graph: nnx.GraphDef, params: nnx.State, source: Any, lengths: Any) -> Any:
     model = nnx.merge(graph, params)
-    return model.decoder.project_memory(model.encode(source, lengths))
+    return model.decoder.project_memory(model.encode(source, lengths), lengths)
 
 
 @functools.partial(jax.jit, static_argnums=0)

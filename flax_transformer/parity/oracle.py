@@ -32,6 +32,14 @@ ACTIVATIONS = {
 }
 
 
+def linear_attention(query: Real, key: Real, value: Real, allowed: Bool[np.ndarray, "..."]) -> Real:
+    """Its quadratic form (Katharopoulos et al., 2020, equation 4): the weight of a pair is ``phi(q_i) . phi(k_j)``."""
+    query, key = (np.where(x > 0, x + 1, np.exp(np.minimum(x, 0))) for x in (query, key))
+    weights = np.where(allowed, np.einsum("bqhd,bkhd->bhqk", query, key), 0)
+    total = np.moveaxis(weights.sum(axis=-1), 1, 2)[..., None]
+    return np.einsum("bhqk,bkhd->bqhd", weights, value) / np.where(total == 0, 1, total)
+
+
 class Float64Oracle:
     """The model in float64, over intermediates that are given.
 
@@ -160,6 +168,9 @@ class Float64Oracle:
             key = self._offer(f"{path}.smeared_key", self._smeared(key, self.weights[f"{path}.smear"]))
         value = self._heads(f"{path}.value", memory, rotate=False)
         query = self._heads(f"{path}.query", x, rotate)
+        if self.config.mixer == "linear":
+            heads = self._offer(f"{path}.heads", linear_attention(query, key, value, allowed))
+            return self._linear(f"{path}.output", heads.reshape(*x.shape[:2], -1))
         scores = np.einsum("bqhd,bkhd->bhqk", query, key)
         scores = scores / (math.sqrt(query.shape[-1]) if self.config.scale_attention else 1.0)
         scores = scores + self._bias(path, key.shape[1])
@@ -169,6 +180,24 @@ class Float64Oracle:
         weights = self._offer(f"{path}.weights", powers / np.where(total == 0, 1, total))
         heads = self._offer(f"{path}.heads", np.einsum("bhqk,bkhd->bqhd", weights, value))
         return self._linear(f"{path}.output", heads.reshape(*x.shape[:2], -1))
+
+    def _recur(self, path: str, x: Real, lengths: np.ndarray) -> Real:
+        directions = [f"{path}.{name}" for name in ("left_to_right", "right_to_left")]
+        read = [self._read(name, x, lengths) for name in directions if f"{name}.input_proj.weight" in self.weights]
+        return self._offer(f"{path}.states", np.concatenate(read, axis=-1))
+
+    def _read(self, path: str, x: Real, lengths: np.ndarray) -> Real:
+        """The hidden states of each row by itself, from its first real token on, or from its last one."""
+        gates = self._linear(f"{path}.input_proj", x)
+        recurrent = self.weights[f"{path}.recurrent_proj.weight"]
+        states = np.zeros((*x.shape[:2], recurrent.shape[1]))
+        for row, length in enumerate(lengths):
+            hidden = cell = np.zeros(recurrent.shape[1])
+            for at in range(length)[:: -1 if path.endswith("right_to_left") else 1]:
+                enter, forget, candidate, leave = np.split(gates[row, at] + recurrent @ hidden, 4)
+                cell = cell / (1 + np.exp(-forget)) + np.tanh(candidate) / (1 + np.exp(-enter))
+                hidden = states[row, at] = np.tanh(cell) / (1 + np.exp(-leave))
+        return states
 
     def _residual(self, path: str, x: Real, sublayer) -> Real:
         if self.config.norm_first:
@@ -180,14 +209,23 @@ class Float64Oracle:
         if memory is not None:
             allowed = allowed & np.tri(x.shape[1], dtype=bool)
         for i in range(self.config.num_encoder_layers if memory is None else self.config.num_decoder_layers):
-            x = self._layer(f"{stack}.layers.{i}", x, memory, allowed, memory_lengths)
+            x = self._layer(f"{stack}.layers.{i}", x, memory, allowed, lengths, memory_lengths)
         return x
 
     def _layer(
-        self, layer: str, x: Real, memory: Real | None, allowed: Bool[np.ndarray, "..."], memory_lengths: np.ndarray
+        self,
+        layer: str,
+        x: Real,
+        memory: Real | None,
+        allowed: Bool[np.ndarray, "..."],
+        lengths: np.ndarray,
+        memory_lengths: np.ndarray,
     ) -> Real:
         own, cross = f"{layer}.self_attention", f"{layer}.cross_attention"
-        x = self._residual(f"{own}_residual", x, lambda x: self._attend(own, x, x, allowed))
+        if self.config.mixer == "lstm":
+            x = self._residual(f"{own}_residual", x, lambda x: self._recur(own, x, lengths))
+        else:
+            x = self._residual(f"{own}_residual", x, lambda x: self._attend(own, x, x, allowed))
         if memory is not None:
             seen = np.arange(memory.shape[1]) < memory_lengths[:, None, None, None]
             x = self._residual(f"{cross}_residual", x, lambda x: self._attend(cross, x, memory, seen))

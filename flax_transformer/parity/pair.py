@@ -26,7 +26,9 @@ def cast(case: Case, dtype: str) -> Case:
 
 def with_dropout(case: Case, rate: float) -> Case:
     """The same case with dropout; each kind of place has a rate of its own, so that none can pass for another."""
-    rates = {"dropout": rate, "attention_dropout": rate, "feed_forward_dropout": 2 * rate, "head_dropout": 3 * rate}
+    rates = {"dropout": rate, "feed_forward_dropout": 2 * rate, "head_dropout": 3 * rate}
+    if case.model.writes_weights:
+        rates["attention_dropout"] = rate
     model = dataclasses.replace(case.model, **rates)
     return dataclasses.replace(case, config=dataclasses.replace(case.config, model=model))
 

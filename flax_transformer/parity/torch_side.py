@@ -191,7 +191,7 @@ def decode_cached(config: ModelConfig, weights: Arrays, batch: Seq2SeqBatch) -> 
     model = build(config, weights)
     source, lengths = _tensor(batch.source), _tensor(batch.source_lengths)
     decoder_input, _, _ = losses.shift_target(_tensor(batch.target), _tensor(batch.target_lengths))
-    memory = model.decoder.project_memory(model.encode(source, lengths))
+    memory = model.decoder.project_memory(model.encode(source, lengths), lengths)
     cache = model.empty_cache(len(source), decoder_input.shape[1])
     steps = []
     for offset in range(decoder_input.shape[1]):

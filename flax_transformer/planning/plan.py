@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from flax_transformer.config import TrainConfig
+from flax_transformer.config import ModelConfig, TrainConfig
 from flax_transformer.data.batches import ClassifierBatch, MaskedBatch, Seq2SeqBatch
 from flax_transformer.data.masking import count_predicted
 from flax_transformer.distributed.sharding import create_mesh
@@ -98,7 +98,7 @@ def make_plan(topology: str, config: TrainConfig) -> Plan:
         "topology": topology,
         "chips": mesh.size,
         "mesh": dict(mesh.shape),
-        "attention": "flash" if "tpu_custom_call" in lowered.as_text() else "xla",
+        "attention": _mixer(config.model, lowered),
         "compile_seconds": time.perf_counter() - start,
         "hbm": chip.hbm,
         "model_flops": train_flops(config) / mesh.size,
@@ -107,6 +107,13 @@ def make_plan(topology: str, config: TrainConfig) -> Plan:
     if compiled is None:
         return Plan(**account, fits=False, hbm_needed=too_large)
     return Plan(**account, **_costs(compiled, chip, account["model_flops"], tokens))
+
+
+def _mixer(model: ModelConfig, lowered: jax.stages.Lowered) -> str:
+    """What mixes tokens; of attention, its kernel."""
+    if model.mixer != "attention":
+        return model.mixer
+    return "flash" if "tpu_custom_call" in lowered.as_text() else "xla"
 
 
 def _devices(topology: str) -> list[Any]:

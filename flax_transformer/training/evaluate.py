@@ -19,7 +19,7 @@ from flax_transformer.data.examples import Examples
 from flax_transformer.data.generation import Constraint
 from flax_transformer.data.tasks import TASKS, score
 from flax_transformer.data.tokenizer import Tokenizer
-from flax_transformer.decoding.predictor import Output, Predictor, one_behind
+from flax_transformer.decoding.predictor import Output, Prediction, Predictor, one_behind
 from flax_transformer.errors import UserError
 from flax_transformer.nn.losses import classification_loss, masked_token_loss
 from flax_transformer.nn.models import MaskedLM, Model
@@ -40,6 +40,7 @@ class Evaluator:
         generation, constraint, copying: how to generate, see :class:`flax_transformer.decoding.predictor.Predictor`.
 
     Attributes:
+        encoded: the split as token ids.
         examples: those that are scored; sources that are too long may be left out.
         counts: of texts that are not scored as they are, see :func:`counts_of`.
 
@@ -57,8 +58,8 @@ class Evaluator:
         copying: CopyRule | None = None,
     ) -> None:
         self._config = config
-        self._encoded = encode_examples(examples, tokenizer, config.batch, training=False)
-        self.counts, kept = counts_of(self._encoded), self._encoded.kept
+        self.encoded = encode_examples(examples, tokenizer, config.batch, training=False)
+        self.counts, kept = counts_of(self.encoded), self.encoded.kept
         self.examples = examples if kept is None else examples.take(kept.tolist())
         self._predict_with = tokenizer, config.batch, generation, constraint, copying
 
@@ -74,18 +75,31 @@ class Evaluator:
         Raises:
             UserError: the model cannot generate as it is told to, or its logits are not finite.
         """
+        predictions, scores = self.predict(model, check)
+        values: list[Any] = [prediction.value for prediction in predictions]
+        return values, scores
+
+    def predict(
+        self, model: Model, check: Callable[[], None] = lambda: None, top: int = 1
+    ) -> tuple[list[Prediction], Scores]:
+        """As :meth:`evaluate`, but whole predictions, with their scores and those of other classes.
+
+        Args:
+            check: called between batches; what it raises ends the evaluation.
+            top: of classification: classes to name, the most probable first.
+        """
         if isinstance(model, MaskedLM):
             return [], self._score_masked(model, check)
-        predictor = Predictor(model, *self._predict_with)
-        predictions: list[Any] = [None] * len(self.examples)
+        predictor = Predictor(model, *self._predict_with, top=top)
+        predictions: dict[int, Prediction] = {}
         losses = []
         for indices, output, loss in one_behind(self._outputs(predictor, check)):
             losses.append(jax.device_get(loss))
-            for index, prediction in zip(indices, predictor.read(output), strict=True):
-                if index >= 0:  # not filler
-                    predictions[index] = prediction.value
+            predictions |= zip(indices.tolist(), predictor.read(output), strict=True)
+        found = [predictions[index] for index in range(len(self.examples))]  # without filler, whose index is -1
         sums, counts = np.sum(losses, axis=0)
-        return predictions, {**score(self._config.data, predictions, self.examples), "loss": float(sums / counts)}
+        scores = score(self._config.data, [prediction.value for prediction in found], self.examples)
+        return found, {**scores, "loss": float(sums / counts)}
 
     def _score_masked(self, model: MaskedLM, check: Callable[[], None]) -> Scores:
         """Of the most probable token at each masked position; ``perplexity`` is the exponential of the loss."""
@@ -105,7 +119,7 @@ class Evaluator:
 
     def _masked_outputs(self, model: MaskedLM, check: Callable[[], None]) -> Iterator[tuple[MaskedBatch, Any]]:
         """Each batch with what the device makes of it."""
-        for _, batch in evaluation_batches(self._encoded, self._config.batch):
+        for _, batch in evaluation_batches(self.encoded, self._config.batch):
             check()
             assert isinstance(batch, MaskedBatch)
             yield batch, _predict_tokens(model, jax.tree.map(jnp.asarray, batch))
@@ -114,7 +128,7 @@ class Evaluator:
         self, predictor: Predictor, check: Callable[[], None]
     ) -> Iterator[tuple[Int[np.ndarray, " batch"], Output, Loss]]:
         """What the device makes of each batch: under way, not waited for."""
-        for indices, batch in evaluation_batches(self._encoded, self._config.batch):
+        for indices, batch in evaluation_batches(self.encoded, self._config.batch):
             check()
             output = predictor.start(batch.source, batch.source_lengths, indices)
             yield indices, output, _loss(predictor.model, batch, output)

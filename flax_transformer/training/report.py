@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -158,7 +159,7 @@ def _drop_lines_after(path: Path, step: int) -> None:
         rewritten.replace(path)  # at once: a run that is killed here loses no line
 
 
-def _is_line_until(line: str, step: int) -> bool:
+def _is_line_until(line: str, step: float) -> bool:
     """Whether it is a whole line of metrics: one that a crash cut short has no newline, or is no JSON."""
     try:
         return line.endswith("\n") and json.loads(line)["step"] <= step
@@ -166,13 +167,18 @@ def _is_line_until(line: str, step: int) -> bool:
         return False
 
 
-def earlier_scores(metrics: Path, name: str, step: int) -> list[float]:
-    """The validation scores of this name up to a step, in order, as a run has written them down."""
+def read_metrics(metrics: Path, step: float = math.inf) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl up to a step, in order; those that are damaged are left out."""
     if not metrics.exists():
         return []
     lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    rows = [json.loads(line) for line in lines if _is_line_until(line, step)]
-    return [row[f"validation/{name}"] for row in rows if f"validation/{name}" in row]
+    return [json.loads(line) for line in lines if _is_line_until(line, step)]
+
+
+def earlier_scores(metrics: Path, name: str, step: int) -> list[float]:
+    """The validation scores of this name up to a step, in order, as a run has written them down."""
+    key = f"validation/{name}"
+    return [row[key] for row in read_metrics(metrics, step) if key in row]
 
 
 def format_scores(scores: Mapping[str, float | str]) -> str:

@@ -11,7 +11,7 @@ from flax_transformer.config import GenerationConfig
 from flax_transformer.data.copying import Copying
 from flax_transformer.data.generation import Constraint
 from torch_reference.decoding.copying import CopyState, copy_on, copy_tables, copyable_tokens, start_copying
-from torch_reference.nn.attention import KeyValue
+from torch_reference.nn.layers import Cache
 from torch_reference.nn.models import Seq2Seq
 
 
@@ -22,13 +22,13 @@ class Outputs(NamedTuple):
     sequences: Int[Tensor, "rows positions"]
     constraint_states: Int[Tensor, " rows"] | None
     copy_state: CopyState | None
-    cache: list[KeyValue]
+    cache: list[Cache]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Outputs":
         """The same function of each tensor."""
         states = None if self.constraint_states is None else function(self.constraint_states)
-        cache = [KeyValue(function(entry.key), function(entry.value)) for entry in self.cache]
         copy_state = None if self.copy_state is None else self.copy_state.map(function)
+        cache = [type(entry)(*map(function, entry)) for entry in self.cache]
         return Outputs(function(self.sequences), states, copy_state, cache)
 
 
@@ -52,8 +52,8 @@ class NextToken:
         self.model, self.config = model, config
         self.vocab_size = model.config.target_vocab_size
         self.device = source.device
-        memory = model.decoder.project_memory(model.encode(source, source_lengths))
-        self.memory = [KeyValue(*(entry.repeat_interleave(beams, dim=0) for entry in layer)) for layer in memory]
+        memory = model.decoder.project_memory(model.encode(source, source_lengths), source_lengths)
+        self.memory = [type(layer)(*(leaf.repeat_interleave(beams, dim=0) for leaf in layer)) for layer in memory]
         self.source_lengths = source_lengths.repeat_interleave(beams)
         self.constraint = (
             None if constraint is None else [torch.as_tensor(table, device=self.device).long() for table in constraint]

@@ -85,7 +85,8 @@ class EncoderGraph(nn.Module):
         Returns:
             Keys and values in turn, each (batch, heads, source, head_dim).
         """
-        return list(chain(*self.model.decoder.project_memory(self.model.encode(source, source_lengths))))
+        memory = self.model.encode(source, source_lengths)
+        return list(chain(*self.model.decoder.project_memory(memory, source_lengths)))
 
 
 class DecoderGraph(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from flax_transformer.config import ModelConfig
 from flax_transformer.intermediates import record
-from torch_reference.dtypes import param_dtype
+from torch_reference.dtypes import compute_dtype, param_dtype
 from torch_reference.nn.dropout import Dropout
 from torch_reference.nn.kernels import choose_backend, fused_attention
 from torch_reference.nn.linear import Linear
@@ -85,7 +85,28 @@ def smear(
     return (before + own * (wide - before)).to(key.dtype)
 
 
-class MultiHeadAttention(nn.Module):
+class HeadProjections(nn.Module):
+    """The four linear maps of any attention: queries, keys, values, and the output of all heads.
+
+    Args:
+        config: gives d_model, num_heads and head_width.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.num_heads * config.head_dim
+        # torch.nn.MultiheadAttention starts all its biases at zero.
+        self.query = Linear(config.d_model, width, config, packed=True, zero_bias=True)
+        self.key = Linear(config.d_model, width, config, packed=True, zero_bias=True)
+        self.value = Linear(config.d_model, width, config, packed=True, zero_bias=True)
+        self.output = Linear(width, config.d_model, config, zero_bias=True)
+
+    def _split_heads(self, x: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length heads head_dim"]:
+        return x.reshape(*x.shape[:2], self.config.num_heads, self.config.head_dim)
+
+
+class MultiHeadAttention(HeadProjections):
     """``concat_h(softmax(q_h k_h^T / sqrt(head_dim)) v_h) W_o`` with q = x W_q, k = memory W_k, v = memory W_v.
 
     Keys and values are projected by :meth:`project` and passed in, so that a full pass, cached decoding and a memory
@@ -97,24 +118,14 @@ class MultiHeadAttention(nn.Module):
     """
 
     def __init__(self, config: ModelConfig, *, is_self_attention: bool) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.backend = choose_backend(config.attention_backend)
         self.uses_rope = is_self_attention and config.positions == "rope"
         self.scale = config.head_dim**-0.5 if config.scale_attention else 1.0
-        width = config.num_heads * config.head_dim
-        # torch.nn.MultiheadAttention starts all its biases at zero.
-        self.query = Linear(config.d_model, width, config, packed=True, zero_bias=True)
-        self.key = Linear(config.d_model, width, config, packed=True, zero_bias=True)
-        self.value = Linear(config.d_model, width, config, packed=True, zero_bias=True)
-        self.output = Linear(width, config.d_model, config, zero_bias=True)
         shares = torch.zeros(config.num_heads, dtype=param_dtype(config))
         is_smeared = config.smeared_keys and not is_self_attention
         self.smear = nn.Parameter(shares) if is_smeared else None
         self.dropout = Dropout(config.attention_dropout)
-
-    def _split_heads(self, x: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length heads head_dim"]:
-        return x.reshape(*x.shape[:2], self.config.num_heads, self.config.head_dim)
 
     def _apply_rope(self, x: Tensor, offset: int, segments: Int[Tensor, "batch length"] | None) -> Tensor:
         if not self.uses_rope:
@@ -126,6 +137,7 @@ class MultiHeadAttention(nn.Module):
         self,
         memory: Float[Tensor, "batch keys d_model"],
         offset: int = 0,
+        lengths: Int[Tensor, " batch"] | None = None,
         segments: Int[Tensor, "batch keys"] | None = None,
     ) -> KeyValue:
         """Keys and values of a sequence.
@@ -133,6 +145,7 @@ class MultiHeadAttention(nn.Module):
         Args:
             memory: the sequence that is attended to, (batch, keys, d_model).
             offset: position of its first token, for rope.
+            lengths: not needed here, where a mask hides what is not real; other mixers sum the real tokens up.
             segments: of its tokens, (batch, keys), where rows are packed.
 
         Returns:
@@ -174,3 +187,37 @@ class MultiHeadAttention(nn.Module):
             )
         heads = record(self, "heads", heads)
         return self.output(heads.reshape(*x.shape[:2], -1))
+
+    def mix(
+        self, x: Float[Tensor, "batch length d_model"], mask: AttentionMask, cache: KeyValue | None = None
+    ) -> tuple[Float[Tensor, "batch length d_model"], KeyValue]:
+        """Self-attention.
+
+        Args:
+            x: a sequence, or its next tokens, (batch, length, d_model).
+            mask: its offset is the position of the first token of ``x``.
+            cache: keys and values of the tokens before ``x``, with room for those of ``x``.
+
+        Returns:
+            The output, (batch, length, d_model), and keys and values: the cache with those of ``x`` written in.
+        """
+        keys = self.project(x, mask.query_offset, segments=mask.key_segments)
+        if cache is not None:
+            keys = write_cache(cache, keys, mask.query_offset)
+        return self(x, keys, mask), keys
+
+    def empty_cache(self, batch: int, length: int) -> KeyValue:
+        """Room for the keys and values of ``length`` tokens, in ``config.dtype``."""
+        shape = (batch, self.config.num_heads, length, self.config.head_dim)
+
+        def empty() -> Tensor:
+            return torch.zeros(shape, dtype=compute_dtype(self.config), device=self.query.weight.device)
+
+        return KeyValue(empty(), empty())
+
+
+def write_cache(cache: KeyValue, new: KeyValue, offset: int) -> KeyValue:
+    """The cache with ``new`` written at ``offset``, in place; the caller makes sure that it fits."""
+    for old, entry in zip(cache, new, strict=True):
+        old[:, :, offset : offset + entry.shape[2]] = entry
+    return cache

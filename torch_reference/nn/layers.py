@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,10 +14,15 @@ from flax_transformer.intermediates import record
 from torch_reference.nn.attention import KeyValue, MultiHeadAttention
 from torch_reference.nn.dropout import Dropout
 from torch_reference.nn.linear import Linear, norm_layer
+from torch_reference.nn.linear_attention import LinearAttention, LinearState
+from torch_reference.nn.lstm import LSTM, LSTMState
 from torch_reference.nn.masks import AttentionMask
 from torch_reference.nn.positions import RelativeBias
 
 Sequences = Float[Tensor, "batch length d_model"]
+# What a decoder layer keeps of the memory, and of the tokens decoded so far. Each tensor begins with the rows.
+Memory = KeyValue | LinearState
+Cache = KeyValue | LinearState | LSTMState
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
@@ -93,6 +98,25 @@ class Residual(nn.Module):
         return record(self, "output", x)
 
 
+def self_mixer(config: ModelConfig, *, two_sided: bool) -> Any:
+    """What mixes the tokens of one sequence; it takes back only a cache that it gave.
+
+    Its place in a layer is called self-attention, whatever it is, so that its weights keep their names.
+    """
+    if config.mixer == "linear":
+        return LinearAttention(config)
+    if config.mixer == "lstm":
+        return LSTM(config, two_sided=two_sided)
+    return MultiHeadAttention(config, is_self_attention=True)
+
+
+def cross_mixer(config: ModelConfig) -> Any:
+    """What lets a target read the memory."""
+    if config.mixer == "linear":
+        return LinearAttention(config)
+    return MultiHeadAttention(config, is_self_attention=False)
+
+
 class EncoderLayer(nn.Module):
     """Self-attention, then feed-forward, each with its :class:`Residual`.
 
@@ -102,7 +126,7 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.self_attention = MultiHeadAttention(config, is_self_attention=True)
+        self.self_attention = self_mixer(config, two_sided=True)
         self.self_attention_residual = Residual(config)
         self.feed_forward = FeedForward(config)
         self.feed_forward_residual = Residual(config)
@@ -121,7 +145,7 @@ class EncoderLayer(nn.Module):
             torch.Size([2, 5, 8])
         """
         h = self.self_attention_residual.prepare(x)
-        h = self.self_attention(h, self.self_attention.project(h, segments=mask.key_segments), mask)
+        h, _ = self.self_attention.mix(h, mask)
         x = self.self_attention_residual.add(x, h)
 
         h = self.feed_forward_residual.prepare(x)
@@ -137,9 +161,9 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.self_attention = MultiHeadAttention(config, is_self_attention=True)
+        self.self_attention = self_mixer(config, two_sided=False)
         self.self_attention_residual = Residual(config)
-        self.cross_attention = MultiHeadAttention(config, is_self_attention=False)
+        self.cross_attention = cross_mixer(config)
         self.cross_attention_residual = Residual(config)
         self.feed_forward = FeedForward(config)
         self.feed_forward_residual = Residual(config)
@@ -147,11 +171,11 @@ class DecoderLayer(nn.Module):
     def forward(
         self,
         x: Sequences,
-        memory: KeyValue,
+        memory: Memory,
         mask: AttentionMask,
         memory_mask: AttentionMask,
-        cache: KeyValue | None = None,
-    ) -> tuple[Sequences, KeyValue]:
+        cache: Cache | None = None,
+    ) -> tuple[Sequences, Cache]:
         """The whole target, or its next tokens given a cache of the earlier ones.
 
         Args:
@@ -159,11 +183,10 @@ class DecoderLayer(nn.Module):
             memory: from ``cross_attention.project``.
             mask: of self-attention; its offset is the position of the first token of ``x``.
             memory_mask: of cross-attention.
-            cache: keys and values of the tokens before ``x``, with room for those of ``x``.
+            cache: of the tokens before ``x``, with room for those of ``x``.
 
         Returns:
-            The output, (batch, length, d_model), and the keys and values of self-attention: the cache with those of
-            ``x`` written in.
+            The output, (batch, length, d_model), and the cache of self-attention with the tokens of ``x``.
 
         Example:
             >>> layer = DecoderLayer(ModelConfig(d_model=8, d_ff=16))
@@ -172,23 +195,14 @@ class DecoderLayer(nn.Module):
             torch.Size([2, 5, 8])
         """
         h = self.self_attention_residual.prepare(x)
-        keys = self.self_attention.project(h, mask.query_offset, mask.key_segments)
-        if cache is not None:
-            keys = write_cache(cache, keys, mask.query_offset)
-        x = self.self_attention_residual.add(x, self.self_attention(h, keys, mask))
+        h, cache = self.self_attention.mix(h, mask, cache)
+        x = self.self_attention_residual.add(x, h)
 
         h = self.cross_attention_residual.prepare(x)
         x = self.cross_attention_residual.add(x, self.cross_attention(h, memory, memory_mask))
 
         h = self.feed_forward_residual.prepare(x)
-        return self.feed_forward_residual.add(x, self.feed_forward(h)), keys
-
-
-def write_cache(cache: KeyValue, new: KeyValue, offset: int) -> KeyValue:
-    """The cache with ``new`` written at ``offset``, in place; the caller makes sure that it fits."""
-    for old, entry in zip(cache, new, strict=True):
-        old[:, :, offset : offset + entry.shape[2]] = entry
-    return cache
+        return self.feed_forward_residual.add(x, self.feed_forward(h)), cache
 
 
 def _with_bias(mask: AttentionMask, bias: RelativeBias | None, queries: int, keys: int) -> AttentionMask:
@@ -267,24 +281,32 @@ class Decoder(nn.Module):
             torch.Size([2, 5, 8])
         """
         mask = _with_bias(mask, self.relative_bias, x.shape[1], x.shape[1])
+        lengths, segments = memory_mask.key_lengths, memory_mask.key_segments
         for layer in cast(Sequence[DecoderLayer], self.layers):
-            projected = layer.cross_attention.project(memory, segments=memory_mask.key_segments)
+            projected = layer.cross_attention.project(memory, lengths=lengths, segments=segments)
             x, _ = layer(x, projected, mask, memory_mask)
         return x if self.norm is None else self.norm(x)
 
-    def project_memory(self, memory: Float[Tensor, "batch source d_model"]) -> list[KeyValue]:
-        """Each layer's keys and values of the memory: computed once, however many tokens are decoded."""
+    def project_memory(
+        self, memory: Float[Tensor, "batch source d_model"], lengths: Int[Tensor, " batch"] | None = None
+    ) -> list[Memory]:
+        """Each layer's keys and values of the memory, or sums over them: computed once, however much is decoded.
+
+        Args:
+            memory: output of the encoder, (batch, source, d_model).
+            lengths: its real tokens, (batch,); None if all are real.
+        """
         layers = cast(Sequence[DecoderLayer], self.layers)
-        return [layer.cross_attention.project(memory) for layer in layers]
+        return [layer.cross_attention.project(memory, lengths=lengths) for layer in layers]
 
     def step(
         self,
         x: Sequences,
-        memory: Sequence[KeyValue],
+        memory: Sequence[Memory],
         mask: AttentionMask,
         memory_mask: AttentionMask,
-        cache: Sequence[KeyValue] | None = None,
-    ) -> tuple[Sequences, list[KeyValue]]:
+        cache: Sequence[Cache] | None = None,
+    ) -> tuple[Sequences, list[Cache]]:
         """The next tokens, as in decoding.
 
         Args:
@@ -292,12 +314,12 @@ class Decoder(nn.Module):
             memory: from :meth:`project_memory`.
             mask: of self-attention, causal; its offset is the position of the first token of ``x``.
             memory_mask: of cross-attention.
-            cache: each layer's keys and values of the tokens before ``x``; None if there are none.
+            cache: each layer's, of the tokens before ``x``; None if there are none.
 
         Returns:
-            The output, (batch, length, d_model), and each layer's cache with the tokens of ``x`` written in.
+            The output, (batch, length, d_model), and each layer's cache with the tokens of ``x``.
         """
-        keys = cache[0].key.shape[2] if cache else x.shape[1]
+        keys = cache[0].key.shape[2] if cache and isinstance(cache[0], KeyValue) else x.shape[1]
         mask = _with_bias(mask, self.relative_bias, x.shape[1], keys)
         caches = []
         for layer, layer_memory, layer_cache in zip(

@@ -1,6 +1,7 @@
 """The models: an encoder with a classification head, one with a head for masked tokens, and one with a decoder."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -8,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flax_transformer.config import ModelConfig, Pooling
+from flax_transformer.errors import UserError
 from flax_transformer.intermediates import record
 from torch_reference.dtypes import compute_dtype, param_dtype
 from torch_reference.nn.arguments import check_ids, check_lengths
-from torch_reference.nn.attention import KeyValue
 from torch_reference.nn.dropout import Dropout
-from torch_reference.nn.layers import ACTIVATIONS, Decoder, Encoder
+from torch_reference.nn.layers import ACTIVATIONS, Cache, Decoder, DecoderLayer, Encoder, Memory
 from torch_reference.nn.linear import Linear, norm_layer, token_table
 from torch_reference.nn.masks import AttentionMask, padding_mask
 from torch_reference.nn.positions import PositionalEncoding
@@ -120,6 +121,8 @@ class TextEncoder(nn.Module):
         source_segments: Int[Tensor, "batch source"] | None = None,
     ) -> Float[Tensor, "batch source d_model"]:
         """What the encoder makes of the source, which the decoder attends to. Arguments and errors as of a call."""
+        if source_segments is not None and self.config.mixer != "attention":
+            raise UserError(f"packed rows need mixer='attention', got {self.config.mixer!r}; do without packing")
         check_ids("source", source, self.config.source_vocab_size)
         check_lengths("source_lengths", source_lengths, source)
         x = self.source_embedding(self.source_table, source, segments=source_segments)
@@ -300,12 +303,12 @@ class Seq2Seq(TextEncoder):
     def decode(
         self,
         target: Int[Tensor, "batch target"],
-        memory: Sequence[KeyValue],
+        memory: Sequence[Memory],
         source_lengths: Lengths = None,
         *,
         offset: int = 0,
-        cache: Sequence[KeyValue] | None = None,
-    ) -> tuple[Float[Tensor, "batch target vocab"], list[KeyValue]]:
+        cache: Sequence[Cache] | None = None,
+    ) -> tuple[Float[Tensor, "batch target vocab"], list[Cache]]:
         """Logits after each of the next tokens, as in generation.
 
         Args:
@@ -313,25 +316,20 @@ class Seq2Seq(TextEncoder):
             memory: each layer's projected memory, from ``decoder.project_memory``.
             source_lengths: real tokens of each source, (batch,); None where all are real.
             offset: position of the first token of ``target``.
-            cache: each layer's keys and values of the tokens before ``offset``, from :meth:`empty_cache`.
+            cache: each layer's, of the tokens before ``offset``, from :meth:`empty_cache`.
 
         Returns:
-            Logits, (batch, target, vocab), and the caches with the tokens of ``target`` written in.
+            Logits, (batch, target, vocab), and the caches with the tokens of ``target``.
         """
         x = self.target_embedding(self._target_table, target, offset)
         mask, memory_mask = AttentionMask(causal=True, query_offset=offset), AttentionMask(source_lengths)
         x, cache = self.decoder.step(x, memory, mask, memory_mask, cache)
         return self._logits(x), cache
 
-    def empty_cache(self, batch: int, length: int) -> list[KeyValue]:
-        """Room for ``length`` decoded tokens in each decoder layer, in ``config.dtype``."""
-        shape = (batch, self.config.num_heads, length, self.config.head_dim)
-        weight = self.source_table.weight
-
-        def empty() -> Tensor:
-            return torch.zeros(shape, dtype=compute_dtype(self.config), device=weight.device)
-
-        return [KeyValue(empty(), empty()) for _ in self.decoder.layers]
+    def empty_cache(self, batch: int, length: int) -> list[Cache]:
+        """Room for ``length`` decoded tokens in each decoder layer."""
+        layers = cast(Sequence[DecoderLayer], self.decoder.layers)
+        return [layer.self_attention.empty_cache(batch, length) for layer in layers]
 
     @property
     def _target_table(self) -> nn.Embedding:

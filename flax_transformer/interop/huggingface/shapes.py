@@ -63,7 +63,10 @@ def _stack(name: str, config: ModelConfig, layers: int) -> _Named:
     attentions = ("self_attention",) if name == "encoder" else ("self_attention", "cross_attention")
     for layer in (f"{name}.layers.{number}" for number in range(layers)):
         for attention in attentions:
-            yield from _attention(f"{layer}.{attention}", config)
+            if config.mixer == "lstm" and attention == "self_attention":
+                yield from _lstm(f"{layer}.{attention}", config, two_sided=name == "encoder")
+            else:
+                yield from _attention(f"{layer}.{attention}", config)
         yield from _feed_forward(f"{layer}.feed_forward", config)
         for sublayer in (*attentions, "feed_forward"):
             yield from _norm(f"{layer}.{sublayer}_residual.norm", config.d_model, config)
@@ -78,6 +81,13 @@ def _attention(name: str, config: ModelConfig) -> _Named:
     yield from _linear(f"{name}.output", inner, config.d_model, config)
     if config.smeared_keys and name.endswith("cross_attention"):
         yield f"{name}.smear", (config.num_heads,)
+
+
+def _lstm(name: str, config: ModelConfig, two_sided: bool) -> _Named:
+    width = config.d_model // 2 if two_sided else config.d_model
+    for direction in ("left_to_right", "right_to_left") if two_sided else ("left_to_right",):
+        yield from _linear(f"{name}.{direction}.input_proj", config.d_model, 4 * width, config)
+        yield f"{name}.{direction}.recurrent_proj.weight", (4 * width, width)
 
 
 def _feed_forward(name: str, config: ModelConfig) -> _Named:

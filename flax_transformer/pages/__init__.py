@@ -1,0 +1,1 @@
+"""Pages of HTML that need nothing else: the skeleton, the style and inline pictures. Standard library only."""

@@ -1,0 +1,200 @@
+"""Whole models with other mixers than attention: they train, generate, are exported and verified as any other model."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from mutants import CLASSIFIER, MASKED, TINY
+from mutation import mutated
+from test_generate import (
+    SOURCE_LENGTHS,
+    Target,
+    assert_cached_equals_full,
+    draw_source,
+    draw_weights,
+    flax_logits,
+    make_flax,
+    make_torch,
+    make_twins,
+    run_flax,
+    run_torch,
+    torch_logits,
+)
+from test_generate import small as generating
+from test_huggingface_export import OWN, random_export
+from twins import STACK, same_bits, ulps
+
+import torch_reference
+from flax_transformer.cli.main import main
+from flax_transformer.config import GenerationConfig, ModelConfig, from_dict, to_dict
+from flax_transformer.interop.export import load_export, save_export
+from flax_transformer.interop.huggingface.shapes import weight_shapes
+from flax_transformer.interop.state_dict import get_weights
+from flax_transformer.nn.models import create_model
+from flax_transformer.parity.cases import Sizes, make_case
+from flax_transformer.parity.checks import FORWARD, check_suite, run_checks
+from flax_transformer.parity.influence import influence
+from flax_transformer.parity.localize import first_divergence
+from flax_transformer.parity.pair import Pair
+from torch_reference.interop import export as torch_export
+from torch_reference.nn.models import create_model as create_torch_model
+
+MIXERS = ("linear", "lstm")
+ARCHITECTURES: dict[str, dict[str, Any]] = {"seq2seq": {}, "classifier": CLASSIFIER, "masked": MASKED}
+SIZES = Sizes(rows=4, source=7, target=6)
+SEED = 10  # of weights with which the rows, and the hypotheses of a search, go ways of their own
+
+
+def make_pair(dtype: str, **fields: Any) -> Pair:
+    model = dataclasses.replace(TINY, **fields, dtype=dtype, param_dtype=dtype)
+    return Pair(make_case(model, 0, SIZES))
+
+
+def assert_passed(results: list[Any]) -> None:
+    assert results
+    assert all(result.passed for result in results), [result for result in results if not result.passed]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_forward_passes_agree(mixer: str) -> None:
+    pair = make_pair("float64", mixer=mixer)
+    assert_passed(run_checks(pair, FORWARD))
+    assert first_divergence(pair) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_whole_check_suite(mixer: str, architecture: str, dtype: str) -> None:
+    pair = make_pair(dtype, mixer=mixer, num_encoder_layers=2, **ARCHITECTURES[architecture])
+    assert_passed(run_checks(pair, check_suite(pair)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("norm_first", [True, False])
+@pytest.mark.parametrize("positions", ["learned", "none"])
+def test_variants_agree(mixer: str, norm_first: bool, positions: str, x64: None) -> None:
+    fields = {"norm_first": norm_first, "positions": positions, "bias": norm_first, "num_heads": 4, "gated": True}
+    pair = make_pair("float64", mixer=mixer, tie_embeddings="none", num_decoder_layers=2, **fields)
+    assert_passed(run_checks(pair, [*FORWARD, "gradients", "step", "cached decoding", "generated ids"]))
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_leak_of_both_twins_is_seen() -> None:
+    """By changed tokens, since there are no weights to be looked at."""
+    case = make_pair("float64", mixer="linear").case
+    assert not any(influence(case).values())
+    with mutated("torch_reference/nn/linear_attention.py", "torch.tril(torch.einsum", "(torch.einsum"):
+        found = influence(case)
+    assert {name for name, count in found.items() if count} >= {"target token 1, torch", "target token 3, torch"}
+    assert not any(count for name, count in found.items() if name.endswith("flax"))
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_cached_logits_are_those_of_a_full_pass(mixer: str, dtype: str) -> None:
+    config = generating(dtype, mixer=mixer)
+    twins, target = make_twins(config, seed=0), Target.draw(config)
+    assert_cached_equals_full(flax_logits(twins.flax, target), target)
+    assert_cached_equals_full(torch_logits(twins.torch, target), target)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("search", [GenerationConfig(9), GenerationConfig(9, strategy="beam", beam_width=3, n_best=2)])
+def test_both_twins_generate_the_same(mixer: str, search: GenerationConfig) -> None:
+    config = generating("float64", mixer=mixer)
+    weights, source = draw_weights(config, SEED), draw_source(config, SEED)
+    by_flax = run_flax(make_flax(config, weights), source, search)
+    by_torch = run_torch(make_torch(config, weights), source, search)
+    np.testing.assert_array_equal(by_flax.tokens, by_torch.tokens)
+    np.testing.assert_allclose(by_flax.scores, by_torch.scores, rtol=1e-9)
+    assert len({tuple(row) for row in by_flax.tokens.tolist()}) > 2
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_a_beam_search_that_leaves_states_in_their_rows_shows(mixer: str) -> None:
+    """A beam takes over another's state; each score is then that of its tokens in one pass."""
+    config = generating("float64", mixer=mixer)
+    weights, source = draw_weights(config, SEED), draw_source(config, SEED)
+    search = GenerationConfig(8, strategy="beam", beam_width=4, length_alpha=0.0)
+
+    def error() -> float:
+        found = run_torch(make_torch(config, weights), source, search)
+        return max(np.abs(found.scores - rescored(config, weights, source, found))[SOURCE_LENGTHS > 0])
+
+    assert error() < 1e-9
+    old = "[type(entry)(*map(function, entry)) for entry in self.cache]"
+    with mutated("torch_reference/decoding/step.py", old, "self.cache"):
+        assert error() > 1e-3
+
+
+@torch.no_grad()
+def rescored(config: ModelConfig, weights: dict[str, np.ndarray], source: np.ndarray, found: Any) -> np.ndarray:
+    """The sum of the log-probabilities of each output, by teacher forcing."""
+    tokens = torch.tensor(found.tokens).long()
+    begin = torch.full((len(tokens), 1), config.bos_id)
+    model = make_torch(config, weights)
+    inputs = torch.cat([begin, tokens[:, :-1]], dim=1)
+    logits = model(torch.tensor(source), inputs, torch.tensor(SOURCE_LENGTHS))
+    of_tokens = torch.log_softmax(logits, dim=-1).gather(2, tokens[:, :, None])[:, :, 0].numpy()
+    return np.where(np.arange(tokens.shape[1]) < found.lengths[:, None], of_tokens, 0).sum(axis=1)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_exports_are_read_by_both_twins_bit_for_bit(mixer: str, architecture: str, tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, mixer=mixer, **ARCHITECTURES[architecture])
+    model = create_model(config, seed=1)
+    save_export(tmp_path / "flax", model)
+    torch_export.save_export(tmp_path / "torch", torch_reference.load(tmp_path / "flax"))
+    back = load_export(tmp_path / "torch")
+    assert back.config == config
+    ours, theirs = get_weights(model), get_weights(back)
+    assert ours.keys() == theirs.keys()
+    assert all(same_bits(ours[name], theirs[name]) for name in ours)
+    if architecture == "classifier":
+        source = np.random.default_rng(0).integers(3, 31, (3, 9)).astype(np.int32)
+        by_torch = torch_reference.load(tmp_path / "torch")(torch.tensor(source))
+        assert ulps(back(jnp.asarray(source)), by_torch) <= STACK
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("file_format", ["hf", "ctranslate2", "onnx"])
+def test_other_formats_are_refused_in_one_line_that_says_what_to_do(
+    mixer: str, file_format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random_export(tmp_path / "ours", dataclasses.replace(OWN, attention_backend="auto", mixer=mixer))
+    assert main(["export", str(tmp_path / "ours"), str(tmp_path / "theirs"), "--format", file_format]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--model.mixer attention" in error or "--format torch" in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ours"]
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("architecture", ["seq2seq", "classifier"])
+def test_shapes_follow_from_the_config(mixer: str, architecture: str) -> None:
+    config = dataclasses.replace(TINY, mixer=mixer, **ARCHITECTURES[architecture])
+    with torch.device("meta"):
+        state = create_torch_model(config).state_dict()
+    assert weight_shapes(config) == {name: tuple(weight.shape) for name, weight in state.items()}
+
+
+def test_a_config_without_the_field_means_attention() -> None:
+    fields = to_dict(ModelConfig())
+    assert fields.pop("mixer") == "attention"
+    assert from_dict(ModelConfig, fields) == ModelConfig()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_verify_passes_on_an_export(mixer: str, tmp_path: Path) -> None:
+    save_export(tmp_path / "export", create_model(dataclasses.replace(TINY, mixer=mixer), seed=0))
+    assert main(["verify", str(tmp_path / "export"), "--dtype", "float32", "--steps", "2"]) == 0
