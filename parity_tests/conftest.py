@@ -17,7 +17,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 # The dimensions named on every signature of the twins are checked while these tests run.
-_NAMES = "attention dropout layers linear linear_attention losses lstm masks models positions segments"
+_NAMES = "attention dropout layers linear linear_attention losses lstm masks models pooling positions segments"
 _NN = [f"nn.{name}" for name in _NAMES.split()]
 _DECODING = ["decoding.beam", "decoding.generate", "decoding.step"]
 _MODULES = [*_NN, *_DECODING, "training.optim"]

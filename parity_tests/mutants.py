@@ -332,7 +332,7 @@ MUTANTS = (
     ),
     Mutant(
         "mean over padding",
-        f"{_T}/nn/models.py",
+        f"{_T}/nn/pooling.py",
         "return torch.where(real, x, 0).sum(dim=1) / lengths.clamp(min=1)[:, None].to(x.dtype)",
         "return x.mean(dim=1)",
         "stack",
@@ -340,7 +340,7 @@ MUTANTS = (
     ),
     Mutant(
         "sum of real tokens over all positions",
-        f"{_T}/nn/models.py",
+        f"{_T}/nn/pooling.py",
         "lengths.clamp(min=1)[:, None].to(x.dtype)",
         "x.shape[1]",
         "stack",

@@ -65,8 +65,8 @@ MIXER_MUTANTS = (
     Mutant(
         "padding of the memory summed up",
         f"{_F}/nn/layers.py",
-        "project(memory, lengths=memory_mask.key_lengths)",
-        "project(memory)",
+        "project(memory, lengths=lengths, segments=segments)",
+        "project(memory, segments=segments)",
         "reachability",
         LINEAR,
     ),

@@ -93,10 +93,10 @@ PACKING_MUTANTS = [
     *_in_both("first token of the next segment is a label", "losses.py", "(own == following) & (own > 0)", "own > 0"),
     *_in_both(
         "pooled over the row",
-        "segments.py",
+        "pooling.py",
         "own = segments[:, None] ==",
         "own = 0 * segments[:, None] <",
         **CLASSIFIER,
     ),
-    *_in_both("padding is a segment", "segments.py", "arange(1, count + 1", "arange(0, count", **CLASSIFIER),
+    *_in_both("padding is a segment", "pooling.py", "arange(1, count + 1", "arange(0, count", **CLASSIFIER),
 ]

@@ -1,7 +1,7 @@
 """One process of a training run on simulated devices: the manifests model, small and in float64, with dropout.
 
-Argument: [mesh, steps, devices of a process, coordinator, processes, index, mixer] as JSON. Prints losses, bytes held
-by each device, and the rows that this process loads, as JSON.
+Argument: [mesh, steps, devices of a process, coordinator, processes, index, mixer, packing] as JSON. Prints losses,
+bytes held by each device, and the rows that this process loads, as JSON.
 """
 
 import json
@@ -19,9 +19,9 @@ from flax_transformer.config import (
     TokenizerConfig,
     TrainConfig,
 )
-from flax_transformer.data.batches import TrainingBatches
 from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.manifests.task import load_manifests
+from flax_transformer.data.packed_batches import training_batches
 from flax_transformer.data.tokenizer import train_tokenizer
 from flax_transformer.distributed.processes import join_processes
 from flax_transformer.distributed.sharding import bytes_per_device, create_mesh, local_rows, place_rows
@@ -48,7 +48,14 @@ CONFIG = TrainConfig(
 
 
 def main(
-    sizes: list[int], steps: int, devices: int, coordinator: str, processes: int, index: int, mixer: Mixer
+    sizes: list[int],
+    steps: int,
+    devices: int,
+    coordinator: str,
+    processes: int,
+    index: int,
+    mixer: Mixer,
+    packing: bool,
 ) -> None:
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_num_cpu_devices", devices)
@@ -60,11 +67,12 @@ def main(
     config = replace(with_vocabulary(CONFIG, tokenizer, ()), mesh=MeshConfig(*sizes))
     if mixer == "linear":
         config = replace(config, model=replace(config.model, attention_dropout=0.0))
-    config = replace(config, model=replace(config.model, mixer=mixer))
+    batch = replace(config.batch, packing=packing)
+    config = replace(config, model=replace(config.model, mixer=mixer), batch=batch)
     mesh = create_mesh(config.mesh)
     encoded = encode_examples(splits.train, tokenizer, config.batch, training=True)
     rows = local_rows(mesh, config.batch.size)
-    batches = TrainingBatches(encoded, config.batch, epochs=config.epochs, seed=0, rows=rows)
+    batches = training_batches(encoded, config.batch, epochs=config.epochs, seed=0, rows=rows)
     step = TrainStep(config, len(batches), mesh)
     state = step.init()
     held = bytes_per_device(state)

@@ -37,7 +37,7 @@ def free_address() -> str:
 
 
 def run_worker(
-    sizes: Sizes, steps: int, *, devices: int, processes: int = 1, mixer: Mixer = "attention"
+    sizes: Sizes, steps: int, *, devices: int, processes: int = 1, mixer: Mixer = "attention", packing: bool = False
 ) -> list[dict[str, Any]]:
     """What each process of a training run on simulated devices says."""
     coordinator = free_address()
@@ -45,7 +45,7 @@ def run_worker(
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     started = [
         subprocess.Popen(
-            [*program, json.dumps([sizes, steps, devices // processes, coordinator, processes, index, mixer])],
+            [*program, json.dumps([sizes, steps, devices // processes, coordinator, processes, index, mixer, packing])],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

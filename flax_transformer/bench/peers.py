@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from flax_transformer.config import ModelConfig
 from torch_reference.nn.masks import causal_mask, padding_mask
-from torch_reference.nn.models import Classifier, Lengths, MaskedLM, Model, Seq2Seq, pool, tied_projection
+from torch_reference.nn.models import Classifier, MaskedLM, Model, Seq2Seq, tied_projection
+from torch_reference.nn.pooling import Lengths, pool
 
 
 class NnClassifier(nn.Module):

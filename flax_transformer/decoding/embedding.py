@@ -7,7 +7,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from flax_transformer.config import Pooling
-from flax_transformer.nn.models import Model, pool
+from flax_transformer.nn.models import Model
+from flax_transformer.nn.pooling import pool
 
 
 @functools.partial(nnx.jit, static_argnames="pooling")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from flax_transformer.config import ModelConfig, Pooling
+from flax_transformer.config import ModelConfig
 from flax_transformer.distributed.mesh import constrain
 from flax_transformer.errors import UserError
 from flax_transformer.intermediates import record
@@ -16,31 +16,10 @@ from flax_transformer.nn.dropout import Dropout
 from flax_transformer.nn.kernels.rngs import Rngs
 from flax_transformer.nn.layers import ACTIVATIONS, Cache, Decoder, Encoder, Memory
 from flax_transformer.nn.linear import Linear, norm_layer, token_table
-from flax_transformer.nn.masks import AttentionMask, padding_mask
+from flax_transformer.nn.masks import AttentionMask
+from flax_transformer.nn.pooling import Lengths, pool, pool_segments
 from flax_transformer.nn.positions import PositionalEncoding
-from flax_transformer.nn.segments import pool_segments, segment_positions, since_start
-
-# How many tokens of each row are real; None where all are, which lets attention go without a mask.
-Lengths = Int[Array, " batch"] | None
-
-
-@jax.named_scope("pool")
-def pool(x: Float[Array, "batch length d_model"], lengths: Lengths, pooling: Pooling) -> Float[Array, "batch d_model"]:
-    """Sum up the real tokens of each row: their mean or maximum, or the first. A row without any gives zeros."""
-    if lengths is None:
-        lengths = jnp.full(x.shape[:1], x.shape[1])
-    real = padding_mask(lengths, x.shape[1])[:, :, None]
-    match pooling:
-        case "mean":
-            return jnp.where(real, x, 0).sum(axis=1) / jnp.maximum(lengths, 1)[:, None].astype(x.dtype)
-        case "max":
-            # The gradient goes by place. That of jnp.max goes to where x equals its maximum, and XLA on CPU may compute
-            # x anew for that comparison, rounded otherwise, so that nothing is equal and the gradient is lost.
-            place = jnp.argmax(jnp.where(real, x, -jnp.inf), axis=1)
-            pooled = jnp.where(jax.nn.one_hot(place, x.shape[1], axis=1, dtype=bool), x, 0).sum(axis=1)
-        case "first":
-            pooled = x[:, 0]
-    return jnp.where((lengths > 0)[:, None], pooled, 0)
+from flax_transformer.nn.segments import segment_positions, since_start
 
 
 class Embedding(nnx.Module):

@@ -5,9 +5,7 @@ The ids of a row count up from 1, and each stands for one run of tokens; 0 is pa
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
-
-from flax_transformer.config import Pooling
+from jaxtyping import Array, Bool, Int
 
 
 def segment_mask(
@@ -35,27 +33,3 @@ def since_start(
 def segment_positions(segments: Int[Array, "batch length"]) -> Int[Array, "batch length"]:
     """The position of each token in its own segment, from 0."""
     return since_start(jnp.arange(segments.shape[1], dtype=segments.dtype)[None], segments)
-
-
-@jax.named_scope("pool_segments")
-def pool_segments(
-    x: Float[Array, "batch length d_model"], segments: Int[Array, "batch length"], count: int, pooling: Pooling
-) -> Float[Array, "batch {count} d_model"]:
-    """Sum up the first ``count`` segments of each row: the mean or maximum of each, or its first token.
-
-    A segment that a row does not have gives zeros.
-    """
-    own = segments[:, None] == jnp.arange(1, count + 1)[None, :, None]  # (batch, count, length)
-    lengths = own.sum(axis=2)
-    tokens = x[:, None]
-    match pooling:
-        case "mean":
-            total = jnp.where(own[..., None], tokens, 0).sum(axis=2)
-            return total / jnp.maximum(lengths, 1)[..., None].astype(x.dtype)
-        case "max":
-            # The gradient goes by place, as in flax_transformer.nn.models.pool.
-            place = jnp.argmax(jnp.where(own[..., None], tokens, -jnp.inf), axis=2)
-            chosen = jax.nn.one_hot(place, x.shape[1], axis=2, dtype=bool)
-        case "first":
-            chosen = jnp.logical_and(own, starts_segment(segments)[:, None])[..., None]
-    return jnp.where((lengths > 0)[..., None], jnp.where(chosen, tokens, 0).sum(axis=2), 0)

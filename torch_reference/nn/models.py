@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flax_transformer.config import ModelConfig, Pooling
+from flax_transformer.config import ModelConfig
 from flax_transformer.errors import UserError
 from flax_transformer.intermediates import record
 from torch_reference.dtypes import compute_dtype, param_dtype
@@ -16,29 +16,10 @@ from torch_reference.nn.arguments import check_ids, check_lengths
 from torch_reference.nn.dropout import Dropout
 from torch_reference.nn.layers import ACTIVATIONS, Cache, Decoder, DecoderLayer, Encoder, Memory
 from torch_reference.nn.linear import Linear, norm_layer, token_table
-from torch_reference.nn.masks import AttentionMask, padding_mask
+from torch_reference.nn.masks import AttentionMask
+from torch_reference.nn.pooling import Lengths, pool, pool_segments
 from torch_reference.nn.positions import PositionalEncoding
-from torch_reference.nn.segments import pool_segments, segment_positions, since_start
-
-# How many tokens of each row are real; None where all are, which lets attention go without a mask.
-Lengths = Int[Tensor, " batch"] | None
-
-
-def pool(
-    x: Float[Tensor, "batch length d_model"], lengths: Lengths, pooling: Pooling
-) -> Float[Tensor, "batch d_model"]:
-    """Sum up the real tokens of each row: their mean or maximum, or the first. A row without any gives zeros."""
-    if lengths is None:
-        lengths = torch.full(x.shape[:1], x.shape[1], device=x.device)
-    real = padding_mask(lengths, x.shape[1])[:, :, None]
-    match pooling:
-        case "mean":
-            return torch.where(real, x, 0).sum(dim=1) / lengths.clamp(min=1)[:, None].to(x.dtype)
-        case "max":
-            pooled = torch.where(real, x, -torch.inf).amax(dim=1)
-        case "first":
-            pooled = x[:, 0]
-    return torch.where((lengths > 0)[:, None], pooled, 0)
+from torch_reference.nn.segments import segment_positions, since_start
 
 
 class Embedding(nn.Module):
