@@ -9,19 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from flax_transformer.cli import main as cli
 from flax_transformer.cli.plan import PlanFlags
 from flax_transformer.cli.plan import _config as plan_config
-from flax_transformer.config import ModelConfig, TokenizerConfig
+from flax_transformer.config import Architecture, ModelConfig, TokenizerConfig
+from flax_transformer.data.batches import Encoded, Sequences
+from flax_transformer.data.masking import Masking
+from flax_transformer.data.packed_batches import PackedBatches
 from flax_transformer.data.tokenizer import train_tokenizer
 from flax_transformer.errors import UserError
 from flax_transformer.interop.export import save_export
 from flax_transformer.interop.huggingface.families import family_of
 from flax_transformer.nn.models import create_model
 from flax_transformer.planning.flops import train_flops
-from flax_transformer.planning.plan import CHIPS, Plan, _needed, advice
+from flax_transformer.planning.plan import CHIPS, Plan, _needed, abstract_batch, advice
 from flax_transformer.presets import PUBLISHED, SIZES, full_rows
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu, the extra tpu")
@@ -154,3 +158,16 @@ def test_a_plan_is_made_for_the_model_of_a_folder(tmp_path: Path):
 def test_a_preset_that_is_not_known_is_refused():
     with pytest.raises(UserError, match=r"--preset: expected a folder, or one of mini, .*t5-xxl.*, got 'nope'"):
         plan_config(PlanFlags("v5e:2x4", "nope"))
+
+
+@pytest.mark.parametrize("architecture", ["classifier", "masked", "seq2seq"])
+def test_a_packed_batch_has_the_shapes_of_training(architecture: Architecture):
+    """The number of a row's segments follows from the texts, and so it is the only one that may differ."""
+    config = full_rows(replace(SIZES["mini"], architecture=architecture), batch=4, length=64)
+    config = replace(config, batch=replace(config.batch, packing=True))
+    texts = Sequences([[5] * 32] * 16)
+    targets = {"classifier": np.zeros(16, np.int32), "masked": Masking(1, np.arange(4, 9), (0,)), "seq2seq": texts}
+    (filler,) = PackedBatches(Encoded(texts, targets[architecture], 0, 1), config.batch, epochs=1, seed=0).fillers()
+    planned = abstract_batch(config)
+    assert type(planned) is type(filler)
+    assert [(array.shape, array.dtype) for array in planned] == [(array.shape, array.dtype) for array in filler]

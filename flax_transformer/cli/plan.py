@@ -50,6 +50,8 @@ class PlanFlags:
     """what the backward pass of a layer computes again"""
     scan_layers: tyro.conf.FlagCreatePairsOff[bool] = False
     """train the layers as one loop"""
+    packing: tyro.conf.FlagCreatePairsOff[bool] = False
+    """several examples in each row (of a classifier, one for every 32 tokens), so that the tokens are all real"""
     gradient_accumulation_steps: int = 1
     """parts that a batch is cut into"""
     json: Path | None = None
@@ -107,6 +109,7 @@ def _config(flags: PlanFlags) -> TrainConfig:
         if (value := getattr(flags, name)) is not None:
             model = replace(model, **{name: value})
     config = full_rows(model, flags.batch, flags.length)
+    config = replace(config, batch=replace(config.batch, packing=flags.packing))
     return replace(config, mesh=flags.mesh, gradient_accumulation_steps=flags.gradient_accumulation_steps)
 
 

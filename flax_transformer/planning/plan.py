@@ -17,6 +17,7 @@ from jax.experimental import topologies
 from flax_transformer.config import ModelConfig, TrainConfig
 from flax_transformer.data.batches import ClassifierBatch, MaskedBatch, Seq2SeqBatch
 from flax_transformer.data.masking import count_predicted
+from flax_transformer.data.packing import PackedClassifierBatch, PackedMaskedBatch, PackedSeq2SeqBatch
 from flax_transformer.distributed.sharding import create_mesh
 from flax_transformer.errors import UserError
 from flax_transformer.planning.flops import tokens_per_step, train_flops
@@ -35,6 +36,7 @@ class Chip:
 
 
 _GIB = 2.0**30
+_SEGMENT = 32  # tokens, of packed rows whose texts are not known
 # https://docs.cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e: link bandwidth is half of the bidirectional figure there,
 # and the compiler shows that GB of HBM are GiB.
 CHIPS = {
@@ -131,6 +133,8 @@ def abstract_batch(config: TrainConfig) -> Batch:
         return jax.ShapeDtypeStruct(shape, jnp.int32)
 
     rows, sizes = config.batch.size, config.batch
+    if sizes.packing:
+        return _abstract_packed_batch(config)
     source = (integers(rows, sizes.max_source_length), integers(rows))
     if config.model.architecture == "classifier":
         return ClassifierBatch(*source, integers(rows))
@@ -138,6 +142,24 @@ def abstract_batch(config: TrainConfig) -> Batch:
         predicted = integers(rows, count_predicted(sizes.max_source_length))
         return MaskedBatch(*source, predicted, predicted, integers(rows))
     return Seq2SeqBatch(*source, integers(rows, sizes.max_target_length), integers(rows))
+
+
+def _abstract_packed_batch(config: TrainConfig) -> Batch:
+    """How many segments a row of a classifier has depends on the texts; here it is one for every 32 tokens."""
+    rows, sizes = config.batch.size, config.batch
+
+    def integers(length: int) -> Any:
+        return jax.ShapeDtypeStruct((rows, length), jnp.int32)
+
+    source, target = integers(sizes.max_source_length), integers(sizes.max_target_length)
+    if config.model.architecture == "classifier":
+        segments = integers(-(-sizes.max_source_length // _SEGMENT))
+        return PackedClassifierBatch(source, source, segments, segments)
+    if config.model.architecture == "masked":
+        predicted = integers(count_predicted(sizes.max_source_length))
+        counts: Any = jax.ShapeDtypeStruct((rows,), jnp.int32)
+        return PackedMaskedBatch(source, source, predicted, predicted, counts)
+    return PackedSeq2SeqBatch(source, source, target, target)
 
 
 def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, float]:
