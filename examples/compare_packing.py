@@ -23,7 +23,7 @@ from flax_transformer.data.tokenizer import train_tokenizer
 from flax_transformer.training.loop import with_vocabulary
 from flax_transformer.training.step import TrainStep
 
-ROUNDS, STEPS = 5, 8
+ROUNDS, STEPS = 3, 5
 MANIFESTS = ManifestsData(train_size=600, validation_size=1, test_size=1, max_items=3)
 
 
@@ -31,7 +31,7 @@ def read(folder: str | None) -> tuple[TrainConfig, Encoded]:
     """Padded rows are those of this config; the texts are encoded once for both ways."""
     data, longest = (MANIFESTS, 512) if folder is None else (Multi30kData(path=folder), 128)
     model = ModelConfig(
-        d_model=128, num_heads=4, d_ff=512, num_encoder_layers=2, num_decoder_layers=2, max_length=longest
+        d_model=128, num_heads=4, d_ff=512, num_encoder_layers=1, num_decoder_layers=1, max_length=longest
     )
     batch = BatchConfig(size=64, max_source_length=longest, max_target_length=longest, buckets=4)
     config = TrainConfig(data=data, tokenizer=TokenizerConfig(vocab_size=4_000), model=model, batch=batch)
