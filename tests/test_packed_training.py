@@ -68,4 +68,4 @@ def test_eight_devices_train_to_the_losses_of_one():
         run_worker(sizes, 5, devices=int(np.prod(sizes)), packing=True)[0] for sizes in ((1, 1, 1), (4, 1, 2))
     )
     np.testing.assert_allclose(eight["losses"], one["losses"], rtol=0, atol=1e-10)
-    assert one["losses"][-1] < one["losses"][0]
+    assert len(set(one["losses"])) == 5  # batches differ, and so would rows that went to the wrong device
