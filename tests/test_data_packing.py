@@ -174,4 +174,4 @@ def test_labels_of_classes_follow_their_segments():
 @pytest.mark.parametrize("mixer", ["linear", "lstm"])
 def test_packing_is_refused_for_what_cannot_tell_segments_apart(mixer):
     with pytest.raises(UserError, match=f"packing: expected False with model.mixer='{mixer}', got True"):
-        TrainConfig(data=Seq2SeqData(path="pairs.csv"), model=ModelConfig(mixer=mixer), batch=CONFIG)
+        TrainConfig(data=Seq2SeqData(path=("pairs.csv",)), model=ModelConfig(mixer=mixer), batch=CONFIG)
