@@ -29,7 +29,9 @@ def evaluate(arguments: Sequence[str]) -> int:
     """Score the best checkpoint of a run."""
     run, flags = load_run(EvaluateFlags, "evaluate", evaluate.__doc__, arguments)
 
-    from flax_transformer.data import confusion
+    import numpy as np
+
+    from flax_transformer.data import confusion, label_scores
     from flax_transformer.distributed.memory import require_memory
     from flax_transformer.runtime import set_up_jax
     from flax_transformer.training.evaluate import Evaluator, format_counts
@@ -47,10 +49,14 @@ def evaluate(arguments: Sequence[str]) -> int:
     evaluator = Evaluator(examples, run.tokenizer, config, flags.generation, constraint)
     if evaluator.counts:
         warn(f"{', '.join(flags.file) or flags.split}: {format_counts(evaluator.counts, config.batch)}")
-    predictions, scores = evaluator.evaluate(run.best_model())
+    thresholds = run.thresholds()
+    predictions, scores = evaluator.evaluate(run.best_model(), thresholds=thresholds)
     print("\n".join(format_table(scores, evaluator.examples.groups)))
-    if run.classes:
-        matrix = confusion.confusion_matrix(list(map(int, predictions)), evaluator.examples.targets, len(run.classes))
+    if thresholds:
+        counts = label_scores.count(np.array(predictions), np.array(evaluator.examples.targets))
+        print("\n".join(label_scores.lines(counts, run.classes, thresholds)))
+    elif run.classes:
+        matrix = confusion.confusion_matrix(predictions, evaluator.examples.targets, len(run.classes))
         print("\n".join(confusion.lines(matrix, run.classes)))
     return 0
 

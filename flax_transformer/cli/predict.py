@@ -44,7 +44,9 @@ class PredictFlags(RunFlags):
     strict: tyro.conf.FlagCreatePairsOff[bool] = False
     """end at once where any text can have no prediction"""
     top: int = 1
-    """of classification: classes to name, with their probabilities"""
+    """of classification: classes to name, with their probabilities; of labels, those below their thresholds too"""
+    threshold: float | None = None
+    """of labels: the probability from which on a text has one; each label's own, chosen in validation, if not given"""
     embed: Pooling | None = None
     """write each text as a vector of length 1 in place of a prediction: what the encoder makes of its tokens, by their
     mean, or of the first one, or the maximum of each component"""
@@ -78,7 +80,15 @@ def predict(arguments: Sequence[str]) -> int:
     model = run.best_model()
     batch = BatchConfig(flags.batch_size)
     predictor = Predictor(
-        model, run.tokenizer, batch, flags.generation, constraint, flags.top, flags.review, flags.embed
+        model,
+        run.tokenizer,
+        batch,
+        flags.generation,
+        constraint,
+        flags.top,
+        flags.review,
+        flags.embed,
+        run.thresholds(flags.threshold),
     )
     output = Output(flags.output, run.fingerprint(model) | _settings(flags) if flags.output else {})
     done = output.count_written(texts) if flags.resume else 0
@@ -129,6 +139,9 @@ def _check(flags: PredictFlags, run: "Predictable") -> None:
         _require_review(run)
     if flags.embed and (flags.review or flags.top > 1):
         raise UserError("--embed: expected neither --top nor --review, since nothing is predicted")
+    run.thresholds(flags.threshold)
+    if flags.embed and flags.threshold is not None:
+        raise UserError("--embed: expected no --threshold, since nothing is predicted")
     if flags.batch_size < 1:
         raise UserError(f"--batch-size: expected a whole number of at least 1, got {flags.batch_size}")
 
@@ -165,7 +178,19 @@ def _refuse(texts: Sequence["Text"], problems: Sequence[str]) -> None:
 
 def _settings(flags: PredictFlags) -> dict[str, Any]:
     """Of a call, all that decides what is written."""
-    names = ("batch_size", "column", "keep", "delimiter", "encoding", "long", "top", "json", "review", "embed")
+    names = (
+        "batch_size",
+        "column",
+        "keep",
+        "delimiter",
+        "encoding",
+        "long",
+        "top",
+        "threshold",
+        "json",
+        "review",
+        "embed",
+    )
     schema = flags.schema and hashlib.sha256(flags.schema.read_bytes()).hexdigest()
     return {**{name: getattr(flags, name) for name in names}, "generation": to_dict(flags.generation), "schema": schema}
 

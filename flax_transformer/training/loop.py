@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -21,7 +21,7 @@ from flax_transformer.data.batches import TrainingBatches
 from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.fingerprint import fingerprint, require_same_data, tell_seen
-from flax_transformer.data.labels import balanced_weights
+from flax_transformer.data.labels import loss_weights
 from flax_transformer.data.tasks import TASKS, load_splits
 from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
 from flax_transformer.distributed.memory import require_memory_to_train
@@ -102,14 +102,16 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
         require_same_data(folder, record)
     # All splits are encoded before anything is written, so that bad input leaves nothing behind.
     encoded = encode_examples(splits.train, tokenizer, run.config.batch, training=True)
-    validation, test = (Evaluator(split, tokenizer, run.config) for split in (splits.validation, splits.test))
+    validation, test = (
+        Evaluator(split, tokenizer, run.config, classes=run.classes) for split in (splits.validation, splits.test)
+    )
     # What cannot run is refused, and every process has looked at the folder, before anything is written.
     mesh = create_mesh(run.config.mesh)
     check_batch(run.config, mesh)
     rows = local_rows(mesh, run.config.batch.size)
     batches = TrainingBatches(encoded, run.config.batch, epochs=run.config.epochs, seed=run.config.seed, rows=rows)
     require_memory_to_train(run.config, len(batches))
-    weights = balanced_weights(encoded.labels, len(splits.classes)) if run.config.balance_classes else None
+    weights = loss_weights(encoded.labels, len(splits.classes)) if run.config.balance_classes else None
     train_step = TrainStep(run.config, len(batches), mesh, weights)
     _require_attention(train_step, batches)
     wait_for_all("ready")
@@ -213,15 +215,19 @@ def _fit(
 
 
 def _evaluate(
-    evaluator: Evaluator, model: Model, mesh: Mesh, check: Callable[[], None] = lambda: None
+    evaluator: Evaluator,
+    model: Model,
+    mesh: Mesh,
+    check: Callable[[], None] = lambda: None,
+    thresholds: Sequence[float] = (),
 ) -> tuple[Predictions, Scores]:
     """Evaluate on the mesh; or, where that spans processes, in each of them alike, on a whole copy of the model."""
     if jax.process_count() == 1:
         with jax.set_mesh(mesh):
-            return evaluator.evaluate(model, check)
+            return evaluator.evaluate(model, check, thresholds)
     graph, params = nnx.split(model)
     whole = jax.device_put(to_host(params), jax.local_devices()[0])
-    return evaluator.evaluate(nnx.merge(graph, whole), check)
+    return evaluator.evaluate(nnx.merge(graph, whole), check, thresholds)
 
 
 def _warn(text: str) -> None:
@@ -268,7 +274,8 @@ def _score_best(run: Run, test: Evaluator, mesh: Mesh) -> Result:
     with run.checkpoints() as checkpoints:
         step = checkpoints.best_step
         validation = None if step is None else checkpoints.scores(step)
-    predictions, scores = _evaluate(test, run.best_model(mesh), mesh)
+    thresholds = run.prediction_config.thresholds
+    predictions, scores = _evaluate(test, run.best_model(mesh), mesh, thresholds=thresholds)
     results = {
         "step": step,
         "validation": validation,
