@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 from mutants import MUTANTS, Mutant, measure
 from mutants_families import FAMILY_MUTANTS
+from mutants_multilabel import MULTILABEL_MUTANTS
 
 from flax_transformer.parity.pair import Pair
 from flax_transformer.parity.report import number
@@ -20,7 +21,7 @@ def rows() -> list[str]:
         "| mutant | twin | check | precision | figure | tolerance | margin |",
         "|---|---|---|---|---|---|---|",
     ]
-    for mutant in (*MUTANTS, *FAMILY_MUTANTS):
+    for mutant in (*MUTANTS, *FAMILY_MUTANTS, *MULTILABEL_MUTANTS):
         with jax.enable_x64(mutant.dtype == "float64"):
             key = repr((mutant.dtype, mutant.model, mutant.training))
             pair = pairs.setdefault(key, Pair(mutant.case()))

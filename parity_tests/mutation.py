@@ -11,11 +11,11 @@ _MODULES = {
     "flax_transformer": (
         "nn.masks nn.positions nn.kernels.flash nn.kernels.backends nn.linear nn.dropout nn.attention nn.layers "
         "nn.losses nn.models training.adam training.optim training.state training.step interop.state_dict "
-        "decoding.step decoding.beam decoding.generate parity.flax_side"
+        "decoding.step decoding.beam decoding.generate decoding.labels parity.flax_side"
     ),
     "torch_reference": (
         "nn.masks nn.positions nn.linear nn.dropout nn.kernels nn.attention nn.layers nn.losses nn.models "
-        "training.optim training.step decoding.step decoding.beam decoding.generate "
+        "training.optim training.step decoding.step decoding.beam decoding.generate decoding.labels "
         "flax_transformer.parity.torch_side"
     ),
 }
