@@ -147,8 +147,9 @@ class MultilabelData:
         object.__setattr__(self, "label_columns", (names,) if isinstance(names, str) else tuple(names))
         is_set = len({*self.label_columns, self.text_column}) == len(self.label_columns) + 1
         check(self, "label_columns", f"different columns, and not {self.text_column!r}, the one of the texts", is_set)
-        is_one_form = not (self.label_columns and self.label_separator)
-        check(self, "label_separator", "none with label_columns, which hold one label each", is_one_form)
+        for name, default in (("label_separator", None), ("label_column", "labels")):
+            expected = f"{default!r} with label_columns, of which each is one label"
+            check(self, name, expected, not self.label_columns or getattr(self, name) == default)
 
 
 @dataclass(frozen=True)

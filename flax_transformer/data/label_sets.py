@@ -5,14 +5,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flax_transformer.data.values import UnusableError, is_missing, to_label, to_text
+from flax_transformer.data.values import UnusableError, is_missing, to_label
 from flax_transformer.errors import UserError
 
 SEPARATORS = {"|": "bars", ";": "semicolons", ",": "commas"}
 # A list as Python or JSON writes it, which is what pandas and numpy put into a CSV.
 _QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _LIST = re.compile(rf"\[\s*(?:(?:{_QUOTED})(?:\s*,\s*|\s*))*\]", re.DOTALL)
-_FLAGS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
+FLAGS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 
 
 def to_cell(value: Any) -> str | tuple[str, ...]:
@@ -23,16 +23,16 @@ def to_cell(value: Any) -> str | tuple[str, ...]:
     Raises:
         UnusableError: it is something else, or a list that holds something else.
     """
-    if is_missing(value):
+    if is_missing(value) or _is_blank(value):
         return ()
     if isinstance(value, list | tuple):
+        if any(isinstance(entry, list | tuple | dict) for entry in value):
+            raise UnusableError("is a list of something else than labels")
         return tuple(to_label(entry) for entry in value if not _is_blank(entry))
-    if isinstance(value, str | bytes) and _is_blank(value):
-        return ()
-    label = to_text(value).strip() if isinstance(value, str | bytes) else to_label(value)
-    if label.startswith("[") and label.endswith("]"):
-        return _read_list(label)
-    return label
+    if isinstance(value, dict):
+        raise UnusableError("is an object, no list of labels")
+    label = to_label(value)
+    return _read_list(label) if label.startswith("[") and label.endswith("]") else label
 
 
 def to_flag(value: Any) -> bool:
@@ -44,9 +44,9 @@ def to_flag(value: Any) -> bool:
     if is_missing(value) or _is_blank(value):
         raise UnusableError("is blank")
     spelled = to_label(value).casefold()
-    if spelled not in _FLAGS:
+    if spelled not in FLAGS:
         raise UnusableError(f"is {spelled[:20]!r}, neither 0 nor 1")
-    return _FLAGS[spelled]
+    return FLAGS[spelled]
 
 
 def find_separator(cells: Mapping[str, str], classes: Sequence[str] = ()) -> str | None:
@@ -57,18 +57,17 @@ def find_separator(cells: Mapping[str, str], classes: Sequence[str] = ()) -> str
 
     Args:
         cells: each with its place, which a message names.
-        classes: of a run that exists. A separator that leaves nothing but these is the right one.
+        classes: of a run that exists. The separator that leaves these in most cells is the right one.
 
     Raises:
-        UserError: it could be several, or a comma may be part of a label.
+        UserError: without classes it could be several, or a comma may be part of a label.
     """
-    known = set(classes)
-    for separator in (None, *SEPARATORS):
-        if known and all(known.issuperset(cut(cell, separator)) for cell in cells):
-            return separator
-    found = {separator: cell for cell in cells for separator in SEPARATORS if separator in cell}
+    if classes:
+        return max((None, *SEPARATORS), key=lambda separator: _fit(cells, separator, set(classes)))
+    found = {separator: next((cell for cell in cells if separator in cell), "") for separator in SEPARATORS}
+    found = {separator: cell for separator, cell in found.items() if cell}
     if len(found) > 1:
-        seen = ", ".join(f"{SEPARATORS[one]} ({cell[:40]!r})" for one, cell in sorted(found.items()))
+        seen = ", ".join(f"{SEPARATORS[one]} ({cell[:40]!r})" for one, cell in found.items())
         place = cells[next(iter(found.values()))]
         raise UserError(
             f"{place}: expected one separator of labels, got {seen}; name it with --data.label-separator, such as ';'"
@@ -97,6 +96,12 @@ def _recombines(cells: Iterable[str]) -> bool:
     joined = Counter(label for cell in cells for label in set(cut(cell, ",")))
     separated = {label for cell in cells if "," in cell for label in cut(cell, ",")}
     return 2 * sum(joined[label] > 1 for label in separated) >= len(separated)
+
+
+def _fit(cells: Iterable[str], separator: str | None, known: set[str]) -> tuple[int, int]:
+    """How many cells hold nothing but known labels, and how many known labels there are in all."""
+    found = [cut(cell, separator) for cell in cells]
+    return sum(known.issuperset(one) for one in found), sum(label in known for one in found for label in one)
 
 
 def _read_list(text: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from flax_transformer.config import MultilabelData
 from flax_transformer.data import labels
 from flax_transformer.data.examples import Examples
-from flax_transformer.data.label_sets import cut, find_separator, repeated, to_cell, to_flag
+from flax_transformer.data.label_sets import FLAGS, cut, find_separator, repeated, to_cell, to_flag
 from flax_transformer.data.pairs import Column, read_pairs, read_rows
 from flax_transformer.data.text_files import Reading
 from flax_transformer.data.values import to_text
@@ -31,8 +31,10 @@ def separated(config: MultilabelData, parts: Sequence[Examples], classes: Sequen
 
     Raises :class:`UserError` where it cannot be told what separates the labels.
     """
-    pairs = chain.from_iterable(zip(part.targets, part.places, strict=True) for part in parts)
-    cells = {target: place for target, place in pairs if isinstance(target, str)}
+    cells: dict[str, str] = {}
+    for target, place in chain.from_iterable(zip(part.targets, part.places, strict=True) for part in parts):
+        if isinstance(target, str):
+            cells.setdefault(target, place)
     separator = config.label_separator or find_separator(cells, classes)
     return [_separate(part, separator) for part in parts]
 
@@ -48,7 +50,8 @@ def _separate(part: Examples, separator: str | None) -> Examples:
 def find_classes(config: MultilabelData, found: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """The labels of the training files, once they are seen to be labels; of columns, their names.
 
-    Raises :class:`UserError` where there are none, or nearly every text has one of its own.
+    Raises :class:`UserError` where there are none, or nearly every text has one of its own; or a column of 0 and 1 was
+    taken for one of labels.
     """
     name, occurring = ", ".join(config.path), list(chain.from_iterable(found))
     if not occurring:
@@ -56,6 +59,13 @@ def find_classes(config: MultilabelData, found: Sequence[Sequence[str]]) -> tupl
         raise UserError(f"{name}: expected texts with labels in {column!r}, got {len(found):,} texts without any")
     if config.label_columns:
         return labels.in_order(config.label_columns)
+    if all(len(target) == 1 for target in found):
+        if {label.casefold() for label in occurring} <= FLAGS.keys():
+            raise UserError(
+                f"{name}: expected labels in {config.label_column!r}, got 0 and 1; name all columns of 0 and 1, each "
+                "of which is a label, with --data.label-columns"
+            )
+        warn(f"{name}: each text has one label; the task classification is made for that, and compares the classes")
     labels.check(occurring, name, config.label_column)
     return labels.in_order(occurring)
 

@@ -18,7 +18,7 @@ _EMPTY = ("is missing", "is blank")
 _ADVICE = {
     "is a number or a date, no text": "train with --data.numbers-as-text to take numbers as they are written",
     "is an object, no text": "name a value in the object, such as text.key",
-    "no label": "a text has one label here; make one row of each, or name another column",
+    "no label": "a text has one label here; the task multilabel takes several, or name another column",
     "neither 0 nor 1": "write 1 where a text has the label, and 0 where it has not",
     "no list of labels": "write it as JSON does, or its labels with a separator",
     "as the first line has": "put quotes around texts that hold the delimiter",

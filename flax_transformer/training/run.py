@@ -1,7 +1,7 @@
 """A run folder: config, tokenizer, classes and checkpoints, all that it takes to go on, evaluate and export."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flax import nnx
@@ -60,7 +60,9 @@ class Run(Predictable):
             UserError: something is there already, or it cannot be written.
         """
         with whole_folder(self.folder) as folder:
-            save_prediction_files(folder, self.tokenizer, self.classes, self.prediction_config)
+            # Thresholds follow from evaluations: each checkpoint has its own.
+            limits = replace(self.prediction_config, thresholds=())
+            save_prediction_files(folder, self.tokenizer, self.classes, limits)
             save_record(record, folder)
             save_config(self.config, folder / CONFIG_FILE)
 
