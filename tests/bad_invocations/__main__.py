@@ -1,6 +1,6 @@
 """Hundreds of commands that cannot be right, and what becomes of each.
 
-    python tests/bad_invocations [--only WORD] [--shard 1/3] [--json FILE]
+    python tests/bad_invocations [--only WORD ...] [--shard 1/3] [--json FILE]
 
 None may end in a traceback, be killed, take over a minute, succeed without a word, or change a file that was there or
 leave one behind. Most run within this process; those that could hang or take it down run in one of their own. Prints
@@ -22,12 +22,12 @@ from bad_invocations.running import GOOD, run, table
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="groups whose name holds this word")
+    parser.add_argument("--only", nargs="+", default=[""], help="groups whose name holds one of these words")
     parser.add_argument("--shard", default="1/1", help="2/3: the second of three shares, to be run at a time")
     parser.add_argument("--json", type=Path, help="file for every command, its outcome and what it said")
     flags = parser.parse_args()
     shard, shards = map(int, flags.shard.split("/"))
-    chosen = [case for case in cases() if flags.only in case.group][shard - 1 :: shards]
+    chosen = [case for case in cases() if any(word in case.group for word in flags.only)][shard - 1 :: shards]
     records = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()

@@ -10,6 +10,7 @@ from typing import Any
 from random_exports import save_model
 
 from bad_invocations.case import TINY
+from bad_invocations.more_files import write_more
 from flax_transformer.cli import main as cli
 
 
@@ -24,6 +25,8 @@ def make_files(folder: Path) -> None:
         assert cli.main(["train", "seq2seq", "--data.path", "pairs.jsonl", "--run", "pairs", *TINY, *flags]) == 0
         save_model(Path("export"), "classifier")
         save_model(Path("generator"), "seq2seq")
+        save_model(Path("masked"), "masked")
+        save_model(Path("tags"), "classifier", thresholds=(0.4, 0.5, 0.6))
         _write_data_files()
         _write_damaged_runs()
         Path("full/folder").mkdir(parents=True)
@@ -33,6 +36,7 @@ def make_files(folder: Path) -> None:
         write("taken", "precious")
         write("taken.jsonl.meta.json", '{"precious": 1}')
         _write_schemas()
+        write_more(Path())
 
 
 def write(name: str, content: str | bytes) -> None:

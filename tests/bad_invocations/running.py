@@ -65,7 +65,7 @@ def _kind(case: Case, code: int | None, said: str, out: str, seconds: float) -> 
         return "OVER A MINUTE"
     if code == 0:
         return GOOD[1] if case.told and "no prediction" in said else "SUCCEEDED"
-    if len(lines) == 1 and lines[0].startswith("error: "):
+    if len(lines) == 1 and lines[0].startswith(("error: ", "could not be examined: ")):
         return GOOD[0]
     return "SEVERAL LINES"
 
