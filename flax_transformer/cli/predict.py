@@ -15,7 +15,15 @@ import tyro
 from tyro.conf import Positional
 
 from flax_transformer.cli.common import PROGRAM, RunFlags, load_constraint, load_run
-from flax_transformer.config import BatchConfig, ClassificationData, Long, Pooling, PredictionConfig, to_dict
+from flax_transformer.config import (
+    BatchConfig,
+    ClassificationData,
+    GenerationConfig,
+    Long,
+    Pooling,
+    PredictionConfig,
+    to_dict,
+)
 from flax_transformer.errors import UserError
 from flax_transformer.outputs import check_new_file
 
@@ -140,8 +148,9 @@ def _check(flags: PredictFlags, run: "Predictable") -> None:
     if flags.embed and (flags.review or flags.top > 1):
         raise UserError("--embed: expected neither --top nor --review, since nothing is predicted")
     run.thresholds(flags.threshold)
-    if flags.embed and flags.threshold is not None:
-        raise UserError("--embed: expected no --threshold, since nothing is predicted")
+    generates = flags.json or flags.schema or flags.generation != GenerationConfig(run.prediction_config.max_new_tokens)
+    if flags.embed and (generates or flags.threshold is not None):
+        raise UserError("--embed: expected no --threshold and no flags of generation, since nothing is predicted")
     if flags.batch_size < 1:
         raise UserError(f"--batch-size: expected a whole number of at least 1, got {flags.batch_size}")
 

@@ -42,7 +42,7 @@ from flax_transformer.training.checkpoint import check_same_config
 from flax_transformer.training.evaluate import Evaluator, Predictions, Scores, counts_of, format_counts
 from flax_transformer.training.input import prefetch
 from flax_transformer.training.patience import Patience
-from flax_transformer.training.pretrained import require_model_of, start_from
+from flax_transformer.training.pretrained import Start, require_model_of, start_from
 from flax_transformer.training.report import Diverged, Report, earlier_scores
 from flax_transformer.training.run import Run, load_trained
 from flax_transformer.training.state import TrainState
@@ -114,6 +114,7 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
     weights = loss_weights(encoded.labels, len(splits.classes)) if run.config.balance_classes else None
     train_step = TrainStep(run.config, len(batches), mesh, weights)
     _require_attention(train_step, batches)
+    start = None if source is None else start_from(source, run.config, run.classes, train_step)
     wait_for_all("ready")
     if saved is None and is_first_process():
         run.save(record)
@@ -122,7 +123,7 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
     wait_for_all("saved")
 
     counts = {"training": counts_of(encoded), "validation": validation.counts, "test": test.counts}
-    _fit(run, train_step, batches, validation, counts)
+    _fit(run, train_step, batches, validation, counts, start)
     return _score_best(run, test, mesh)
 
 
@@ -156,17 +157,27 @@ def _texts(examples: Examples) -> list[str]:
 
 
 def _fit(
-    run: Run, train_step: TrainStep, batches: TrainingBatches, validation: Evaluator, counts: dict[str, dict[str, int]]
+    run: Run,
+    train_step: TrainStep,
+    batches: TrainingBatches,
+    validation: Evaluator,
+    counts: dict[str, dict[str, int]],
+    start: Start | None,
 ) -> None:
-    """Take the steps that are left. Between evaluations only the reading of older metrics waits for the device."""
+    """Take the steps that are left. Between evaluations only the reading of older metrics waits for the device.
+
+    Args:
+        start: of a new run, where it starts from trained weights.
+    """
     config, mesh = run.config, train_step.mesh
     with run.checkpoints() as checkpoints:
         step, state = checkpoints.restore_newest(train_step.abstract_state, _warn)
         told = f"going on after step {step:,}" if step else ""
         if state is None and config.pretrained:
-            source = load_trained(config.pretrained)
-            state, new, left_out = start_from(source, config, run.classes, train_step)
-            told = f"starting from the weights in {source.folder}; new: {', '.join(new) or 'nothing'}"
+            # A run that was stopped before its first checkpoint begins anew.
+            found = start or start_from(load_trained(config.pretrained), config, run.classes, train_step)
+            state, new, left_out = found
+            told = f"starting from the weights in {config.pretrained}; new: {', '.join(new) or 'nothing'}"
             told += f"; left out: {', '.join(left_out)}" if left_out else ""
         state = train_step.init() if state is None else state
         patience, metric = Patience(config.patience), TASKS[config.data.task].metric
