@@ -10,8 +10,10 @@ from checkpoints import make_checkpoint
 from random_exports import save_model
 
 from flax_transformer.cli.main import main
+from flax_transformer.config import ModelConfig
 from flax_transformer.doctor.command import DoctorFlags, doctor
 from flax_transformer.errors import UserError
+from flax_transformer.interop.onnx_export import save_onnx
 from flax_transformer.outputs import check_report
 
 
@@ -109,6 +111,12 @@ def test_the_doctor_writes_over_no_file_of_others(export: Path, tmp_path: Path, 
 def test_the_doctor_names_a_folder_that_transformers_cannot_read(tmp_path: Path, capsys: Any, content: str) -> None:
     (tmp_path / "config.json").write_text(content, encoding="utf-8")
     assert str(tmp_path) in error_line(capsys, "doctor", tmp_path)
+
+
+def test_a_model_of_masked_tokens_has_no_graph(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected a classifier or a seq2seq model for ONNX Runtime"):
+        save_onnx(tmp_path / "new", ModelConfig("masked"), {})
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_benchmark_says_what_is_wrong_with_a_flag_in_one_line(capsys: Any) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from flax_transformer.config import ModelConfig, PredictionConfig, save_config
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.decoding.predictable import limits_of_model, save_prediction_files
+from flax_transformer.errors import UserError
 from flax_transformer.interop.export import CONFIG_FILE
 from flax_transformer.interop.state_dict import Weights
 from flax_transformer.outputs import whole_folder
@@ -28,8 +29,12 @@ def save_onnx(
         prediction: the limits of the run; the model's own if not given.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: there is no graph for the model, or the folder cannot be written.
     """
+    if config.architecture == "masked":
+        raise UserError(
+            "expected a classifier or a seq2seq model for ONNX Runtime, got one that predicts masked tokens"
+        )
     import torch
 
     from torch_reference.interop import onnx
