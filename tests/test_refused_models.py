@@ -119,5 +119,20 @@ def test_a_model_of_masked_tokens_has_no_graph(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--preset", "horse"], "--preset: expected one of"),
+        (["--layers", "0"], "num_encoder_layers: expected"),
+        (["--batch", "0"], "size: expected"),
+        (["--dropout", "2"], "dropout: expected"),
+        (["--gradient-accumulation-steps", "3"], "gradient_accumulation_steps: expected"),
+    ],
+    ids=str,
+)
+def test_a_plan_of_what_cannot_be_is_refused_without_the_compiler_too(capsys: Any, flags: list[str], told: str) -> None:
+    assert told in error_line(capsys, "plan", "--topology", "v5e:2x4", *flags)
+
+
 def test_a_benchmark_says_what_is_wrong_with_a_flag_in_one_line(capsys: Any) -> None:
     assert "horse" in error_line(capsys, "bench", "generate", "horse")
