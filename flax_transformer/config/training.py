@@ -124,9 +124,11 @@ class TrainConfig:
     pretrained: str | None = None
     # so many of the encoder's first layers, and the embeddings of the source, keep their weights; 0: all are trained
     frozen_layers: int = 0
-    # weigh the classes of a classifier in the loss, so that a rare one counts as much as a frequent one
+    # weigh the classes of a classifier in the loss, so that a rare one counts as much as a frequent one; of several
+    # labels, texts that have one, so that they count as much as those that do not have it
     balance_classes: bool = False
-    # share of the target probability spread over all tokens or classes (Szegedy et al., 2016)
+    # share of the target probability spread over all tokens or classes (Szegedy et al., 2016); of each of several
+    # labels, over having and not having it
     label_smoothing: float = 0.0
     # parts a batch is cut into, one after the other, to save memory; the step is the same
     gradient_accumulation_steps: int = 1

@@ -8,9 +8,15 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from flax_transformer.config import TrainConfig
-from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, Seq2SeqBatch
+from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, MultilabelBatch, Seq2SeqBatch
 from flax_transformer.intermediates import Recorder, recording
-from torch_reference.nn.losses import classification_loss, masked_token_loss, seq2seq_loss, shift_target
+from torch_reference.nn.losses import (
+    classification_loss,
+    masked_token_loss,
+    multilabel_loss,
+    seq2seq_loss,
+    shift_target,
+)
 from torch_reference.nn.models import Model, create_model
 from torch_reference.training.optim import clip_by_global_norm, create_optimizer, schedule
 
@@ -20,7 +26,7 @@ Metrics = dict[str, float]
 def batch_loss(
     model: Model, batch: Batch, label_smoothing: float = 0.0, class_weights: Float[Tensor, " classes"] | None = None
 ) -> tuple[Float[Tensor, ""], Num[Tensor, ""]]:
-    """Summed loss of a batch, and the number of tokens or rows it is a sum over, or the sum of their weights.
+    """Summed loss of a batch, and the number of tokens, rows or labels that it is over, or the sum of their weights.
 
     Dropout is on in training mode.
     """
@@ -29,6 +35,10 @@ def batch_loss(
         logits = model(source, source_lengths)
         labels = torch.as_tensor(batch.labels)
         return classification_loss(logits, labels, source_lengths, label_smoothing, class_weights)
+    if isinstance(batch, MultilabelBatch):
+        logits = model(source, source_lengths)
+        labels = torch.as_tensor(batch.labels)
+        return multilabel_loss(logits, labels, source_lengths, label_smoothing, class_weights)
     if isinstance(batch, MaskedBatch):
         logits = model(source, torch.as_tensor(batch.positions), source_lengths)
         return masked_token_loss(logits, torch.as_tensor(batch.labels), torch.as_tensor(batch.counts), label_smoothing)
@@ -57,7 +67,7 @@ class TrainStep:
     Args:
         config: the run, with the vocabulary of its tokenizer filled in.
         total_steps: length of the schedule.
-        class_weights: of a classifier's classes in the loss; all alike if not given.
+        class_weights: of a classifier's classes in the loss, or of the texts that have a label; all alike if not given.
     """
 
     def __init__(
