@@ -100,7 +100,7 @@ def test_the_doctor_writes_over_no_file_of_others(export: Path, tmp_path: Path, 
     taken = tmp_path / "taken"
     taken.write_text("precious", encoding="utf-8")
     with pytest.raises(UserError, match="expected a name that is not taken"):
-        doctor(DoctorFlags(str(export), **{flag: taken}))
+        doctor(replace(DoctorFlags(str(export)), **{flag: taken}))
     assert taken.read_text("utf-8") == "precious"
     older = tmp_path / "older"
     older.write_bytes({"json": b"{}", "html": b"<html>", "png": b"\x89PNG"}[flag])
