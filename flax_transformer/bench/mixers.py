@@ -18,11 +18,11 @@ from flax_transformer.bench import plot as pictures
 from flax_transformer.bench.attention import fit_exponent
 from flax_transformer.bench.records import Record, describe_machine
 from flax_transformer.bench.worker import Refused, Worker
-from flax_transformer.config import FloatDtype, Mixer
+from flax_transformer.config import FloatDtype
 from flax_transformer.errors import UserError
 
 SIDE = "flax_transformer.bench.mixers_side:MixerStack"
-NAMES: dict[Mixer, str] = {"lstm": "RNN (LSTM)", "attention": "full attention", "linear": "linear attention"}
+NAMES: dict[str, str] = {"lstm": "RNN (LSTM)", "attention": "full attention", "linear": "linear attention"}
 _SLOWEST = 20.0  # seconds that a pass may take; a length that must take longer is left out
 _CLOSE = 0.25  # of an exponent to the one that is claimed
 _FLAT = 2.0  # by this factor a time may grow, over all lengths, and still count as the same

@@ -1,6 +1,7 @@
 """What the twins make of several labels: binary cross entropy alone, probabilities, and where a label begins."""
 
 import itertools
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,7 +31,7 @@ def _difference(pair: Pair, smoothing: float, weighted: bool, factor: int) -> fl
     weights = 10.0 ** rng.uniform(-1, 1, logits.shape[-1]).astype(logits.dtype) if weighted else None
     given = (logits, labels, real, smoothing, weights)
     of_flax, flax_count = jax.jit(flax_losses.binary_cross_entropy, static_argnums=3)(*given)
-    tensors = (torch.as_tensor(array) if isinstance(array, np.ndarray) else array for array in given)
+    tensors: Any = (torch.as_tensor(array) if isinstance(array, np.ndarray) else array for array in given)
     of_torch, torch_count = torch_losses.binary_cross_entropy(*tensors)
     if int(flax_count) != int(torch_count):
         return np.inf
