@@ -75,6 +75,7 @@ def of_twins(logits: np.ndarray, smoothing: float, weights: np.ndarray | None) -
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["alike", "weighted"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize("scale", [3.0, 1e4])
+@pytest.mark.sample(6)
 def test_the_loss_is_that_of_torch_and_of_numpy(scale: float, smoothing: float, weights: Any, dtype: str) -> None:
     logits = random_logits(dtype, scale)
     expected, expected_gradient = of_torch(logits, smoothing, weights)

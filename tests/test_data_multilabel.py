@@ -219,6 +219,7 @@ def test_class_ids_do_not_depend_on_the_hash_seed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(30))
+@pytest.mark.sample(10)
 def test_rare_labels_are_trained_and_common_ones_are_in_every_part(tmp_path: Path, seed: int) -> None:
     cells = ["common"] * 60 + ["common|often"] * 60 + ["rare|common", "often|single", ""]
     path = write_csv(tmp_path / "rows.csv", cells)

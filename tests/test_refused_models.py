@@ -109,6 +109,7 @@ def test_the_doctor_writes_over_no_file_of_others(export: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"model_type": 7}', '{"model_type": "horse"}'])
+@pytest.mark.sample(1)
 def test_the_doctor_names_a_folder_that_transformers_cannot_read(tmp_path: Path, capsys: Any, content: str) -> None:
     (tmp_path / "config.json").write_text(content, encoding="utf-8")
     assert str(tmp_path) in error_line(capsys, "doctor", tmp_path)
