@@ -1,7 +1,7 @@
-"""Write the three files that docs/DATA.md trains on: ``python examples/own_files.py own/``.
+"""Write the four files that docs/DATA.md trains on: ``python examples/own_files.py own/``.
 
 They are made up, but look as files do that people bring: a sheet that Excel saved in Germany, an array of JSON from an
-API, and shards of Parquet from the Hugging Face hub; with rows that are blank, doubled or broken.
+API, shards of Parquet from the Hugging Face hub, and mails with several tags; with rows that are blank or broken.
 """
 
 import json
@@ -75,6 +75,18 @@ def write_sentences(folder: Path, rng: random.Random) -> None:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / f"{name}.parquet")
 
 
+def write_mails(path: Path, rng: random.Random) -> None:
+    """None, one or several labels in a cell, in the order of their complaints; one of them is rare."""
+    rows = ["Mail;Themen"]
+    for number in range(800):
+        labels = rng.sample([*PROBLEMS, "Kündigung"], k=rng.choice([0, 1, 1, 2, 2, 3]))
+        labels = [label for label in labels if label in PROBLEMS or rng.random() < 0.15]
+        parts = [rng.choice([*PROBLEMS.get(label, ["ich kündige den Vertrag"])]) for label in labels]
+        text = f"{rng.choice(['Hallo', 'Guten Tag'])}, {' und '.join(parts) or 'vielen Dank für die Hilfe'} ({number})"
+        rows.append(f'{text};"{"; ".join(labels)}"')
+    path.write_text("\n".join([*rows, ""]), encoding="utf-8")
+
+
 def main(folder: Path) -> None:
     """Write all of them."""
     rng = random.Random(0)
@@ -82,7 +94,8 @@ def main(folder: Path) -> None:
     write_tickets(folder / "tickets.csv", rng)
     write_orders(folder / "orders.json", rng)
     write_sentences(folder / "sentences", rng)
-    print(f"wrote tickets.csv, orders.json and sentences/ to {folder}")
+    write_mails(folder / "mails.csv", rng)
+    print(f"wrote tickets.csv, orders.json, sentences/ and mails.csv to {folder}")
 
 
 if __name__ == "__main__":

@@ -43,12 +43,12 @@ def check_new_folder(path: Path, instead: str = "name another") -> None:
 
 
 def check_report(path: Path) -> None:
-    """As :func:`check_new_file`, of a report in JSON or HTML, which may take the place of an older one.
+    """As :func:`check_new_file`, of a report in JSON, HTML or PNG, which may take the place of an older one.
 
     Raises:
         UserError: something else is there, or it cannot be written.
     """
-    if path.is_file() and path.read_bytes()[:1] in (b"{", b"<"):
+    if path.is_file() and path.read_bytes()[:1] in (b"{", b"<", b"\x89"):
         return
     check_new_file(path)
 

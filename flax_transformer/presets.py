@@ -11,6 +11,7 @@ from flax_transformer.config import (
     MaskedData,
     ModelConfig,
     Multi30kData,
+    MultilabelData,
     OptimizerConfig,
     Seq2SeqData,
     SnipsData,
@@ -140,6 +141,14 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
             batch=BatchConfig(size=32, word_dropout=0.1),
             label_smoothing=0.1,
             epochs=5,
+        ),
+    },
+    "multilabel": {
+        "default": TrainConfig(
+            data=MultilabelData(),
+            model=replace(_SMALL, architecture="classifier", dropout=0.2),
+            batch=BatchConfig(size=32, word_dropout=0.1),
+            epochs=10,
         ),
     },
     "seq2seq": {

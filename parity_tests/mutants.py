@@ -363,7 +363,13 @@ MUTANTS = (
         "-of_labels",
         "loss",
     ),
-    Mutant("mean over padding in the loss", f"{_T}/nn/losses.py", "real.sum()", "torch.tensor(real.numel())", "loss"),
+    Mutant(
+        "mean over padding in the loss",
+        f"{_T}/nn/losses.py",
+        "torch.where(real, losses, 0).sum(), real.sum()",
+        "torch.where(real, losses, 0).sum(), torch.tensor(real.numel())",
+        "loss",
+    ),
     Mutant(
         "padding adds to the loss", f"{_T}/nn/losses.py", "torch.where(real, losses, 0).sum()", "losses.sum()", "loss"
     ),
@@ -407,7 +413,14 @@ MUTANTS = (
         "loss",
         MASKED,
     ),
-    Mutant("filler rows count", f"{_T}/nn/losses.py", "source_lengths > 0", "source_lengths >= 0", "loss", CLASSIFIER),
+    Mutant(
+        "filler rows count",
+        f"{_T}/nn/losses.py",
+        "real = source_lengths > 0",
+        "real = source_lengths >= 0",
+        "loss",
+        CLASSIFIER,
+    ),
     # Gradients
     Mutant(
         "relu with slope 1/2 at 0",

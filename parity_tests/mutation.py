@@ -12,12 +12,12 @@ _MODULES = {
         "nn.segments nn.masks nn.positions nn.kernels.flash nn.kernels.backends nn.linear nn.dropout nn.attention "
         "nn.linear_attention nn.lstm nn.layers nn.losses nn.pooling nn.models training.adam training.optim "
         "training.state training.step interop.state_dict decoding.copying decoding.step decoding.beam "
-        "decoding.generate parity.flax_side"
+        "decoding.generate decoding.labels parity.flax_side"
     ),
     "torch_reference": (
         "nn.segments nn.masks nn.positions nn.linear nn.dropout nn.kernels nn.attention nn.linear_attention nn.lstm "
         "nn.layers nn.losses nn.pooling nn.models training.optim training.step decoding.copying decoding.step "
-        "decoding.beam decoding.generate "
+        "decoding.beam decoding.generate decoding.labels "
         "flax_transformer.parity.torch_side"
     ),
 }

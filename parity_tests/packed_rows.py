@@ -17,11 +17,13 @@ ALONE, PACKED = Shape(6, 6), Shape(11, 13)
 
 def encoded_of(config: ModelConfig, seed: int = 0) -> Encoded:
     rng = np.random.default_rng(seed)
-    # Among the tokens is the separator that token types are counted by.
     sources, targets = (
-        Sequences([rng.integers(1, config.source_vocab_size, length).tolist() for length in lengths])
+        [rng.integers(1, config.source_vocab_size, length) for length in lengths]
         for lengths in (SOURCE_LENGTHS, TARGET_LENGTHS)
     )
+    for source in sources:
+        source[len(source) // 2] = config.eos_id  # the separator that token types are counted by
+    sources, targets = Sequences(map(list, sources)), Sequences(map(list, targets))
     labels = rng.integers(0, config.num_classes or 1, len(SOURCE_LENGTHS)).astype(np.int32)
     return Encoded(sources, targets if config.architecture == "seq2seq" else labels, pad_id=0, unk_id=1)
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -10,6 +12,8 @@ from families import FAMILIES
 from mutants import MUTANTS, TINY, Mutant, measure
 from mutants_families import FAMILY_MUTANTS
 from mutants_mixers import MIXER_MUTANTS
+from mutants_multilabel import LABELS, MULTILABEL_MUTANTS
+from mutants_multilabel import TRAINING as MULTILABEL
 from mutation import mutated
 
 from flax_transformer.parity.cases import Sizes, make_case
@@ -17,7 +21,7 @@ from flax_transformer.parity.checks import FORWARD, check_suite, run_checks
 from flax_transformer.parity.pair import Pair
 from torch_reference.nn import masks, models
 
-ALL_MUTANTS = (*MUTANTS, *FAMILY_MUTANTS, *MIXER_MUTANTS)
+ALL_MUTANTS = (*MUTANTS, *FAMILY_MUTANTS, *MIXER_MUTANTS, *MULTILABEL_MUTANTS)
 # Mutants of one case share its unharmed pair, which is what takes the time.
 _clean_pairs: dict[str, Pair] = {}
 
@@ -81,11 +85,13 @@ SEEDS, FEW_SEEDS = 30, 3
 CHEAP = [*FORWARD, "gradients", "clipping", "schedule", "optimizer", "step"]
 
 
-def _alarms(dtype: str, checks: list[str], seeds: range, **fields: Any) -> list[str]:
+def _alarms(
+    dtype: str, checks: list[str], seeds: range, training: Mapping[str, Any] = MappingProxyType({}), **fields: Any
+) -> list[str]:
     model = dataclasses.replace(TINY, dtype=dtype, param_dtype=dtype, **fields)
     alarms = []
     for seed in seeds:
-        pair = Pair(make_case(model, seed, Sizes(rows=4, source=7, target=6)))
+        pair = Pair(make_case(model, seed, Sizes(rows=4, source=7, target=6), **training))
         alarms += [f"seed {seed}: {result}" for result in run_checks(pair, checks) if not result.passed]
     return alarms
 
@@ -100,6 +106,13 @@ def test_equal_twins_pass_over_a_few_seeds(dtype: str):
 def test_equal_twins_of_each_family_pass_the_whole_check_suite(dtype: str, family: str):
     case = make_case(dataclasses.replace(TINY, **FAMILIES[family]), 0)
     assert _alarms(dtype, list(check_suite(Pair(case))), range(3), **FAMILIES[family]) == []
+
+
+@pytest.mark.slow
+def test_equal_twins_of_several_labels_pass_the_whole_check_suite(dtype: str):
+    case = make_case(dataclasses.replace(TINY, **LABELS), 0, **MULTILABEL)
+    assert "labels" in check_suite(Pair(case))
+    assert _alarms(dtype, list(check_suite(Pair(case))), range(3), MULTILABEL, **LABELS) == []
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Exports with random weights, which predict nonsense, but do so reproducibly."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from flax import nnx
 
 from flax_transformer.config import ModelConfig, TokenizerConfig
 from flax_transformer.data.tokenizer import train_tokenizer
+from flax_transformer.decoding.predictable import limits_of_model
 from flax_transformer.interop.export import save_export
 from flax_transformer.nn.models import create_model
 
@@ -18,7 +20,7 @@ WORDS = ["the", "film", "was", "very", "long", "and", "loud", "pöor"]
 TEXTS = [" ".join(WORDS[(3 * number + place) % 8] for place in range(number % 23 + 1)) for number in range(700)]
 
 
-def save_model(folder: Path, architecture: Any, seed: int = 0) -> Path:
+def save_model(folder: Path, architecture: Any, seed: int = 0, thresholds: tuple[float, ...] = ()) -> Path:
     """An export with random weights, large enough that what comes out depends on what goes in."""
     tokenizer = train_tokenizer(TokenizerConfig(vocab_size=300), TEXTS)
     config = ModelConfig(
@@ -41,5 +43,6 @@ def save_model(folder: Path, architecture: Any, seed: int = 0) -> Path:
         nnx.state(model, nnx.Param),
     )
     nnx.update(model, draw)
-    save_export(folder, model, tokenizer, CLASSES if architecture == "classifier" else ())
+    limits = replace(limits_of_model(config), thresholds=thresholds)
+    save_export(folder, model, tokenizer, CLASSES if architecture == "classifier" else (), limits)
     return folder

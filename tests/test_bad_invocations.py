@@ -1,9 +1,12 @@
-"""A sample of the commands of bad_invocations.py, of every group; and that what it looks for is seen."""
+"""A sample of the commands of bad_invocations, of every group; and that what it looks for is seen."""
 
 from pathlib import Path
 
 import pytest
-from bad_invocations import GOOD, Case, cases, make_files, run
+from bad_invocations import cases
+from bad_invocations.case import Case
+from bad_invocations.files import make_files
+from bad_invocations.running import GOOD, run
 
 from flax_transformer.cli import main as cli
 

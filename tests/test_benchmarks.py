@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 from benchmarks import docs
-from flax_transformer.bench import measure, mixers, throughput
+from flax_transformer.bench import measure, mixers, plot, throughput
 from flax_transformer.bench.agreement import compare
 from flax_transformer.bench.attention import fit_exponent
 from flax_transformer.bench.e2e import parts_of
@@ -364,12 +365,14 @@ def test_figures_that_contradict_a_claim_say_so() -> None:
         points["points"][-1]["seconds"] = 3 * points["points"][0]["seconds"]
     verdicts = {(claim.mixer, claim.claim): claim.verdict for claim in mixers.claims(record)}
     assert verdicts["linear attention", "recall suffers"] == "does not hold"
-    assert verdicts["RNN (LSTM)", "forgets with the distance"] == "in part"
+    assert verdicts["RNN (LSTM)", "forgets with the distance"] == "attention did not learn it either"
     assert verdicts["full attention", "recalls at any distance"] == "does not hold"
     assert verdicts["full attention", "time O(n²)"] == "grows less"
     assert verdicts["linear attention", "time O(n)"] == "grows more"
     assert verdicts["linear attention", "memory O(n)"] == "not measured"
     assert verdicts["linear attention", "parallel"] == "does not hold"
+    in_part = next(claim for claim in mixers.claims(mixers_record(lstm=0.7)) if claim.claim.startswith("forgets"))
+    assert in_part.verdict == "in part"
 
 
 def test_the_tables_of_mixers_go_into_the_performance_page(tmp_path: Path) -> None:
@@ -381,6 +384,18 @@ def test_the_tables_of_mixers_go_into_the_performance_page(tmp_path: Path) -> No
     assert "| RNN (LSTM) | time O(n) | n^1.00 | holds |" in written
     assert "| 2,048 | 1.0 µs, 0.0 MiB | 2,048.0 µs, 32.0 MiB | 1.0 µs, 0.0 MiB |" in written
     assert "| 16 | 30% in 9 steps (not reached) | 100% in 9 steps (not reached) |" in written
+
+
+def test_a_record_of_mixers_is_printed_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = mixers_record()
+    record.results["length"]["attention"]["refused"] = "from 1 x 8192 on: a pass would take more than 20 s"
+    mixers.print_tables(record, Console(width=160))
+    shown = capsys.readouterr().out
+    assert "recall after 1 s of training (after 9 steps)" in shown
+    assert "attention took no part from 1 x 8192 on: a pass would take more than 20 s" in shown
+    pytest.importorskip("matplotlib", reason="--plot needs matplotlib")
+    plot.mixers(record, tmp_path / "mixers.png")
+    assert (tmp_path / "mixers.png").stat().st_size > 1000
 
 
 def test_a_length_that_would_take_too_long_is_left_out() -> None:

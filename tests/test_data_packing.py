@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_data_batches import BOS, EOS, PAD, TOKENIZER, UNK, encoded_of, pairs, texts
 
-from flax_transformer.config import BatchConfig, ModelConfig, Seq2SeqData, TrainConfig
+from flax_transformer.config import BatchConfig, ModelConfig, MultilabelData, Seq2SeqData, TrainConfig
 from flax_transformer.data.batches import Encoded, Sequences, TrainingBatches
 from flax_transformer.data.masking import Masking
 from flax_transformer.data.packed_batches import PackedBatches, training_batches
@@ -169,6 +169,12 @@ def test_labels_of_classes_follow_their_segments():
     assert isinstance(batch, PackedClassifierBatch)
     assert batch.labels.tolist() == [[0, 1, 2]]
     assert batch.source_lengths.tolist() == [[30, 20, 14]]
+
+
+def test_packing_is_refused_for_several_labels():
+    model = ModelConfig(architecture="classifier")
+    with pytest.raises(UserError, match="packing: expected False for the task 'multilabel', got True"):
+        TrainConfig(data=MultilabelData(path=("texts.csv",)), model=model, batch=CONFIG)
 
 
 @pytest.mark.parametrize("mixer", ["linear", "lstm"])

@@ -16,7 +16,7 @@ BOTH = (True, True)
 def parts_of(texts, groups=None, wanted=BOTH, seed=0):
     """Text -> the part it went to; of copies, one."""
     groups = groups or [None] * len(texts)
-    parts = split_by_content(texts, groups, wanted, seed)
+    parts = split_by_content(texts, [(group,) for group in groups], wanted, seed)
     assert sorted(i for part in parts for i in part) == list(range(len(texts)))
     return {texts[i]: number for number, part in enumerate(parts) for i in part}
 
@@ -73,7 +73,7 @@ def test_copies_go_together(copy):
 def test_a_common_class_is_in_every_part(seed):
     texts = [f"text {i}" for i in range(90)]
     groups = [i % 3 for i in range(90)]
-    parts = split_by_content(texts, groups, BOTH, seed)
+    parts = split_by_content(texts, [(group,) for group in groups], BOTH, seed)
     assert [{groups[i] for i in part} for part in parts] == [{0, 1, 2}] * 3
 
 
@@ -83,6 +83,17 @@ def test_a_rare_class_is_always_trained(size):
         texts = [f"text {i}" for i in range(30)] + [f"rare {i}" for i in range(size)]
         found = parts_of(texts, ["common"] * 30 + ["rare"] * size, seed=seed)
         assert 2 in {part for text, part in found.items() if text.startswith("rare")}
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_text_with_several_labels_counts_for_each(seed):
+    texts = [f"text {i}" for i in range(60)]
+    groups: list[tuple[str, ...]] = [("all", "odd" if i % 2 else "even") for i in range(60)]
+    groups[7], groups[11], groups[13] = ("all", "rare"), ("rare", "single"), ()
+    parts = split_by_content(texts, groups, BOTH, seed)
+    labels = [{label for i in part for label in groups[i]} for part in parts]
+    assert labels[2] == {"all", "even", "odd", "rare", "single"}
+    assert all(found >= {"all", "even"} for found in labels)
 
 
 @settings(deadline=None, max_examples=200)
@@ -95,7 +106,7 @@ def test_every_class_and_every_part_has_a_text_or_the_split_is_refused(rows, wan
     texts, groups = map(list, zip(*rows, strict=True))
     distinct = len({" ".join(text.split()) for text in texts})
     try:
-        parts = split_by_content(texts, groups, wanted, seed)
+        parts = split_by_content(texts, [(group,) for group in groups], wanted, seed)
     except UserError:
         assert distinct < len(set(groups)) + sum(wanted)
         return
@@ -106,4 +117,4 @@ def test_every_class_and_every_part_has_a_text_or_the_split_is_refused(rows, wan
 
 def test_too_few_texts_are_refused():
     with pytest.raises(UserError, match="expected more than 2 distinct texts to split, got 2: each class keeps one"):
-        split_by_content(["a", "b"], [0, 1], BOTH, seed=0)
+        split_by_content(["a", "b"], [(0,), (1,)], BOTH, seed=0)

@@ -17,6 +17,8 @@ MODULES = [
     "flax_transformer/interop/huggingface/flags.py",
     "flax_transformer/interop/huggingface/shapes.py",
     "flax_transformer/api.py",
+    "flax_transformer/pages/html.py",
+    "flax_transformer/report/mistakes.py",
     *(f"flax_transformer/config/{name}.py" for name in ("generation", "model", "training")),
 ]
 

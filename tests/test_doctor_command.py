@@ -186,7 +186,7 @@ def test_findings_about_the_run_itself(models: Path, capsys: pytest.CaptureFixtu
 
 def test_file_that_cannot_be_written_is_said_before(models: Path, capsys: pytest.CaptureFixture[str]):
     assert main([f"{models}:prints", "--html", "/nowhere/report.html"]) == 2
-    assert "there is no folder /nowhere" in capsys.readouterr().err
+    assert "expected its folder /nowhere to exist" in capsys.readouterr().err
     assert main([f"{models}:prints", "--vocab-size", "2"]) == 2
 
 

@@ -131,6 +131,7 @@ def test_wrong_figures_are_seen(
         check_figures(run, page_of(run), printed)
 
 
+@pytest.mark.slow
 def test_the_page_of_a_generator_has_the_figures_of_its_run(generator: Path, capsys: pytest.CaptureFixture[str]):
     run = generator
     page = page_of(run, "--split", "validation")

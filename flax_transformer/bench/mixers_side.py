@@ -53,10 +53,12 @@ class MixerStack(Candidate):
         return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self._encoder(), nnx.Param)))
 
     def _encoder(self) -> Any:
+        import jax
+
         from flax_transformer.nn.kernels.rngs import Rngs
         from flax_transformer.nn.layers import Encoder
 
-        return Encoder(self.config, rngs=Rngs(params=0))
+        return Encoder(self.config, rngs=Rngs(params=jax.random.key(0)))
 
     def start(self, rows: int, length: int) -> int:
         """Compile a pass and run it once; the bytes that XLA reserves for it beyond inputs and results."""
@@ -98,7 +100,7 @@ class MixerStack(Candidate):
         from flax_transformer.nn.layers import self_mixer
         from flax_transformer.nn.masks import AttentionMask
 
-        mixer = self_mixer(self.config, two_sided=False, rngs=Rngs(params=0))
+        mixer = self_mixer(self.config, two_sided=False, rngs=Rngs(params=jax.random.key(0)))
         graph, params = nnx.split(mixer)
         cache = mixer.empty_cache(1, place + _TOKENS_TIMED)
 
@@ -176,7 +178,7 @@ class RecallTrainer:
 
         class Model(nnx.Module):
             def __init__(self) -> None:
-                rngs = Rngs(params=0)
+                rngs = Rngs(params=jax.random.key(0))
                 self.keys = token_table(2 * KEYS, config, rngs=rngs)
                 self.values = token_table(VALUES + 2, config, rngs=rngs)
                 self.encoder = Encoder(config, rngs=rngs)

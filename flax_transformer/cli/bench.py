@@ -4,9 +4,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
-import tyro
-
-from flax_transformer.cli.common import PROGRAM, deferred, parse, table
+from flax_transformer.cli.common import PROGRAM, deferred, parse, parse_subcommand, table
 from flax_transformer.errors import UserError
 
 # Benchmark -> its module, the function or functions of it that are commands, and what it shows. A module is loaded when
@@ -41,4 +39,5 @@ def bench(arguments: Sequence[str]) -> int:
     prog = f"{PROGRAM} bench {name}"
     if len(commands) == 1:
         return parse(deferred(*commands.values()), prog=prog, args=rest)() or 0
-    return tyro.extras.subcommand_cli_from_dict(commands, prog=prog, args=rest) or 0
+    deferred_commands = {function: deferred(command) for function, command in commands.items()}
+    return parse_subcommand(deferred_commands, prog=prog, args=rest)() or 0

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -97,10 +97,19 @@ def parse(kind: Callable[..., Result], **settings: Any) -> Result:
     Raises:
         UserError: the arguments are not those of ``kind``.
     """
+    return _in_one_line(functools.partial(tyro.cli, kind), **settings)
+
+
+def parse_subcommand(kinds: Mapping[str, Callable[..., Result]], **settings: Any) -> Result:
+    """As :func:`parse`, of the one of several commands that the arguments begin with."""
+    return _in_one_line(functools.partial(tyro.extras.subcommand_cli_from_dict, dict(kinds)), **settings)
+
+
+def _in_one_line(read: Callable[..., Result], **settings: Any) -> Result:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, **settings)
+            return read(**settings)
     except SystemExit as end:
         if not end.code:  # --help
             raise

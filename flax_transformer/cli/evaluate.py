@@ -23,7 +23,9 @@ def evaluate(arguments: Sequence[str]) -> int:
     """Score the best checkpoint of a run."""
     run, flags = load_run(EvaluateFlags, "evaluate", evaluate.__doc__, arguments)
 
-    from flax_transformer.data import confusion
+    import numpy as np
+
+    from flax_transformer.data import confusion, label_scores
     from flax_transformer.data.tasks import TASKS
     from flax_transformer.distributed.memory import require_memory
     from flax_transformer.runtime import set_up_jax
@@ -42,12 +44,19 @@ def evaluate(arguments: Sequence[str]) -> int:
     evaluator = Evaluator(examples, run.tokenizer, config, flags.generation, constraint, copying)
     if evaluator.counts:
         warn(f"{', '.join(flags.file) or flags.split}: {format_counts(evaluator.counts, config.batch)}")
-    predictions, scores = evaluator.predict(run.best_model())
+    model, thresholds = run.best_model(), run.thresholds()
+    if thresholds:
+        labels, scores = evaluator.evaluate(model, thresholds=thresholds)
+        counts = label_scores.count(np.array(labels), np.array(evaluator.examples.targets))
+        print("\n".join(format_table(scores, evaluator.examples.groups)))
+        print("\n".join(label_scores.lines(counts, run.classes, thresholds)))
+        return 0
+    predictions, scores = evaluator.predict(model)
     print("\n".join(format_table(scores, evaluator.examples.groups)))
     if predictions and TASKS[config.data.task].metric != "bleu":  # hardly a translation is exact
         print("\n".join(_calibration(config.data, predictions, evaluator.examples)))
     if run.classes:
-        predicted = [int(prediction.value or 0) for prediction in predictions]
+        predicted = [prediction.class_id for prediction in predictions]
         matrix = confusion.confusion_matrix(predicted, evaluator.examples.targets, len(run.classes))
         print("\n".join(confusion.lines(matrix, run.classes)))
     return 0

@@ -76,6 +76,7 @@ def plan(arguments: Sequence[str]) -> int:
     flags: PlanFlags = replace(parsed, mesh=parsed.mesh.build())
     if flags.json:
         check_report(flags.json)
+    config = _config(flags)
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("plan needs the TPU compiler, which is an extra: pip install 'flax-transformer[tpu]'")
     # Before jax is loaded: compile on this machine's CPU, beside others who do, and look for no TPU around it.
@@ -90,7 +91,6 @@ def plan(arguments: Sequence[str]) -> int:
 
     from flax_transformer.planning.plan import advice, make_plan
 
-    config = _config(flags)
     account = make_plan(flags.topology, config)
     print("\n".join([*_lines(account), *(f"- {way}" for way in advice(account, config))]))
     if flags.json:

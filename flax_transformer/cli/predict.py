@@ -15,7 +15,15 @@ import tyro
 from tyro.conf import Positional
 
 from flax_transformer.cli.common import PROGRAM, RunFlags, load_rules, load_run
-from flax_transformer.config import BatchConfig, ClassificationData, Long, Pooling, PredictionConfig, to_dict
+from flax_transformer.config import (
+    BatchConfig,
+    ClassificationData,
+    GenerationConfig,
+    Long,
+    Pooling,
+    PredictionConfig,
+    to_dict,
+)
 from flax_transformer.errors import UserError
 from flax_transformer.outputs import check_new_file
 
@@ -44,7 +52,9 @@ class PredictFlags(RunFlags):
     strict: tyro.conf.FlagCreatePairsOff[bool] = False
     """end at once where any text can have no prediction"""
     top: int = 1
-    """of classification: classes to name, with their probabilities"""
+    """of classification: classes to name, with their probabilities; of labels, those below their thresholds too"""
+    threshold: float | None = None
+    """of labels: the probability from which on a text has one; each label's own, chosen in validation, if not given"""
     embed: Pooling | None = None
     """write each text as a vector of length 1 in place of a prediction: what the encoder makes of its tokens, by their
     mean, or of the first one, or the maximum of each component"""
@@ -78,7 +88,16 @@ def predict(arguments: Sequence[str]) -> int:
     model = run.best_model()
     batch = BatchConfig(flags.batch_size)
     predictor = Predictor(
-        model, run.tokenizer, batch, flags.generation, constraint, copying, flags.top, flags.review, flags.embed
+        model,
+        run.tokenizer,
+        batch,
+        flags.generation,
+        constraint,
+        copying,
+        flags.top,
+        flags.review,
+        flags.embed,
+        run.thresholds(flags.threshold),
     )
     output = Output(flags.output, run.fingerprint(model) | _settings(flags) if flags.output else {})
     done = output.count_written(texts) if flags.resume else 0
@@ -129,6 +148,10 @@ def _check(flags: PredictFlags, run: "Predictable") -> None:
         _require_review(run)
     if flags.embed and (flags.review or flags.top > 1):
         raise UserError("--embed: expected neither --top nor --review, since nothing is predicted")
+    run.thresholds(flags.threshold)
+    generates = flags.json or flags.schema or flags.generation != GenerationConfig(run.prediction_config.max_new_tokens)
+    if flags.embed and (generates or flags.threshold is not None):
+        raise UserError("--embed: expected no --threshold and no flags of generation, since nothing is predicted")
     if flags.batch_size < 1:
         raise UserError(f"--batch-size: expected a whole number of at least 1, got {flags.batch_size}")
 
@@ -173,6 +196,7 @@ def _settings(flags: PredictFlags) -> dict[str, Any]:
         "encoding",
         "long",
         "top",
+        "threshold",
         "json",
         "copying",
         "review",

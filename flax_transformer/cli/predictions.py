@@ -188,6 +188,8 @@ def _to_dict(prediction: Prediction) -> dict[str, Any]:
         cut = {"cut": True} if prediction.cut else {}
         return {"embedding": [round(value, 8) for value in prediction.embedding], **cut}
     values: dict[str, Any] = {"prediction": prediction.value, "score": round(prediction.score, 4)}
+    if isinstance(prediction.value, tuple):
+        values["scores"] = [round(score, 4) for score in prediction.label_scores]
     if not prediction.complete:
         values["complete"] = False
     if prediction.cut:

@@ -57,7 +57,10 @@ def report(arguments: Sequence[str]) -> int:
     set_up_jax()
     facts, answers, why_none = read_facts(run), None, ""
     try:
-        answers = _answers(run, flags) if run.config.data.architecture != "masked" else None
+        if run.prediction_config.thresholds:
+            why_none = f"{PROGRAM} evaluate {flags.run} prints precision, recall and F1 of each label"
+        elif run.config.data.architecture != "masked":
+            answers = _answers(run, flags)
     except UserError as error:
         if flags.file:  # of all that can be wrong, what the command names is
             raise

@@ -11,7 +11,10 @@ from flax_transformer.data.text_files import Reading, lines_of
 from flax_transformer.data.values import UnusableError, to_text
 from flax_transformer.errors import UserError
 
-OWN_KEYS = ("row", "text", "prediction", "score", "complete", "cut", "alternatives", "error")
+OWN_KEYS = (
+    *("row", "text", "prediction", "score", "scores", "complete", "cut", "alternatives", "error"),
+    *("embedding", "fields"),
+)
 
 
 @dataclass(frozen=True)

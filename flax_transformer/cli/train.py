@@ -210,6 +210,8 @@ def _print_result(result: "Result") -> None:
     print(format_score(metric, result.scores[metric]))
 
 
-def _readable(value: str | int, classes: Sequence[str]) -> str:
-    """A text, or the name of a class."""
-    return classes[value] if isinstance(value, int) else value
+def _readable(value: str | int | tuple[bool, ...], classes: Sequence[str]) -> str:
+    """A text, or the names of its classes."""
+    from flax_transformer.data.labels import ids
+
+    return value if isinstance(value, str) else ", ".join(classes[i] for i in ids(value)) or "(no label)"

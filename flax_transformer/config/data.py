@@ -111,6 +111,48 @@ class ClassificationData:
 
 
 @dataclass(frozen=True)
+class MultilabelData:
+    """Your own texts with any number of labels each."""
+
+    task: ClassVar[str] = "multilabel"
+    architecture: ClassVar[Architecture] = "classifier"
+    # files to learn from, .csv, .tsv, .json, .jsonl or .parquet (text formats also as .gz): one or more names, a
+    # folder, or a pattern such as 'train-*.parquet'
+    path: tuple[str, ...] = ()
+    # as path; about a tenth of the training texts is set aside if not given
+    validation_path: tuple[str, ...] = ()
+    # as path; about a tenth of the training texts is set aside if not given
+    test_path: tuple[str, ...] = ()
+    # name of the column with the texts; a.b is the key b in the objects of a
+    text_column: str = "text"
+    # name of the column with the labels of each text: a list of texts, or one text with a separator
+    label_column: str = "labels"
+    # what separates the labels in a text, such as ; or tab; bars, semicolons and commas are recognized if not given
+    label_separator: str | None = None
+    # in place of label_column: names of columns that are the labels, with 1 where a text has the label and 0 where not
+    label_columns: tuple[str, ...] = ()
+    # what separates the columns of a CSV, such as ; or tab; recognized if not given
+    delimiter: str | None = None
+    # of text files, such as cp1252; UTF-8, or what a byte order mark says, if not given
+    encoding: str | None = None
+    # take numbers in the column of the texts as they are written
+    numbers_as_text: bool = False
+
+    def __post_init__(self) -> None:
+        _check_files(self)
+        if self.label_separator in ("tab", "\\t"):
+            object.__setattr__(self, "label_separator", "\t")
+        check(self, "label_separator", "at least one character, or tab", self.label_separator != "")
+        names = self.label_columns
+        object.__setattr__(self, "label_columns", (names,) if isinstance(names, str) else tuple(names))
+        is_set = len({*self.label_columns, self.text_column}) == len(self.label_columns) + 1
+        check(self, "label_columns", f"different columns, and not {self.text_column!r}, the one of the texts", is_set)
+        for name, default in (("label_separator", None), ("label_column", "labels")):
+            expected = f"{default!r} with label_columns, of which each is one label"
+            check(self, name, expected, not self.label_columns or getattr(self, name) == default)
+
+
+@dataclass(frozen=True)
 class Seq2SeqData:
     """Your own pairs of texts."""
 
@@ -176,11 +218,13 @@ class MaskedData:
                 check(self, name, "no file, since imdb is split by its own rule", not getattr(self, name))
 
 
-OwnData = ClassificationData | Seq2SeqData | MaskedData
+OwnData = ClassificationData | MultilabelData | Seq2SeqData | MaskedData
 DataConfig = ManifestsData | ImdbData | Multi30kData | SnipsData | OwnData
 DATA_CONFIGS: dict[str, type[DataConfig]] = {kind.task: kind for kind in typing.get_args(DataConfig)}
-# Of users' own data, by the kind of model that learns from it.
-OWN_DATA: dict[Architecture, type[OwnData]] = {kind.architecture: kind for kind in typing.get_args(OwnData)}
+# Of users' own data, the plainest by the kind of model that learns from it.
+OWN_DATA: dict[Architecture, type[OwnData]] = {
+    kind.architecture: kind for kind in (ClassificationData, Seq2SeqData, MaskedData)
+}
 
 
 @dataclass(frozen=True)

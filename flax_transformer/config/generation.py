@@ -88,7 +88,11 @@ class PredictionConfig:
     # of the tokenizer.json and the classes.json that belong to the weights; empty if unknown
     tokenizer_sha256: str = ""
     classes_sha256: str = ""
+    # where a text may have several labels: the probability from which on it has one, for each in order; empty where a
+    # text has one class
+    thresholds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_choices(self)
         check_whole(self, "max_source_length", "max_new_tokens", "batch_size")
+        check(self, "thresholds", "probabilities, in [0, 1]", all(0 <= value <= 1 for value in self.thresholds))

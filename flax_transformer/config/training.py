@@ -127,9 +127,11 @@ class TrainConfig:
     pretrained: str | None = None
     # so many of the encoder's first layers, and the embeddings of the source, keep their weights; 0: all are trained
     frozen_layers: int = 0
-    # weigh the classes of a classifier in the loss, so that a rare one counts as much as a frequent one
+    # weigh the classes of a classifier in the loss, so that a rare one counts as much as a frequent one; of several
+    # labels, texts that have one, so that they count as much as those that do not have it
     balance_classes: bool = False
-    # share of the target probability spread over all tokens or classes (Szegedy et al., 2016)
+    # share of the target probability spread over all tokens or classes (Szegedy et al., 2016); of each of several
+    # labels, over having and not having it
     label_smoothing: float = 0.0
     # parts a batch is cut into, one after the other, to save memory; the step is the same
     gradient_accumulation_steps: int = 1
@@ -162,8 +164,11 @@ class TrainConfig:
             )
         self._check_frozen_layers()
         is_classifier = self.data.architecture == "classifier"
-        is_possible = self.model.mixer == "attention" or not self.batch.packing
-        check(self.batch, "packing", f"False with model.mixer={self.model.mixer!r}", is_possible)
+        if self.batch.packing:
+            check(
+                self.batch, "packing", f"False with model.mixer={self.model.mixer!r}", self.model.mixer == "attention"
+            )
+            check(self.batch, "packing", f"False for the task {self.data.task!r}", self.data.task != "multilabel")
         check(self, "balance_classes", "False for a task without classes", is_classifier or not self.balance_classes)
         longest = max(self.batch.max_source_length, self._target_length)
         if self.model.max_length < longest:

@@ -59,7 +59,20 @@ class ClassifierBatch(NamedTuple):
         return np.arange(self.source.shape[1]) < self.source_lengths[:, None]
 
 
-Batch = Seq2SeqBatch | ClassifierBatch | MaskedBatch | PackedBatch
+class MultilabelBatch(NamedTuple):
+    """``labels`` are true where a text has the label of a class."""
+
+    source: Int32[Any, "batch source"]
+    source_lengths: Int32[Any, " batch"]
+    labels: Bool[Any, "batch classes"]
+
+    @property
+    def source_mask(self) -> Bool[np.ndarray, "batch source"]:
+        """True = real token."""
+        return np.arange(self.source.shape[1]) < self.source_lengths[:, None]
+
+
+Batch = Seq2SeqBatch | ClassifierBatch | MultilabelBatch | MaskedBatch | PackedBatch
 
 
 class Sequences:
@@ -121,14 +134,15 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A split as token ids. ``targets`` are sequences (seq2seq), class ids, or say which tokens are masked.
+    """A split as token ids. ``targets`` are sequences (seq2seq), class ids, or one row of labels for each example, or
+    say which tokens are masked.
 
     ``truncated`` counts the examples that were cut, ``dropped`` those that were left out; where there are any, ``kept``
     are the indices of the others.
     """
 
     sources: Sequences
-    targets: Sequences | Int32[np.ndarray, " examples"] | Masking
+    targets: Sequences | Int32[np.ndarray, " examples"] | Bool[np.ndarray, "examples classes"] | Masking
     pad_id: int
     unk_id: int
     truncated: int = 0
@@ -144,10 +158,10 @@ class Encoded:
         return self.targets.lengths if isinstance(self.targets, Sequences) else None
 
     @property
-    def labels(self) -> Int32[np.ndarray, " examples"]:
-        """The class ids of a classification split."""
+    def labels(self) -> Int32[np.ndarray, " examples"] | Bool[np.ndarray, "examples classes"]:
+        """The class ids of a classification split; or of each example and class, whether it has this label."""
         if not isinstance(self.targets, np.ndarray):
-            raise TypeError(f"expected class ids, got {type(self.targets).__name__}")
+            raise TypeError(f"expected class ids or labels, got {type(self.targets).__name__}")
         return self.targets
 
     def batch(self, indices: Int[np.ndarray, " batch"], shape: "Shape", keys: Sequence[Key] | None = None) -> Batch:
@@ -163,7 +177,10 @@ class Encoded:
         if isinstance(self.targets, Sequences):
             target, target_lengths = self.targets.padded(indices, shape.target, self.pad_id)
             return Seq2SeqBatch(source, source_lengths, target, target_lengths)
-        return ClassifierBatch(source, source_lengths, np.where(indices == NOTHING, 0, self.targets[indices]))
+        is_filler = indices == NOTHING
+        if self.targets.ndim == 2:
+            return MultilabelBatch(source, source_lengths, self.targets[indices] & ~is_filler[:, None])
+        return ClassifierBatch(source, source_lengths, np.where(is_filler, 0, self.targets[indices]))
 
     def packed(
         self, indices: Int[np.ndarray, "batch segments"], shape: "Shape", keys: Sequence[Key] | None = None

@@ -1,6 +1,7 @@
 """How a classifier errs: which class it takes for which, and precision, recall and F1 of each."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,7 +11,7 @@ _WIDTH = 24  # characters of a name
 
 
 def confusion_matrix(
-    predictions: Sequence[int], targets: Sequence[int], classes: int
+    predictions: Sequence[Any], targets: Sequence[int], classes: int
 ) -> Int[np.ndarray, "{classes} {classes}"]:
     """``matrix[i, j]``: texts of class i that were predicted to be of class j."""
     matrix = np.zeros((classes, classes), np.int64)

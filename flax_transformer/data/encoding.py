@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Int32
 
 from flax_transformer.config import BatchConfig, Long
 from flax_transformer.data.batches import Encoded, Sequences
@@ -46,14 +46,22 @@ def encode_examples(examples: Examples, tokenizer: Tokenizer, config: BatchConfi
             _refuse(is_long_target, targets, examples, "target", config)
         targets = targets.cut(config.max_target_length)
     else:
-        is_masked = examples.targets[0] is None
-        targets = Masking.of(tokenizer) if is_masked else np.array(examples.targets, np.int32)
+        targets = _labels(examples.targets, tokenizer)
         is_long_target = np.zeros_like(is_long)
     is_dropped = (is_long | (is_long_target & training)) & (what == "skip")
     truncated = int(np.count_nonzero((is_long | is_long_target) & ~is_dropped))
     sources = sources.cut(config.max_source_length, tokenizer.special.source_suffix)
     encoded = Encoded(sources, targets, tokenizer.pad_id, tokenizer.unk_id, truncated=truncated)
     return _take(encoded, np.flatnonzero(~is_dropped), config) if is_dropped.any() else encoded
+
+
+def _labels(
+    targets: Sequence[Any], tokenizer: Tokenizer
+) -> Int32[np.ndarray, " examples"] | Bool[np.ndarray, "examples classes"] | Masking:
+    """Class ids, or rows of labels, or which tokens are masked."""
+    if targets[0] is None:
+        return Masking.of(tokenizer)
+    return np.array(targets, bool if isinstance(targets[0], tuple) else np.int32)
 
 
 def _take(encoded: Encoded, kept: Int[np.ndarray, " kept"], config: BatchConfig) -> Encoded:

@@ -10,7 +10,8 @@ from flax_transformer.config import Architecture
 
 @dataclass(frozen=True)
 class Examples:
-    """``targets[i]`` belongs to ``sources[i]``: a text (seq2seq), a class id (classifier), or None (masked tokens).
+    """``targets[i]`` belongs to ``sources[i]``: a text (seq2seq), a class id (classifier), a tuple of the truth of each
+    label (multilabel), or None (masked tokens).
 
     ``places[i]``, file and line, is what a message about the example names; empty where there are no files.
     ``groups[i]`` is the group that the example is scored in: the empty name is that of the main scores, and the scores

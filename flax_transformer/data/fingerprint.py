@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt64
 
 from flax_transformer.data.examples import Examples, Splits
+from flax_transformer.data.labels import ids
 from flax_transformer.data.splitting import folded
 from flax_transformer.errors import UserError, warn
 
@@ -143,7 +144,7 @@ def check_evaluation_data(folder: Path, splits: Splits, split: str, *, may_diffe
 
 
 def _split_record(examples: Examples, classes: Sequence[str]) -> Record:
-    targets = [classes[target] for target in examples.targets] if classes else examples.targets
+    targets = [_spelled(target, classes) for target in examples.targets] if classes else examples.targets
     rows = [_row_hash(text, str(target)) for text, target in zip(examples.sources, targets, strict=True)]
     hashes = _text_hashes(examples.sources).astype("<u8").tobytes()
     return {
@@ -152,6 +153,11 @@ def _split_record(examples: Examples, classes: Sequence[str]) -> Record:
         "content": hashlib.sha256(b"".join(sorted(rows))).hexdigest(),
         "texts": base64.b64encode(hashes).decode("ascii"),
     }
+
+
+def _spelled(target: int | Sequence[bool], classes: Sequence[str]) -> str | list[str]:
+    """The name of a class, or those of several labels."""
+    return classes[target] if isinstance(target, int) else [classes[i] for i in ids(target)]
 
 
 def _row_hash(*texts: str) -> bytes:

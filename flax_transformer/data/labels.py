@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from flax_transformer.errors import UserError, warn
 
@@ -50,6 +50,31 @@ def some(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     listed = ", ".join(names[:_NAMED])
     return f"{listed} and {len(names) - _NAMED:,} more" if len(names) > _NAMED else listed
+
+
+def ids(target: int | Sequence[bool]) -> tuple[int, ...]:
+    """The class ids of an example: its one, or those of the labels that it has."""
+    return (target,) if isinstance(target, int) else tuple(i for i, has in enumerate(target) if has)
+
+
+def loss_weights(
+    targets: Int[np.ndarray, " rows"] | Bool[np.ndarray, "rows classes"], classes: int
+) -> Float[np.ndarray, " classes"]:
+    """What each class weighs in the loss so that rare ones count: of one class a text, or of the texts with a label."""
+    return positive_weights(targets) if targets.ndim == 2 else balanced_weights(targets, classes)
+
+
+def positive_weights(truths: Bool[np.ndarray, "rows classes"]) -> Float[np.ndarray, " classes"]:
+    """``texts without the label / texts with it`` for each label, as the ``pos_weight`` of torch.nn.BCEWithLogitsLoss:
+    both weigh as much in all. 1 for a label that all texts or none have.
+
+    Example:
+        >>> positive_weights(np.array([[True, False], [False, False], [False, False]])).tolist()
+        [2.0, 1.0]
+    """
+    with_it = truths.sum(axis=0)
+    without = len(truths) - with_it
+    return np.where((with_it > 0) & (without > 0), without / np.maximum(with_it, 1), 1.0)
 
 
 def balanced_weights(ids: Int[np.ndarray, " rows"], classes: int) -> Float[np.ndarray, " classes"]:

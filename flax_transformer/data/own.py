@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from flax_transformer.config import ClassificationData, MaskedData, OwnData, Seq2SeqData
-from flax_transformer.data import labels
+from flax_transformer.config import ClassificationData, MaskedData, MultilabelData, OwnData, Seq2SeqData
+from flax_transformer.data import labels, multilabel
 from flax_transformer.data.examples import Examples, Splits
 from flax_transformer.data.files import TABLES, find_files
 from flax_transformer.data.pairs import Column, read_pairs, read_texts
@@ -33,6 +33,24 @@ def load_classification(config: ClassificationData, seed: int, classes: Sequence
     return splits
 
 
+def load_multilabel(config: MultilabelData, seed: int, classes: Sequence[str] = ()) -> Splits:
+    """Texts with any number of labels each.
+
+    Args:
+        classes: those of a run that exists. Without them they are the labels of the training files, in order.
+
+    Raises :class:`UserError` for a label that is not among the classes, where there is none at all, and for a column
+    that holds no labels.
+    """
+    files, parts = _read(config)
+    parts = multilabel.separated(config, parts, classes)
+    names = tuple(classes) or multilabel.find_classes(config, parts[0].targets)
+    splits = _split(config, [multilabel.with_truths(part, names) for part in parts], seed, names, files)
+    if not classes:
+        _tell_untested(splits)
+    return splits
+
+
 def load_seq2seq(config: Seq2SeqData, seed: int) -> Splits:
     """Pairs of texts; targets that are objects become JSON."""
     files, parts = _read(config)
@@ -52,6 +70,8 @@ def load_examples(config: OwnData, names: Sequence[str], classes: Sequence[str])
     """
     reading = Reading(config.delimiter, config.encoding, "--")
     examples = _read_files(config, find_files(names), reading)
+    if isinstance(config, MultilabelData):
+        return multilabel.with_truths(multilabel.separated(config, [examples], classes)[0], classes)
     return _with_ids(examples, classes) if classes else examples
 
 
@@ -62,12 +82,16 @@ def reading_of(config: OwnData) -> Reading:
         flags = "--data.source-column and --data.target-column"
     if config.architecture == "masked":
         flags = "--data.text-column"
+    if isinstance(config, MultilabelData):
+        flags = "--data.text-column and --data.label-column, or --data.label-columns for several of 0 and 1"
     return Reading(config.delimiter, config.encoding, "--data.", flags)
 
 
 def _read_files(config: OwnData, files: Sequence[Path], reading: Reading) -> Examples:
     if isinstance(config, MaskedData):
         return read_texts(files, Column(config.text_column, partial(to_text, numbers=config.numbers_as_text)), reading)
+    if isinstance(config, MultilabelData):
+        return multilabel.read(config, files, reading)
     return read_pairs(files, _columns(config), reading)
 
 
@@ -98,7 +122,7 @@ def _split(
     given = iter(parts)
     train = next(given)
     missing = [not paths for paths in (config.validation_path, config.test_path)]
-    groups = train.targets if classes else [None] * len(train)
+    groups = [labels.ids(target) for target in train.targets] if classes else [(None,)] * len(train)
     try:
         *aside, rest = split_by_content(train.sources, groups, missing, seed)
     except UserError as error:
@@ -137,9 +161,12 @@ def _tell_copies(train: Examples, other: Examples, name: str) -> None:
 
 def _tell_untested(splits: Splits) -> None:
     """A class of few rows may have none to be scored on; it always has one to train on."""
-    rows = Counter(splits.train.targets)
-    for name, part in (("validation", splits.validation), ("test", splits.test)):
-        absent = sorted(rows.keys() - set(part.targets))
+    rows, *others = (
+        Counter(number for target in part.targets for number in labels.ids(target))
+        for part in (splits.train, splits.validation, splits.test)
+    )
+    for name, found in zip(("validation", "test"), others, strict=True):
+        absent = sorted(rows.keys() - found.keys())
         if absent:
             names = labels.some([f"{splits.classes[i]!r} ({rows[i]:,} in training)" for i in absent])
             warn(f"{len(absent):,} of {len(splits.classes):,} classes have no text in the {name} split: {names}")

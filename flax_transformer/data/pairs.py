@@ -18,7 +18,9 @@ _EMPTY = ("is missing", "is blank")
 _ADVICE = {
     "is a number or a date, no text": "train with --data.numbers-as-text to take numbers as they are written",
     "is an object, no text": "name a value in the object, such as text.key",
-    "no label": "a text has one label here; make one row of each, or name another column",
+    "no label": "a text has one label here; the task multilabel takes several, or name another column",
+    "neither 0 nor 1": "write 1 where a text has the label, and 0 where it has not",
+    "no list of labels": "write it as JSON does, or its labels with a separator",
     "as the first line has": "put quotes around texts that hold the delimiter",
     "after '\"')": "double the quotes within a text",
 }
@@ -26,10 +28,10 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column to read, and how its values become text; where they cannot, ``convert`` raises an UnusableError."""
+    """A column to read, and what its values become; where they cannot, ``convert`` raises an UnusableError."""
 
     name: str
-    convert: Callable[[Any], str]
+    convert: Callable[[Any], Any]
 
 
 def read_pairs(files: Sequence[Path], columns: tuple[Column, Column], reading: Reading) -> Examples:
@@ -38,19 +40,19 @@ def read_pairs(files: Sequence[Path], columns: tuple[Column, Column], reading: R
     Raises:
         UserError: a file cannot be read or lacks a column; no row can be used; or most rows hold something else.
     """
-    rows, places = _read_rows(files, columns, reading)
+    rows, places = read_rows(files, columns, reading)
     sources, targets = zip(*rows, strict=True) if rows else ((), ())
     return Examples(list(sources), list(targets), places)
 
 
 def read_texts(files: Sequence[Path], column: Column, reading: Reading) -> Examples:
     """The texts of one part of a data set, without targets. Raises :class:`UserError` as :func:`read_pairs` does."""
-    rows, places = _read_rows(files, (column,), reading)
+    rows, places = read_rows(files, (column,), reading)
     return Examples([text for (text,) in rows], [None] * len(rows), places)
 
 
-def _read_rows(files: Sequence[Path], columns: Sequence[Column], reading: Reading) -> tuple[list[list[str]], list[str]]:
-    """The values of the rows that can be used, and their places."""
+def read_rows(files: Sequence[Path], columns: Sequence[Column], reading: Reading) -> tuple[list[list[Any]], list[str]]:
+    """The values of the rows that can be used, and their places; raises :class:`UserError` as :func:`read_pairs`."""
     rows, places = [], []
     unusable: dict[str, list[str]] = {}
     for row in (row for path in files for row in read_table(path, [column.name for column in columns], reading)):
@@ -65,7 +67,7 @@ def _read_rows(files: Sequence[Path], columns: Sequence[Column], reading: Readin
     return rows, places
 
 
-def _convert(row: Row, columns: Sequence[Column]) -> list[str]:
+def _convert(row: Row, columns: Sequence[Column]) -> list[Any]:
     if row.problem:
         raise UnusableError(row.problem)
     values = []

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def set_aside(texts: Sequence[str], sizes: Sequence[int], seed: int) -> list[lis
 
 
 def split_by_content(
-    texts: Sequence[str], groups: Sequence[Hashable], wanted: Sequence[bool], seed: int
+    texts: Sequence[str], groups: Sequence[Iterable[Hashable]], wanted: Sequence[bool], seed: int
 ) -> list[list[int]]:
     """Indices of parts with about a tenth of the distinct texts each, then of the rest.
 
@@ -43,7 +43,7 @@ def split_by_content(
     text, and at least one of each group with 30 distinct texts, which the hash alone gives in 96 of 100 cases.
 
     Args:
-        groups: of each text, such as its class.
+        groups: those that each text is in, such as its class or its labels.
         wanted: for each part, whether it is; one that is not is empty, and the others do not depend on it.
 
     Raises :class:`UserError` where there are too few texts for the rules.
@@ -53,8 +53,9 @@ def split_by_content(
     rest = len(wanted)
     part = {key: next((i for i in range(rest) if wanted[i] and i <= 10 * place[key] < i + 1), rest) for key in place}
     members: dict[Hashable, set[str]] = {}
-    for key, group in zip(keys, groups, strict=True):
-        members.setdefault(group, set()).add(key)
+    for key, of_text in zip(keys, groups, strict=True):
+        for group in of_text:
+            members.setdefault(group, set()).add(key)
 
     kept = {max(of_group, key=lambda key: (place[key], key)) for of_group in members.values()}
     part |= dict.fromkeys(kept, rest)

@@ -4,15 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flax_transformer.config import ClassificationData, DataConfig
+from flax_transformer.config import ClassificationData, DataConfig, MultilabelData
 from flax_transformer.data.copying import CopyRule
 from flax_transformer.data.examples import Examples, Splits
 from flax_transformer.data.imdb import load_imdb
+from flax_transformer.data.label_scores import score_labels
 from flax_transformer.data.manifests.review import review_manifest
 from flax_transformer.data.manifests.task import MANIFEST_SCHEMA, load_manifests, score_manifests
 from flax_transformer.data.masked import load_masked
 from flax_transformer.data.multi30k import load_multi30k
-from flax_transformer.data.own import load_classification, load_seq2seq
+from flax_transformer.data.own import load_classification, load_multilabel, load_seq2seq
 from flax_transformer.data.scoring import parse_json, score_classes, score_masked, score_texts, score_translations
 from flax_transformer.data.snips import FRAME_SCHEMA, load_snips, score_frames
 from flax_transformer.data.tokenizer import Tokenizer
@@ -46,6 +47,7 @@ TASKS = {
     "multi30k": Task(lambda config, seed: load_multi30k(config), score_translations, "bleu"),
     "snips": Task(load_snips, score_frames, "exact_match", FRAME_SCHEMA),
     "classification": Task(load_classification, score_classes, "accuracy"),
+    "multilabel": Task(load_multilabel, score_labels, "micro_f1"),
     "seq2seq": Task(load_seq2seq, score_texts, "exact_match"),
     "masked": Task(load_masked, score_masked, "accuracy"),
 }
@@ -62,11 +64,13 @@ def load_splits(config: DataConfig, seed: int, classes: Sequence[str] = ()) -> S
     """
     if classes and isinstance(config, ClassificationData):
         return load_classification(config, seed, classes)
+    if classes and isinstance(config, MultilabelData):
+        return load_multilabel(config, seed, classes)
     return TASKS[config.task].load(config, seed)
 
 
 def score(config: DataConfig, predictions: Sequence[Any], examples: Examples) -> Scores:
-    """Predictions in the order of ``examples``, texts or class ids; each group of them apart.
+    """Predictions in the order of ``examples``: texts, class ids or truths of labels; each group of them apart.
 
     Raises ``ValueError`` where the two differ in number.
     """

@@ -86,6 +86,7 @@ class Predictable(ABC):
         copying: bool = True,
         batch_size: int | None = None,
         top: int = 1,
+        threshold: float | None = None,
     ) -> list[Prediction]:
         """A prediction for each text, in order.
 
@@ -95,11 +96,14 @@ class Predictable(ABC):
             constraint: what generated texts may look like.
             copying: of tasks whose schema marks values as copied: let these only quote the text.
             batch_size: texts at a time; as in training if not given.
-            top: of classification: classes to name, the best as the value and the others as alternatives.
+            top: of classification: classes to name, the best as the value and the others as alternatives. Of labels,
+                those of so many of the most probable that are below their thresholds are alternatives.
+            threshold: of labels: the probability from which on a text has one; by default each label has its own, by
+                which it was told best in validation.
 
         Returns:
-            Predictions whose ``value`` is the generated text, or the name of the class. For a text that is blank or too
-            long it is None, and ``error`` says why.
+            Predictions whose ``value`` is the generated text, or the name of the class, or a tuple of the names of
+            labels. For a text that is blank or too long it is None, and ``error`` says why.
 
         Raises:
             UserError: the model cannot generate as it is told to.
@@ -109,9 +113,29 @@ class Predictable(ABC):
         sources = self.encode(texts, limits.long)
         generation = generation or GenerationConfig(limits.max_new_tokens)
         batch = BatchConfig(batch_size or limits.batch_size)
-        rule = self.copy_rule if copying else None
-        predictor = Predictor(self.model, self.tokenizer, batch, generation, constraint, rule, top)
+        rule, thresholds = self.copy_rule if copying else None, self.thresholds(threshold)
+        predictor = Predictor(
+            self.model, self.tokenizer, batch, generation, constraint, rule, top, thresholds=thresholds
+        )
         return list(self.predictions(predictor, sources))
+
+    def thresholds(self, threshold: float | None = None) -> tuple[float, ...]:
+        """Of each label, the probability from which on a text has it; none where a text has one class.
+
+        Args:
+            threshold: of all labels, in place of each one's own.
+
+        Raises:
+            UserError: it is no probability, or there are no labels that it could be of.
+        """
+        own = self.prediction_config.thresholds
+        if threshold is None:
+            return own
+        if not own:
+            raise UserError("threshold: expected a model of several labels, got one that has no thresholds")
+        if not 0 <= threshold <= 1:
+            raise UserError(f"threshold: expected a probability in [0, 1], got {threshold}")
+        return (threshold,) * len(own)
 
     def embed(
         self, texts: Sequence[str], pooling: Pooling = "mean", *, batch_size: int | None = None
@@ -161,11 +185,15 @@ class Predictable(ABC):
                 yield replace(self._with_name(next(answers)), cut=cut)
 
     def _with_name(self, prediction: Prediction) -> Prediction:
-        """The prediction with the name of its class in place of the id."""
-        if not isinstance(prediction.value, int):
-            return prediction
+        """The prediction with the names of its classes in place of the ids."""
         others = tuple(map(self._with_name, prediction.alternatives))
-        return replace(prediction, value=self.classes[prediction.value], alternatives=others)
+        match prediction.value:
+            case int(number):
+                return replace(prediction, value=self.classes[number], alternatives=others)
+            case tuple(numbers):
+                names = tuple(self.classes[int(number)] for number in numbers)
+                return replace(prediction, value=names, alternatives=others)
+        return prediction
 
     def fingerprint(self, model: Model) -> dict[str, str]:
         """What its predictions follow from, beside the settings of a call: equal for a run and its export."""
@@ -252,6 +280,11 @@ def load_classes(folder: Path, model: ModelConfig, config: PredictionConfig | No
             f"got {len(names)}, {len(set(names))} of them different"
         )
     _check_unchanged(path, config.classes_sha256 if config else "")
+    if config and config.thresholds and len(config.thresholds) != len(names):
+        raise UserError(
+            f"{path.with_name(PREDICTION_FILE)}: expected {len(names)} thresholds, one for each label in {path}, "
+            f"got {len(config.thresholds)}"
+        )
     return tuple(names)
 
 

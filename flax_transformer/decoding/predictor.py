@@ -1,6 +1,6 @@
 """Predictions for any number of texts, sorted by length on their way through the model and given back in order."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
@@ -18,6 +18,7 @@ from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.decoding.confidence import token_log_probabilities
 from flax_transformer.decoding.embedding import embed
 from flax_transformer.decoding.generate import Generation, generate, read_tokens
+from flax_transformer.decoding.labels import decide_labels, label_probabilities
 from flax_transformer.errors import UserError
 from flax_transformer.nn.models import Classifier, MaskedLM, Model, Seq2Seq
 
@@ -32,7 +33,8 @@ class Scored(NamedTuple):
     token_scores: Float[Array, "batch tokens"]
 
 
-# What the device makes of a batch: texts, or the log-probability of each class, or vectors.
+# What the device makes of a batch: texts, or the log-probability of each class, or the probability of each label, or
+# vectors.
 Output = Generation | Scored | Float[Array, "batch width"]
 Item = TypeVar("Item")
 
@@ -41,14 +43,15 @@ Item = TypeVar("Item")
 class Prediction:
     """What is said of one text."""
 
-    # a generated text, or a class; None where there can be no prediction
-    value: str | int | None
-    # log-probability of the text, of beam search divided by the length penalty; or probability of the class;
-    # NaN where there can be no prediction
+    # a generated text, or a class, or all labels, the most probable first; None where there can be no prediction
+    value: str | int | tuple[str | int, ...] | None
+    # log-probability of the text, of beam search divided by the length penalty; or probability of the class, or that
+    # the labels are these and no others; NaN where there can be no prediction
     score: float
     # of generated texts: False where the limit cut it off
     complete: bool = True
-    # the next best: of beam search with n_best > 1, of classification with top > 1
+    # the next best: of beam search with n_best > 1, of classification with top > 1 (of labels those below their
+    # thresholds, each by itself)
     alternatives: tuple["Prediction", ...] = ()
     # whether the model read only the beginning of the text
     cut: bool = False
@@ -58,6 +61,14 @@ class Prediction:
     pieces: tuple[tuple[bytes, float], ...] = ()
     # the text as a vector of length 1, where that is asked for in place of a value
     embedding: tuple[float, ...] = ()
+    # of labels: the probability of each in ``value``
+    label_scores: tuple[float, ...] = ()
+
+    @property
+    def class_id(self) -> int:
+        """The predicted class, before it is given its name."""
+        assert isinstance(self.value, int)
+        return self.value
 
 
 class Predictor:
@@ -69,6 +80,7 @@ class Predictor:
         constraint: what generated texts may look like.
         copying: which of their values only quote the source.
         top: of classification: classes to name, the most probable first.
+        thresholds: where a text may have several labels, the probability from which on it has one, for each in order.
         with_pieces: of generated texts, also give the probability of each token.
         embed_by: give each text as a vector, pooled in this way, in place of a value.
 
@@ -87,8 +99,9 @@ class Predictor:
         top: int = 1,
         with_pieces: bool = False,
         embed_by: Pooling | None = None,
+        thresholds: Sequence[float] = (),
     ) -> None:
-        self._top, self._copying = top, copying
+        self._top, self._copying, self._thresholds = top, copying, thresholds
         self._embed_by: Pooling | None = embed_by
         self._bytes = tokenizer.token_bytes() if with_pieces else {}
         self.model, self._tokenizer, self._size, self._constraint = model, tokenizer, config.size, constraint
@@ -154,7 +167,8 @@ class Predictor:
         if self._embed_by:
             return embed(self.model, jnp.asarray(source), jnp.asarray(source_lengths), self._embed_by)
         if isinstance(self.model, Classifier):
-            return _classify(self.model, jnp.asarray(source), jnp.asarray(source_lengths))
+            classify = label_probabilities if self._thresholds else _classify
+            return classify(self.model, jnp.asarray(source), jnp.asarray(source_lengths))
         assert isinstance(self.model, Seq2Seq)
         seeds = np.maximum(numbers, 0).tolist()  # filler has none
         output = generate(
@@ -189,7 +203,11 @@ class Predictor:
             return [Prediction(None, np.nan, embedding=tuple(row)) for row in np.asarray(output).tolist()]
         if isinstance(output, Scored):
             return self._read_pieces(output)
-        return self._read_texts(output) if isinstance(output, Generation) else _read_classes(output, self._top)
+        if isinstance(output, Generation):
+            return self._read_texts(output)
+        if self._thresholds:
+            return _read_labels(np.asarray(output), self._thresholds, self._top)
+        return _read_classes(output, self._top)
 
     def _read_pieces(self, output: "Scored") -> list[Prediction]:
         """Texts with their pieces; tokens that add nothing, such as the end token, have none."""
@@ -224,14 +242,35 @@ def _classify(
 
 def _read_classes(log_probabilities: Float[Array, "batch classes"], top: int) -> list[Prediction]:
     probabilities = np.exp(np.asarray(log_probabilities))
-    if np.isnan(probabilities).any():
-        raise UserError("the model's logits are not finite; are its weights?")
+    _require_finite(probabilities)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]  # of equal ones the first, as argmax has it
     predictions = []
     for row, classes in zip(probabilities, order, strict=True):
         best, *others = (Prediction(int(number), float(row[number])) for number in classes)
         predictions.append(replace(best, alternatives=tuple(others)))
     return predictions
+
+
+def _read_labels(
+    probabilities: Float[np.ndarray, "batch classes"], thresholds: Sequence[float], top: int
+) -> list[Prediction]:
+    _require_finite(probabilities)
+    decided = decide_labels(probabilities, thresholds)
+    of_decisions = np.where(decided, probabilities, 1 - probabilities).prod(axis=1, dtype=np.float64)
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    predictions = []
+    for row, has, score, numbers in zip(probabilities, decided, of_decisions, order.tolist(), strict=True):
+        value = tuple(number for number in numbers if has[number])
+        others = tuple(Prediction(number, float(row[number])) for number in numbers[: top if top > 1 else 0])
+        others = tuple(other for other in others if other.value not in value)
+        scores = tuple(float(row[number]) for number in value)
+        predictions.append(Prediction(value, float(score), alternatives=others, label_scores=scores))
+    return predictions
+
+
+def _require_finite(probabilities: Float[np.ndarray, "batch classes"]) -> None:
+    if np.isnan(probabilities).any():
+        raise UserError("the model's logits are not finite; are its weights?")
 
 
 def one_behind(items: Iterable[Item]) -> Iterator[Item]:

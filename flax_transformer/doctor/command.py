@@ -21,6 +21,7 @@ from flax_transformer.doctor.subject import ExaminationError
 from flax_transformer.doctor.target import load_target
 from flax_transformer.doctor.terminal import print_report
 from flax_transformer.errors import UserError
+from flax_transformer.outputs import check_report
 
 _QUIET_SECONDS = 2.0  # what takes no longer needs no progress bar
 
@@ -59,15 +60,15 @@ class DoctorFlags:
     """write the influence matrices as a picture (wants matplotlib)"""
 
 
-def doctor(arguments: Sequence[str], program: str) -> int:
+def doctor(flags: DoctorFlags) -> int:
     """Run the command; its exit code.
 
     Raises:
         UserError: wrong use.
     """
-    flags = tyro.cli(DoctorFlags, prog=program, args=arguments)
     for path in (flags.json, flags.html, flags.png):
-        _check_writable(path)
+        if path is not None and str(path) != "-":
+            check_report(path)  # before minutes are spent on an examination
     try:
         report = _examine(flags)
     except ExaminationError as error:
@@ -75,12 +76,6 @@ def doctor(arguments: Sequence[str], program: str) -> int:
         return 3
     _write(report, flags)
     return report.exit_code(flags.strict)
-
-
-def _check_writable(path: Path | None) -> None:
-    """Before minutes are spent on an examination."""
-    if path is not None and str(path) != "-" and not path.parent.is_dir():
-        raise UserError(f"{path}: there is no folder {path.parent}")
 
 
 def _examine(flags: DoctorFlags) -> Report:
@@ -136,7 +131,7 @@ def _write(report: Report, flags: DoctorFlags) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """As ``python -m flax_transformer.doctor``."""
     try:
-        return doctor(sys.argv[1:] if arguments is None else arguments, "python -m flax_transformer.doctor")
+        return doctor(tyro.cli(DoctorFlags, prog="python -m flax_transformer.doctor", args=arguments))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -39,7 +39,7 @@ def load_target(target: str) -> dict[str, Any]:
         raise UserError(f"{target}: there is no config.json in it; {_EXPECTED}")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{folder / 'config.json'}: expected JSON ({error})") from error
     if isinstance(config, dict) and "model_type" in config:
         return _from_hugging_face(folder, config)
@@ -135,7 +135,7 @@ def _from_hugging_face(folder: Path, config: Mapping[str, Any]) -> dict[str, Any
         raise UserError(f"{folder}: is a Hugging Face model; install transformers to examine it")
     import transformers
 
-    settings = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    settings = _of_transformers(transformers.AutoConfig, folder)
     named = (config.get("architectures") or [None])[0]
     kind = "encoder"
     if getattr(settings, "is_encoder_decoder", False):
@@ -145,14 +145,20 @@ def _from_hugging_face(folder: Path, config: Mapping[str, Any]) -> dict[str, Any
     else:
         fallback = transformers.AutoModel
     cls = getattr(transformers, named, fallback) if named else fallback
-    try:
-        model = cls.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except OSError as error:
-        raise UserError(f"{folder}: {str(error).splitlines()[0]}") from error
+    model = _of_transformers(cls, folder, use_safetensors=True)
     keywords = {"model": model, "kind": kind, "fresh": False}
     if kind != "encoder":
         keywords["generate"] = _greedy
     return keywords
+
+
+def _of_transformers(cls: Any, folder: Path, **settings: Any) -> Any:
+    """What a class of transformers reads of a folder. Of what is wrong with it, it raises errors of any class."""
+    try:
+        return cls.from_pretrained(folder, local_files_only=True, **settings)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder}: expected a model that transformers can read, but it cannot ({reason})") from error
 
 
 def _greedy(model: Any, ids: Any, steps: int) -> Any:

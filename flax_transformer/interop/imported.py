@@ -8,6 +8,7 @@ import safetensors.numpy
 
 from flax_transformer.config import PredictionConfig, save_config
 from flax_transformer.decoding.predictable import CLASSES_FILE, Predictable, limits_of_model, save_prediction_files
+from flax_transformer.errors import UserError
 from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE
 from flax_transformer.interop.huggingface.exporting import save_huggingface
 from flax_transformer.interop.huggingface.importing import Imported
@@ -66,9 +67,18 @@ def export_huggingface(trained: Predictable, directory: Path) -> str:
 
 
 def model_type_of(folder: Path) -> str | None:
-    """The model type of transformers that an export was imported from, or None."""
+    """The model type of transformers that an export was imported from, or None.
+
+    Raises:
+        UserError: the record of the import is damaged.
+    """
     path = folder / SOURCE_FILE
-    return json.loads(path.read_text(encoding="utf-8")).get("model_type") if path.is_file() else None
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("model_type") if path.is_file() else None
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path}: expected the record of an import, got something else ({error}); import again"
+        ) from error
 
 
 def _limits(imported: Imported) -> PredictionConfig:

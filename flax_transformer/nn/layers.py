@@ -203,6 +203,7 @@ class DecoderLayer(nnx.Module):
         """
         h = self.self_attention_residual.prepare(x)
         h, cache = self.self_attention.mix(h, mask, rngs, cache)
+        assert cache is not None  # as of an LSTM that reads from both sides
         x = self.self_attention_residual.add(x, h, rngs)
 
         h = self.cross_attention_residual.prepare(x)

@@ -53,6 +53,30 @@ def weighted_cross_entropy(
     return jnp.where(real, smoothed, 0).sum(), jnp.where(real, weights, 0).sum()
 
 
+@jax.named_scope("binary_cross_entropy")
+def binary_cross_entropy(
+    logits: Float[Array, "batch classes"],
+    labels: Bool[Array, "batch classes"],
+    real: Bool[Array, " batch"],
+    label_smoothing: float = 0.0,
+    positive_weights: Float[Array, " classes"] | None = None,
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """``sum_ic -[w[c] y_ic log s(x_ic) + (1 - y_ic) log s(-x_ic)]`` over the real rows i, and their number times the
+    classes c; s is the logistic function.
+
+    ``y_ic`` is ``1 - e/2`` where row i has label c and ``e/2`` where not: smoothing spreads e over the two outcomes.
+    The ratio of the two is torch.nn.BCEWithLogitsLoss with ``pos_weight``, of such targets.
+    """
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    targets = (1.0 - label_smoothing) * labels.astype(logits.dtype) + label_smoothing / 2
+    # The logarithm of the logistic function, not of a probability, which would be 0 or 1 for a large logit.
+    of_positives = targets * jax.nn.log_sigmoid(logits)
+    if positive_weights is not None:
+        of_positives = positive_weights.astype(logits.dtype)[None] * of_positives
+    losses = -(of_positives + (1.0 - targets) * jax.nn.log_sigmoid(-logits))
+    return jnp.where(real[:, None], losses, 0).sum(), real.sum() * logits.shape[-1]
+
+
 def classification_loss(
     logits: Float[Array, "batch classes"],
     labels: Int[Array, " batch"],
@@ -65,6 +89,17 @@ def classification_loss(
     if class_weights is None:
         return cross_entropy(logits, labels, real, label_smoothing)
     return weighted_cross_entropy(logits, labels, real, class_weights, label_smoothing)
+
+
+def multilabel_loss(
+    logits: Float[Array, "batch classes"],
+    labels: Bool[Array, "batch classes"],
+    source_lengths: Int[Array, " batch"],
+    label_smoothing: float = 0.0,
+    positive_weights: Float[Array, " classes"] | None = None,
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """Binary cross entropy summed over the rows that hold a text and all classes, and the number of such pairs."""
+    return binary_cross_entropy(logits, labels, source_lengths > 0, label_smoothing, positive_weights)
 
 
 def masked_token_loss(

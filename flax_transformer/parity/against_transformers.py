@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch.nn import functional
 
 from flax_transformer.config import ModelConfig
-from flax_transformer.data.batches import Seq2SeqBatch
+from flax_transformer.data.batches import MultilabelBatch, Seq2SeqBatch
 from flax_transformer.interop.huggingface.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_checkpoint
 from flax_transformer.interop.huggingface.exporting import write_model
 from flax_transformer.interop.huggingface.family import Family, Weights
@@ -117,7 +117,11 @@ class Theirs:
         else:
             memory = output.hidden_states[-1]
             logits = self._headed(output, case) if self.is_bare else output.logits
-        loss = functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=_IGNORED)
+        if isinstance(batch, MultilabelBatch):
+            real = labels != _IGNORED
+            loss = functional.binary_cross_entropy_with_logits(logits[real], labels[real].to(logits.dtype))
+        else:
+            loss = functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=_IGNORED)
         model.zero_grad()
         loss.backward()
         intermediates = {"memory": to_numpy(memory), "logits": to_numpy(logits)}
@@ -297,6 +301,8 @@ def _comparable(gradients: Arrays, theirs: Theirs) -> dict[str, np.ndarray]:
 
 def _labels(batch: Any) -> torch.Tensor:
     """What each row, or each place of a target, is to be classified as."""
+    if isinstance(batch, MultilabelBatch):
+        return torch.tensor(np.where(batch.source_lengths[:, None] > 0, batch.labels, _IGNORED)).long()
     if not isinstance(batch, Seq2SeqBatch):
         return torch.tensor(np.where(batch.source_lengths > 0, batch.labels, _IGNORED)).long()
     _, labels, lengths = shift_target(torch.tensor(batch.target), torch.tensor(batch.target_lengths))

@@ -12,10 +12,11 @@ from flax_transformer.config import (
     OWN_DATA,
     BatchConfig,
     ModelConfig,
+    MultilabelData,
     OptimizerConfig,
     TrainConfig,
 )
-from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, Seq2SeqBatch
+from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, MultilabelBatch, Seq2SeqBatch
 from flax_transformer.parity.measure import Arrays
 from torch_reference.nn import models
 
@@ -64,6 +65,8 @@ class Case:
         source = _tokens(rng, source_lengths, self.sizes.source, config.source_vocab_size, config.pad_id)
         if config.token_types:
             source = _in_parts(rng, source, source_lengths, config.eos_id)
+        if isinstance(self.config.data, MultilabelData):
+            return MultilabelBatch(source, source_lengths, rng.random((rows, config.num_classes)) < 0.4)
         if config.architecture == "classifier":
             labels = rng.integers(config.num_classes, size=rows).astype(np.int32)
             return ClassifierBatch(source, source_lengths, labels)

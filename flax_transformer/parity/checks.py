@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int
 
-from flax_transformer.data.batches import Batch, Seq2SeqBatch
+from flax_transformer.data.batches import Batch, MultilabelBatch, Seq2SeqBatch
 from flax_transformer.nn import losses as flax_losses
 from flax_transformer.nn import masks as flax_masks
 from flax_transformer.nn import positions as flax_positions
-from flax_transformer.parity import flax_side, tolerances, torch_side
+from flax_transformer.parity import flax_side, multilabel, tolerances, torch_side
 from flax_transformer.parity.cases import Case
 from flax_transformer.parity.influence import influence
 from flax_transformer.parity.measure import EPS, mismatches, scaled_ulp, scaled_ulps
@@ -209,13 +209,16 @@ def _is_sublayer(name: str) -> bool:
 
 
 def loss(pair: Pair) -> list[Result]:
-    """The mean loss; and cross entropy alone, of the same logits, with and without smoothing."""
+    """The mean loss; and cross entropy alone, of the same logits, with and without smoothing and weights."""
     if pair.flax.count != pair.torch.count:
         return [Result("loss", "cumulative", abs(pair.flax.count - pair.torch.count), 0, ENTRIES, "count")]
     floor = scaled_ulp(pair.rounded.loss, pair.exact.loss, "float32")
     figures = {"loss": scaled_ulp(pair.flax.loss, pair.torch.loss, pair.dtype)}
     cumulative = measured("loss", "cumulative", figures, floor, tolerances.LOSS, pair)
-    alone = {f"label_smoothing={smoothing}": _cross_entropy(pair, smoothing) for smoothing in (0.0, 0.1)}
+    if isinstance(pair.case.batch, MultilabelBatch):
+        alone = multilabel.binary_cross_entropies(pair)
+    else:
+        alone = {f"label_smoothing={smoothing}": _cross_entropy(pair, smoothing) for smoothing in (0.0, 0.1)}
     return [measured("loss", "local", alone, floor, tolerances.LOSS, pair), cumulative]
 
 
@@ -231,6 +234,15 @@ def _cross_entropy(pair: Pair, smoothing: float) -> float:
     if int(flax_count) != int(torch_count):
         return np.inf
     return scaled_ulp(np.asarray(of_flax), of_torch.numpy(), "float32" if pair.dtype == "bfloat16" else pair.dtype)
+
+
+def labels(pair: Pair) -> list[Result]:
+    """The probability of each label, and from which one on a text has it."""
+    figure, floor = multilabel.probabilities(pair)
+    return [
+        *_exact("labels", multilabel.differing_decisions()),
+        measured("labels", "cumulative", {"probabilities": figure}, floor, tolerances.STACK, pair),
+    ]
 
 
 def gradients(pair: Pair) -> list[Result]:
@@ -419,6 +431,8 @@ def check_suite(pair: Pair) -> dict[str, Check]:
         checks |= TRAINING
     if isinstance(pair.case.batch, Seq2SeqBatch):
         checks |= DECODING
+    if isinstance(pair.case.batch, MultilabelBatch):
+        checks["labels"] = labels
     return checks
 
 

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from flax_transformer.config import GenerationConfig, ModelConfig, TrainConfig
-from flax_transformer.data.batches import Batch, Seq2SeqBatch
+from flax_transformer.data.batches import Batch, MultilabelBatch, Seq2SeqBatch
 from flax_transformer.decoding import generate as generation
+from flax_transformer.decoding import labels
 from flax_transformer.intermediates import Recorder, recording
 from flax_transformer.interop import state_dict as bridge
 from flax_transformer.nn import linear, losses, models
@@ -231,6 +232,21 @@ def _decode_one(
     graph: nnx.GraphDef, params: nnx.State, token: Any, memory: Any, lengths: Any, cache: Any, at: Any
 ) -> Any:
     return nnx.merge(graph, params).decode(token, memory, lengths, offset=at, cache=cache)
+
+
+def label_probabilities(
+    config: ModelConfig, weights: Arrays, batch: MultilabelBatch
+) -> Float[np.ndarray, "batch classes"]:
+    """Of each label of each text."""
+    graph, params = _graph_and_params(config, weights)
+    source, lengths = jnp.asarray(batch.source), jnp.asarray(batch.source_lengths)
+    return to_numpy(labels.label_probabilities(nnx.merge(graph, params), source, lengths))
+
+
+def decide_labels(
+    probabilities: Float[np.ndarray, "batch classes"], thresholds: Sequence[float]
+) -> Bool[np.ndarray, "batch classes"]:
+    return labels.decide_labels(jnp.asarray(probabilities), thresholds)
 
 
 def decode_cached(config: ModelConfig, weights: Arrays, batch: Seq2SeqBatch) -> Float[np.ndarray, "batch target vocab"]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flax_transformer.config import ModelConfig, load_config
+from flax_transformer.config import ModelConfig, MultilabelData, load_config
 from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer
-from flax_transformer.decoding.predictable import TOKENIZER_FILE
+from flax_transformer.decoding.predictable import TOKENIZER_FILE, load_prediction_config
 from flax_transformer.errors import UserError
 from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE
 from flax_transformer.interop.imported import model_type_of
@@ -28,6 +28,7 @@ class Target:
     Args:
         trained: what ``weights`` were exported from, if that is known: the two must be the same bit for bit.
         model_type: that of transformers which an import comes from.
+        has_labels: of a classifier, whether a text may have several classes, each decided by itself.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Target:
     trained: Arrays | None = None
     tokenizer: Tokenizer | None = None
     model_type: str | None = None
+    has_labels: bool = False
 
     def case(self, dtype: str, seed: int = 0) -> Case:
         """In this dtype, with no limit but the model's own on the lengths of the input."""
@@ -46,7 +48,7 @@ class Target:
         without_dropout = {"dropout": 0.0, "attention_dropout": 0.0, "feed_forward_dropout": None, "head_dropout": None}
         model = dataclasses.replace(self.model, dtype=dtype, param_dtype=param_dtype, **without_dropout)
         weights = {name: weight.astype(param_dtype) for name, weight in self.weights.items()}
-        return make_case(model, seed, sizes, weights)
+        return make_case(model, seed, sizes, weights, **({"data": MultilabelData()} if self.has_labels else {}))
 
 
 def preset_names() -> list[str]:
@@ -85,6 +87,7 @@ def load_target(path: Path | None, preset: str | None, run: Path | None, *, head
 
 
 def _preset(name: str) -> Target:
+    data = PRESETS[name]["default"].data if name in PRESETS else None
     if name in SIZES:
         model, sizes = SIZES[name], _MINI_SIZES if name == "mini" else _SIZES
     elif name in PRESETS:
@@ -92,7 +95,7 @@ def _preset(name: str) -> Target:
     else:
         raise UserError(f"--preset: expected one of {', '.join(preset_names())}, got {name!r}")
     weights = random_weights(model, seed=0)
-    return Target(f"preset {name}", model, weights, sizes)
+    return Target(f"preset {name}", model, weights, sizes, has_labels=isinstance(data, MultilabelData))
 
 
 def _export(folder: Path, headed: bool) -> Target:
@@ -101,8 +104,15 @@ def _export(folder: Path, headed: bool) -> Target:
     if headed and model.architecture == "classifier" and not model.num_classes:
         model, weights = with_head(model, weights)
     tokenizer = load_tokenizer(folder / TOKENIZER_FILE) if (folder / TOKENIZER_FILE).is_file() else None
+    limits = load_prediction_config(folder)
     return Target(
-        f"export {folder.name}", model, weights, Sizes(8, 48, 40), tokenizer=tokenizer, model_type=model_type_of(folder)
+        f"export {folder.name}",
+        model,
+        weights,
+        Sizes(8, 48, 40),
+        tokenizer=tokenizer,
+        model_type=model_type_of(folder),
+        has_labels=limits is not None and bool(limits.thresholds),
     )
 
 
@@ -119,7 +129,10 @@ def _run(folder: Path) -> Target:
     run = Run.load(folder)
     model = run.config.model
     weights = _checked(model, to_torch(get_weights(run.best_model())), folder / "checkpoints")
-    return Target(f"run {folder.name}", model, weights, Sizes(8, 48, 40), tokenizer=run.tokenizer)
+    has_labels = isinstance(run.config.data, MultilabelData)
+    return Target(
+        f"run {folder.name}", model, weights, Sizes(8, 48, 40), tokenizer=run.tokenizer, has_labels=has_labels
+    )
 
 
 def _checked(model: ModelConfig, weights: Arrays, where: Path) -> Arrays:

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from flax_transformer.config import GenerationConfig, ModelConfig, TrainConfig
-from flax_transformer.data.batches import Batch, Seq2SeqBatch
+from flax_transformer.data.batches import Batch, MultilabelBatch, Seq2SeqBatch
 from flax_transformer.intermediates import Recorder, recording
 from flax_transformer.parity.measure import Arrays
 from torch_reference.decoding import generate as generation
+from torch_reference.decoding import labels
 from torch_reference.nn import linear, losses, models
 from torch_reference.training import optim
 from torch_reference.training import step as training
@@ -183,6 +184,20 @@ def update(config: TrainConfig, state: OptimizerState, gradients: Sequence[Array
         trainer.step.optimizer.step()
         trainer.step.scheduler.step()
     return trainer.state
+
+
+def label_probabilities(
+    config: ModelConfig, weights: Arrays, batch: MultilabelBatch
+) -> Float[np.ndarray, "batch classes"]:
+    """Of each label of each text."""
+    source, lengths = _tensor(batch.source), _tensor(batch.source_lengths)
+    return to_numpy(labels.label_probabilities(build(config, weights), source, lengths))
+
+
+def decide_labels(
+    probabilities: Float[np.ndarray, "batch classes"], thresholds: Sequence[float]
+) -> Bool[np.ndarray, "batch classes"]:
+    return to_numpy(labels.decide_labels(_tensor(probabilities), thresholds))
 
 
 @torch.no_grad()

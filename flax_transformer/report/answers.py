@@ -81,7 +81,7 @@ class Answers:
         table = np.zeros((len(self.predictions), len(self.run.classes)))
         for row, prediction in zip(table, self.predictions, strict=True):
             for one in (prediction, *prediction.alternatives):
-                row[int(one.value or 0)] = one.score
+                row[one.class_id] = one.score
         return table
 
     def indices(self, group: str) -> Int[np.ndarray, " chosen"]:

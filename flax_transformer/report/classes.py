@@ -15,7 +15,7 @@ _PAIRS = 15  # most frequent confusions of many classes
 def classes(answers: Answers) -> Html:
     """A section: the confusion matrix, or of many classes those confused most, and precision, recall and F1 of each."""
     names = answers.run.classes
-    predicted = [int(prediction.value or 0) for prediction in answers.predictions]
+    predicted = [prediction.class_id for prediction in answers.predictions]
     matrix = confusion_matrix(predicted, answers.examples.targets, len(names))
     busiest = np.argsort(-(matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)), kind="stable")
     shown = np.arange(len(names)) if len(names) <= _FEW else np.sort(busiest[:_FEW])

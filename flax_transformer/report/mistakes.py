@@ -58,7 +58,7 @@ def _sides(answers: Answers, index: int) -> tuple[Html, Html]:
 def _alternatives(answers: Answers, index: int) -> Html:
     """The three most probable classes, one a line."""
     first = answers.predictions[index]
-    lines = [f"{answers.run.classes[int(one.value or 0)]} {one.score:.1%}" for one in (first, *first.alternatives[:2])]
+    lines = [f"{answers.run.classes[one.class_id]} {one.score:.1%}" for one in (first, *first.alternatives[:2])]
     return to_html("\n".join(lines))
 
 

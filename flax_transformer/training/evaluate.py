@@ -1,8 +1,8 @@
-"""Predictions for a split and their score: classification and masked tokens by the most probable one, seq2seq by real
-generation."""
+"""Predictions for a split and their score: classification and masked tokens by the most probable one, labels by their
+thresholds, seq2seq by real generation."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,22 +12,31 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from flax_transformer.config import BatchConfig, GenerationConfig, TrainConfig
-from flax_transformer.data.batches import Batch, ClassifierBatch, Encoded, MaskedBatch, evaluation_batches
+from flax_transformer.data.batches import (
+    Batch,
+    ClassifierBatch,
+    Encoded,
+    MaskedBatch,
+    MultilabelBatch,
+    evaluation_batches,
+)
 from flax_transformer.data.copying import CopyRule
 from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.generation import Constraint
+from flax_transformer.data.label_scores import as_scores, best_thresholds
 from flax_transformer.data.tasks import TASKS, score
 from flax_transformer.data.tokenizer import Tokenizer
+from flax_transformer.decoding.labels import decide_labels
 from flax_transformer.decoding.predictor import Output, Prediction, Predictor, one_behind
 from flax_transformer.errors import UserError
-from flax_transformer.nn.losses import classification_loss, masked_token_loss
-from flax_transformer.nn.models import MaskedLM, Model
+from flax_transformer.nn.losses import classification_loss, masked_token_loss, multilabel_loss
+from flax_transformer.nn.models import Classifier, MaskedLM, Model
 from flax_transformer.training.step import evaluate_loss
 
-Predictions = list[str] | list[int]
+Predictions = list[str] | list[int] | list[tuple[bool, ...]]
 Scores = dict[str, float | str]
-Loss = tuple[Float[Array, ""], Int[Array, ""]]  # its sum, and the number of tokens or rows
+Loss = tuple[Float[Array, ""], Int[Array, ""]]  # its sum, and the number of tokens, rows or labels
 _LARGEST_LOSS = 700.0  # whose exponential is a float64
 
 _classification_loss = jax.jit(classification_loss)
@@ -38,6 +47,7 @@ class Evaluator:
 
     Args:
         generation, constraint, copying: how to generate, see :class:`flax_transformer.decoding.predictor.Predictor`.
+        classes: the names of labels, by which the scores name their thresholds.
 
     Attributes:
         encoded: the split as token ids.
@@ -56,25 +66,33 @@ class Evaluator:
         generation: GenerationConfig | None = None,
         constraint: Constraint | None = None,
         copying: CopyRule | None = None,
+        classes: Sequence[str] = (),
     ) -> None:
-        self._config = config
+        self._config, self._classes = config, classes
         self.encoded = encode_examples(examples, tokenizer, config.batch, training=False)
         self.counts, kept = counts_of(self.encoded), self.encoded.kept
         self.examples = examples if kept is None else examples.take(kept.tolist())
         self._predict_with = tokenizer, config.batch, generation, constraint, copying
 
-    def evaluate(self, model: Model, check: Callable[[], None] = lambda: None) -> tuple[Predictions, Scores]:
-        """A text or a class id for each example, in order, and the scores of all; of masked tokens only the scores.
+    def evaluate(
+        self, model: Model, check: Callable[[], None] = lambda: None, thresholds: Sequence[float] = ()
+    ) -> tuple[Predictions, Scores]:
+        """A text, a class id or the truth of each label for each example, in order, and the scores of all; of masked
+        tokens only the scores.
 
-        ``loss`` is the mean per real token or text of the examples' own targets, without dropout and smoothing. Which
-        tokens are masked is the same in every evaluation of the same texts.
+        ``loss`` is the mean per real token, text or label of the examples' own targets, without dropout and smoothing.
+        Which tokens are masked is the same in every evaluation of the same texts.
 
         Args:
             check: called between batches; what it raises ends the evaluation.
+            thresholds: of labels; where there are none, those that give the highest scores on these examples are taken,
+                and stand among the scores.
 
         Raises:
             UserError: the model cannot generate as it is told to, or its logits are not finite.
         """
+        if isinstance(self.encoded.targets, np.ndarray) and self.encoded.targets.ndim == 2:
+            return self._evaluate_labels(model, check, thresholds)
         predictions, scores = self.predict(model, check)
         values: list[Any] = [prediction.value for prediction in predictions]
         return values, scores
@@ -82,7 +100,7 @@ class Evaluator:
     def predict(
         self, model: Model, check: Callable[[], None] = lambda: None, top: int = 1
     ) -> tuple[list[Prediction], Scores]:
-        """As :meth:`evaluate`, but whole predictions, with their scores and those of other classes.
+        """As :meth:`evaluate`, but whole predictions, with their scores and those of other classes. Not of labels.
 
         Args:
             check: called between batches; what it raises ends the evaluation.
@@ -117,6 +135,31 @@ class Evaluator:
         perplexity = math.exp(min(loss, _LARGEST_LOSS))
         return {**TASKS[self._config.data.task].score(predicted, expected), "perplexity": perplexity, "loss": loss}
 
+    def _evaluate_labels(
+        self, model: Model, check: Callable[[], None], thresholds: Sequence[float]
+    ) -> tuple[list[tuple[bool, ...]], Scores]:
+        actual = self.encoded.labels
+        probabilities, losses = np.zeros(actual.shape), []
+        for indices, output in one_behind(self._label_outputs(model, check)):
+            found, *loss = jax.device_get(output)
+            losses.append(loss)
+            probabilities[indices[indices >= 0]] = found[indices >= 0]  # not filler
+        if np.isnan(probabilities).any():
+            raise UserError("the model's logits are not finite; are its weights?")
+        chosen = {} if thresholds else as_scores(thresholds := best_thresholds(probabilities, actual), self._classes)
+        predictions = [tuple(row) for row in decide_labels(probabilities, thresholds).tolist()]
+        sums, counts = np.sum(losses, axis=0)
+        scores = score(self._config.data, predictions, self.examples)
+        return predictions, {**scores, "loss": float(sums / counts), **chosen}
+
+    def _label_outputs(
+        self, model: Model, check: Callable[[], None]
+    ) -> Iterator[tuple[Int[np.ndarray, " batch"], Any]]:
+        for indices, batch in evaluation_batches(self.encoded, self._config.batch):
+            check()
+            assert isinstance(model, Classifier)
+            yield indices, _tell_labels(model, jax.tree.map(jnp.asarray, batch))
+
     def _masked_outputs(self, model: MaskedLM, check: Callable[[], None]) -> Iterator[tuple[MaskedBatch, Any]]:
         """Each batch with what the device makes of it."""
         for _, batch in evaluation_batches(self.encoded, self._config.batch):
@@ -132,6 +175,16 @@ class Evaluator:
             check()
             output = predictor.start(batch.source, batch.source_lengths, indices)
             yield indices, output, _loss(predictor.model, batch, output)
+
+
+@nnx.jit
+def _tell_labels(
+    model: Classifier, batch: MultilabelBatch
+) -> tuple[Float[Array, "batch classes"], Float[Array, ""], Int[Array, ""]]:
+    """The probability of each label; the summed loss, and the number of labels it is a sum over."""
+    logits = model(batch.source, batch.source_lengths)
+    probabilities = jax.nn.sigmoid(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+    return probabilities, *multilabel_loss(logits, batch.labels, batch.source_lengths)
 
 
 @nnx.jit

@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,7 @@ from flax_transformer.data.batches import TrainingBatches
 from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.fingerprint import fingerprint, require_same_data, tell_seen
-from flax_transformer.data.labels import balanced_weights
+from flax_transformer.data.labels import loss_weights
 from flax_transformer.data.packed_batches import training_batches
 from flax_transformer.data.tasks import TASKS, load_splits
 from flax_transformer.data.tokenizer import Tokenizer, train_tokenizer
@@ -42,7 +42,7 @@ from flax_transformer.training.checkpoint import check_same_config
 from flax_transformer.training.evaluate import Evaluator, Predictions, Scores, counts_of, format_counts
 from flax_transformer.training.input import prefetch
 from flax_transformer.training.patience import Patience
-from flax_transformer.training.pretrained import require_model_of, start_from
+from flax_transformer.training.pretrained import Start, require_model_of, start_from
 from flax_transformer.training.report import Diverged, Report, earlier_scores
 from flax_transformer.training.run import Run, load_trained
 from flax_transformer.training.state import TrainState
@@ -103,7 +103,8 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
     # All splits are encoded before anything is written, so that bad input leaves nothing behind.
     encoded = encode_examples(splits.train, tokenizer, run.config.batch, training=True)
     validation, test = (
-        Evaluator(split, tokenizer, run.config, copying=run.copy_rule) for split in (splits.validation, splits.test)
+        Evaluator(split, tokenizer, run.config, copying=run.copy_rule, classes=run.classes)
+        for split in (splits.validation, splits.test)
     )
     # What cannot run is refused, and every process has looked at the folder, before anything is written.
     mesh = create_mesh(run.config.mesh)
@@ -111,9 +112,10 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
     rows = local_rows(mesh, run.config.batch.size)
     batches = training_batches(encoded, run.config.batch, epochs=run.config.epochs, seed=run.config.seed, rows=rows)
     require_memory_to_train(run.config, len(batches))
-    weights = balanced_weights(encoded.labels, len(splits.classes)) if run.config.balance_classes else None
+    weights = loss_weights(encoded.labels, len(splits.classes)) if run.config.balance_classes else None
     train_step = TrainStep(run.config, len(batches), mesh, weights)
     _require_attention(train_step, batches)
+    start = None if source is None else start_from(source, run.config, run.classes, train_step)
     wait_for_all("ready")
     if saved is None and is_first_process():
         run.save(record)
@@ -122,7 +124,7 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
     wait_for_all("saved")
 
     counts = {"training": counts_of(encoded), "validation": validation.counts, "test": test.counts}
-    _fit(run, train_step, batches, validation, counts)
+    _fit(run, train_step, batches, validation, counts, start)
     return _score_best(run, test, mesh)
 
 
@@ -154,17 +156,27 @@ def _texts(examples: Examples) -> list[str]:
 
 
 def _fit(
-    run: Run, train_step: TrainStep, batches: TrainingBatches, validation: Evaluator, counts: dict[str, dict[str, int]]
+    run: Run,
+    train_step: TrainStep,
+    batches: TrainingBatches,
+    validation: Evaluator,
+    counts: dict[str, dict[str, int]],
+    start: Start | None,
 ) -> None:
-    """Take the steps that are left. Between evaluations only the reading of older metrics waits for the device."""
+    """Take the steps that are left. Between evaluations only the reading of older metrics waits for the device.
+
+    Args:
+        start: of a new run, where it starts from trained weights.
+    """
     config, mesh = run.config, train_step.mesh
     with run.checkpoints() as checkpoints:
         step, state = checkpoints.restore_newest(train_step.abstract_state, _warn)
         told = f"going on after step {step:,}" if step else ""
         if state is None and config.pretrained:
-            source = load_trained(config.pretrained)
-            state, new, left_out = start_from(source, config, run.classes, train_step)
-            told = f"starting from the weights in {source.folder}; new: {', '.join(new) or 'nothing'}"
+            # A run that was stopped before its first checkpoint begins anew.
+            found = start or start_from(load_trained(config.pretrained), config, run.classes, train_step)
+            state, new, left_out = found
+            told = f"starting from the weights in {config.pretrained}; new: {', '.join(new) or 'nothing'}"
             told += f"; left out: {', '.join(left_out)}" if left_out else ""
         state = train_step.init() if state is None else state
         patience, metric = Patience(config.patience), TASKS[config.data.task].metric
@@ -213,15 +225,19 @@ def _fit(
 
 
 def _evaluate(
-    evaluator: Evaluator, model: Model, mesh: Mesh, check: Callable[[], None] = lambda: None
+    evaluator: Evaluator,
+    model: Model,
+    mesh: Mesh,
+    check: Callable[[], None] = lambda: None,
+    thresholds: Sequence[float] = (),
 ) -> tuple[Predictions, Scores]:
     """Evaluate on the mesh; or, where that spans processes, in each of them alike, on a whole copy of the model."""
     if jax.process_count() == 1:
         with jax.set_mesh(mesh):
-            return evaluator.evaluate(model, check)
+            return evaluator.evaluate(model, check, thresholds)
     graph, params = nnx.split(model)
     whole = jax.device_put(to_host(params), jax.local_devices()[0])
-    return evaluator.evaluate(nnx.merge(graph, whole), check)
+    return evaluator.evaluate(nnx.merge(graph, whole), check, thresholds)
 
 
 def _warn(text: str) -> None:
@@ -270,7 +286,8 @@ def _score_best(run: Run, test: Evaluator, mesh: Mesh) -> Result:
     with run.checkpoints() as checkpoints:
         step = checkpoints.best_step
         validation = None if step is None else checkpoints.scores(step)
-    predictions, scores = _evaluate(test, run.best_model(mesh), mesh)
+    thresholds = run.prediction_config.thresholds
+    predictions, scores = _evaluate(test, run.best_model(mesh), mesh, thresholds=thresholds)
     results = {
         "step": step,
         "validation": validation,

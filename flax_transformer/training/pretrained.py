@@ -33,6 +33,8 @@ _FREE = {
     "dtype",
     "param_dtype",
 }
+# A state, the modules whose weights are new in it, and the trained weights that are left out.
+Start = tuple[TrainState, list[str], list[str]]
 _OF_DECODERS = {"num_decoder_layers", "target_vocab_size", "tie_embeddings"}
 
 
@@ -53,9 +55,7 @@ def require_model_of(source: Run | Exported, model: ModelConfig) -> None:
             )
 
 
-def start_from(
-    source: Run | Exported, config: TrainConfig, classes: Sequence[str], step: TrainStep
-) -> tuple[TrainState, list[str], list[str]]:
+def start_from(source: Run | Exported, config: TrainConfig, classes: Sequence[str], step: TrainStep) -> Start:
     """A fresh state with the weights of ``source``. The head is kept where the classes are the same; else it is new.
 
     Of a model of masked tokens a classifier takes the encoder.

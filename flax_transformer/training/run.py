@@ -1,14 +1,23 @@
 """A run folder: config, tokenizer, classes and checkpoints, all that it takes to go on, evaluate and export."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flax import nnx
 from jax.sharding import Mesh
 
-from flax_transformer.config import ModelConfig, PredictionConfig, TrainConfig, load_config, save_config, to_dict
+from flax_transformer.config import (
+    ModelConfig,
+    MultilabelData,
+    PredictionConfig,
+    TrainConfig,
+    load_config,
+    save_config,
+    to_dict,
+)
 from flax_transformer.data.fingerprint import Record, save_record
+from flax_transformer.data.label_scores import thresholds_in
 from flax_transformer.data.tasks import TASKS
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.decoding.predictable import (
@@ -28,6 +37,8 @@ from flax_transformer.nn.models import Model, create_model
 from flax_transformer.outputs import check_new_folder, whole_folder, write_whole
 from flax_transformer.runtime import require_precision
 from flax_transformer.training.checkpoint import Checkpoints
+
+CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,9 @@ class Run(Predictable):
             UserError: something is there already, or it cannot be written.
         """
         with whole_folder(self.folder) as folder:
-            save_prediction_files(folder, self.tokenizer, self.classes, self.prediction_config)
+            # Thresholds follow from evaluations: each checkpoint has its own.
+            limits = replace(self.prediction_config, thresholds=())
+            save_prediction_files(folder, self.tokenizer, self.classes, limits)
             save_record(record, folder)
             save_config(self.config, folder / CONFIG_FILE)
 
@@ -90,7 +103,17 @@ class Run(Predictable):
             data.task,
             column,
             getattr(data, "numbers_as_text", False),
+            thresholds=self._thresholds() if isinstance(data, MultilabelData) else (),
         )
+
+    def _thresholds(self) -> tuple[float, ...]:
+        """Those by which the best checkpoint told the labels of the validation split best."""
+        scores: dict[str, float] | None = None
+        if (self.folder / CHECKPOINTS).is_dir():
+            with self.checkpoints() as checkpoints:
+                step = checkpoints.best_step
+                scores = None if step is None else checkpoints.scores(step)
+        return thresholds_in(scores or {}, self.classes)
 
     @property
     def scores(self) -> dict[str, float | str]:
@@ -106,7 +129,7 @@ class Run(Predictable):
             raise UserError(f"{path}: expected the scores of a run that has ended; resume it first") from error
 
     def checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.folder / "checkpoints", self.config, TASKS[self.config.data.task].metric)
+        return Checkpoints(self.folder / CHECKPOINTS, self.config, TASKS[self.config.data.task].metric)
 
     def best_model(self, mesh: Mesh | None = None) -> Model:
         """The model with the weights of the best checkpoint, on the devices of ``mesh`` or on one.
@@ -116,7 +139,7 @@ class Run(Predictable):
         """
         require_precision(self.config.model)
         require_memory(self.config.model)
-        if not (self.folder / "checkpoints").exists():
+        if not (self.folder / CHECKPOINTS).exists():
             raise UserError(f"{self.folder}: expected a checkpoint, but there is none; go on with --resume first")
         with self.checkpoints() as checkpoints:
             step = checkpoints.best_step

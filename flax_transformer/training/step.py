@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from flax_transformer.config import TrainConfig
-from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, Seq2SeqBatch
+from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, MultilabelBatch, Seq2SeqBatch
 from flax_transformer.data.packing import PackedBatch, PackedClassifierBatch, PackedMaskedBatch, PackedSeq2SeqBatch
 from flax_transformer.distributed.sharding import check_batch, create_mesh, on_mesh, row_sharding, state_shardings
 from flax_transformer.nn.kernels.rngs import Rngs
@@ -20,6 +20,7 @@ from flax_transformer.nn.losses import (
     classification_loss,
     cross_entropy,
     masked_token_loss,
+    multilabel_loss,
     seq2seq_loss,
     shift_packed_target,
     shift_target,
@@ -38,11 +39,14 @@ def batch_loss(
     rngs: nnx.Rngs | None = None,
     class_weights: Float[Array, " classes"] | None = None,
 ) -> tuple[Float[Array, ""], Num[Array, ""]]:
-    """Summed loss of a batch, and the number of tokens or rows it is a sum over, or the sum of their weights."""
+    """Summed loss of a batch, and the number of tokens, rows or labels that it is over, or the sum of their weights."""
     match model, batch:
         case Classifier(), ClassifierBatch():
             logits = model(batch.source, batch.source_lengths, rngs=rngs)
             return classification_loss(logits, batch.labels, batch.source_lengths, label_smoothing, class_weights)
+        case Classifier(), MultilabelBatch():
+            logits = model(batch.source, batch.source_lengths, rngs=rngs)
+            return multilabel_loss(logits, batch.labels, batch.source_lengths, label_smoothing, class_weights)
         case MaskedLM(), MaskedBatch():
             logits = model(batch.source, batch.positions, batch.source_lengths, rngs=rngs)
             return masked_token_loss(logits, batch.labels, batch.counts, label_smoothing)
@@ -110,7 +114,7 @@ class TrainStep:
         config: the run, with the vocabulary of its tokenizer filled in.
         total_steps: length of the schedule.
         mesh: of the devices; all of them by ``config.mesh`` if not given.
-        class_weights: of a classifier's classes in the loss; all alike if not given.
+        class_weights: of a classifier's classes in the loss, or of the texts that have a label; all alike if not given.
 
     Raises:
         UserError: mesh and devices, or mesh and batch, do not fit.

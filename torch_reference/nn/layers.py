@@ -196,6 +196,7 @@ class DecoderLayer(nn.Module):
         """
         h = self.self_attention_residual.prepare(x)
         h, cache = self.self_attention.mix(h, mask, cache)
+        assert cache is not None  # as of an LSTM that reads from both sides
         x = self.self_attention_residual.add(x, h)
 
         h = self.cross_attention_residual.prepare(x)

@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from torch_reference.nn.masks import padding_mask
 
@@ -46,6 +47,29 @@ def weighted_cross_entropy(
     return torch.where(real, smoothed, 0).sum(), torch.where(real, weights, 0).sum()
 
 
+def binary_cross_entropy(
+    logits: Float[Tensor, "batch classes"],
+    labels: Bool[Tensor, "batch classes"],
+    real: Bool[Tensor, " batch"],
+    label_smoothing: float = 0.0,
+    positive_weights: Float[Tensor, " classes"] | None = None,
+) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    """``sum_ic -[w[c] y_ic log s(x_ic) + (1 - y_ic) log s(-x_ic)]`` over the real rows i, and their number times the
+    classes c; s is the logistic function.
+
+    ``y_ic`` is ``1 - e/2`` where row i has label c and ``e/2`` where not: smoothing spreads e over the two outcomes.
+    The ratio of the two is torch.nn.BCEWithLogitsLoss with ``pos_weight``, of such targets.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    targets = (1.0 - label_smoothing) * labels.to(logits.dtype) + label_smoothing / 2
+    # The logarithm of the logistic function, not of a probability, which would be 0 or 1 for a large logit.
+    of_positives = targets * logsigmoid(logits)
+    if positive_weights is not None:
+        of_positives = positive_weights.to(logits.dtype) * of_positives
+    losses = -(of_positives + (1.0 - targets) * logsigmoid(-logits))
+    return torch.where(real[:, None], losses, 0).sum(), real.sum() * logits.shape[-1]
+
+
 def classification_loss(
     logits: Float[Tensor, "batch classes"],
     labels: Int[Tensor, " batch"],
@@ -58,6 +82,17 @@ def classification_loss(
     if class_weights is None:
         return cross_entropy(logits, labels, real, label_smoothing)
     return weighted_cross_entropy(logits, labels, real, class_weights, label_smoothing)
+
+
+def multilabel_loss(
+    logits: Float[Tensor, "batch classes"],
+    labels: Bool[Tensor, "batch classes"],
+    source_lengths: Int[Tensor, " batch"],
+    label_smoothing: float = 0.0,
+    positive_weights: Float[Tensor, " classes"] | None = None,
+) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    """Binary cross entropy summed over the rows that hold a text and all classes, and the number of such pairs."""
+    return binary_cross_entropy(logits, labels, source_lengths > 0, label_smoothing, positive_weights)
 
 
 def masked_token_loss(

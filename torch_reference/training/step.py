@@ -8,13 +8,14 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from flax_transformer.config import TrainConfig
-from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, Seq2SeqBatch
+from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, MultilabelBatch, Seq2SeqBatch
 from flax_transformer.data.packing import PackedBatch, PackedClassifierBatch, PackedMaskedBatch, PackedSeq2SeqBatch
 from flax_transformer.intermediates import Recorder, recording
 from torch_reference.nn.losses import (
     classification_loss,
     cross_entropy,
     masked_token_loss,
+    multilabel_loss,
     seq2seq_loss,
     shift_packed_target,
     shift_target,
@@ -28,7 +29,7 @@ Metrics = dict[str, float]
 def batch_loss(
     model: Model, batch: Batch, label_smoothing: float = 0.0, class_weights: Float[Tensor, " classes"] | None = None
 ) -> tuple[Float[Tensor, ""], Num[Tensor, ""]]:
-    """Summed loss of a batch, and the number of tokens or rows it is a sum over, or the sum of their weights.
+    """Summed loss of a batch, and the number of tokens, rows or labels that it is over, or the sum of their weights.
 
     Dropout is on in training mode.
     """
@@ -39,6 +40,10 @@ def batch_loss(
         logits = model(source, source_lengths)
         labels = torch.as_tensor(batch.labels)
         return classification_loss(logits, labels, source_lengths, label_smoothing, class_weights)
+    if isinstance(batch, MultilabelBatch):
+        logits = model(source, source_lengths)
+        labels = torch.as_tensor(batch.labels)
+        return multilabel_loss(logits, labels, source_lengths, label_smoothing, class_weights)
     if isinstance(batch, MaskedBatch):
         logits = model(source, torch.as_tensor(batch.positions), source_lengths)
         return masked_token_loss(logits, torch.as_tensor(batch.labels), torch.as_tensor(batch.counts), label_smoothing)
@@ -88,7 +93,7 @@ class TrainStep:
     Args:
         config: the run, with the vocabulary of its tokenizer filled in.
         total_steps: length of the schedule.
-        class_weights: of a classifier's classes in the loss; all alike if not given.
+        class_weights: of a classifier's classes in the loss, or of the texts that have a label; all alike if not given.
     """
 
     def __init__(

@@ -15,6 +15,8 @@ from flax_transformer.interop.huggingface.family import Settings, Weights
 
 CONFIG_FILE, WEIGHTS_FILE, GENERATION_FILE = "config.json", "model.safetensors", "generation_config.json"
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
+# Settings that are read here, and what they hold.
+_TYPES: dict[str, type] = {"model_type": str, "architectures": list, "id2label": dict, "quantization_config": dict}
 # Formats that hold Python code, or belong to other frameworks.
 _OTHER_WEIGHTS = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
 
@@ -54,6 +56,11 @@ def read_settings(folder: Path) -> Settings:
         ours = "architecture" in settings or "data" in settings
         what = "it is a folder of this project, which needs no import" if ours else "and its config.json names none"
         raise UserError(f"{folder}: expected a checkpoint of transformers, which names its model_type; {what}")
+    for name, kind in _TYPES.items():
+        value = settings.get(name)
+        if value is not None and not isinstance(value, kind):
+            got = type(value).__name__
+            raise UserError(f"{folder / CONFIG_FILE}: {name}: expected {kind.__name__}, got {got} ({str(value)[:60]})")
     return settings
 
 
@@ -95,7 +102,10 @@ def weight_files(folder: Path, settings: Settings) -> list[Path]:
     if (folder / WEIGHTS_FILE).is_file():
         return [folder / WEIGHTS_FILE]
     if (folder / INDEX_FILE).is_file():
-        names = sorted(set(read_json(folder / INDEX_FILE).get("weight_map", {}).values()))
+        weight_map = read_json(folder / INDEX_FILE).get("weight_map", {})
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise UserError(f"{folder / INDEX_FILE}: weight_map: expected the file of each tensor, got something else")
+        names = sorted(set(weight_map.values()))
         for name in names:
             if not (folder / name).is_file():
                 raise UserError(

@@ -79,6 +79,8 @@ def save_huggingface(
         UserError: as :func:`write_model`, and where the folder cannot be written.
     """
     family, settings, tensors = write_model(config, weights, classes, model_type)
+    if prediction.thresholds:
+        settings["problem_type"] = "multi_label_classification"
     with whole_folder(directory) as folder:
         _write_json(folder / CONFIG_FILE, settings)
         # The mark by which transformers knows a file whose tensors lie as PyTorch has them.
