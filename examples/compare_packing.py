@@ -33,7 +33,7 @@ def read(folder: str | None) -> tuple[TrainConfig, Encoded]:
     model = ModelConfig(
         d_model=128, num_heads=4, d_ff=512, num_encoder_layers=1, num_decoder_layers=1, max_length=longest
     )
-    batch = BatchConfig(size=64, max_source_length=longest, max_target_length=longest, buckets=6)
+    batch = BatchConfig(size=64, max_source_length=longest, max_target_length=longest, buckets=4)
     config = TrainConfig(data=data, tokenizer=TokenizerConfig(vocab_size=4_000), model=model, batch=batch)
     train = load_splits(config.data, config.seed).train
     tokenizer = train_tokenizer(config.tokenizer, [*train.sources, *map(str, train.targets)])
