@@ -107,7 +107,7 @@ def walk(step: Any, rule: Any, tokenizer: Tokenizer) -> int:
     source, lengths = encode(tokenizer, [text for text, _ in PAIRS])
     outputs = [list(ids) for ids in tokenizer.encode([target_of(values) for _, values in PAIRS])]
     parts = [starts_and_ends(text) for text, _ in PAIRS]
-    tables = step.tables(rule.of(source, lengths))
+    tables = step.tables(data.Copying(*rule.of(source, lengths)))
     state, compared = step.start(tables), 0
     for number in range(max(map(len, outputs))):
         allowed = step.allowed(tables, state)

@@ -15,6 +15,7 @@ from flax_transformer.config import (
     ImdbData,
     ManifestsData,
     Multi30kData,
+    MultilabelData,
     SnipsData,
 )
 from flax_transformer.data.examples import Examples
@@ -245,7 +246,7 @@ def test_perfect_predictions_have_the_best_primary_metric(kind):
     if kind is ManifestsData:
         target = load_splits(ManifestsData(1, 1, 1), seed=0).train.targets[0]
     pairs = {"classifier": (1, 0), "masked": ([5, 6], [6, 7]), "seq2seq": (target, "something else")}
-    right, wrong = pairs[kind.architecture]
+    right, wrong = ((True, False), (False, True)) if kind is MultilabelData else pairs[kind.architecture]
     examples = Examples(["a", "b"], [right, right])
     config = kind()
     perfect, half, none = (

@@ -124,7 +124,7 @@ def test_a_model_of_masked_tokens_has_no_graph(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--preset", "horse"], "--preset: expected one of"),
+        (["--preset", "horse"], "--preset: expected a folder, or one of"),
         (["--layers", "0"], "num_encoder_layers: expected"),
         (["--batch", "0"], "size: expected"),
         (["--dropout", "2"], "dropout: expected"),

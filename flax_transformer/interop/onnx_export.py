@@ -17,6 +17,10 @@ def check_supported(config: ModelConfig) -> None:
     Raises:
         UserError: the graphs, whose caches hold keys and values, have no such model; the message says what to do.
     """
+    if config.architecture == "masked":
+        raise UserError(
+            "expected a classifier or a seq2seq model for ONNX Runtime, got one that predicts masked tokens"
+        )
     if config.mixer != "attention":
         raise UserError(
             f"expected attention, whose keys and values the graphs hand on, got mixer={config.mixer!r}; train with "
