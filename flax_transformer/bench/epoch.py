@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flax_transformer.config import TrainConfig
-from flax_transformer.data.batches import Batch, ClassifierBatch, Encoded, TrainingBatches, evaluation_batches
+from flax_transformer.data.batches import ClassifierBatch, Encoded, PaddedBatch, TrainingBatches, evaluation_batches
 from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.tasks import load_splits
@@ -59,7 +59,7 @@ class Epoch:
         padded = len(self.train) * longest
         return {name: 1 - self.real_tokens / tokens for name, tokens in (("buckets", buckets), ("longest", padded))}
 
-    def shapes(self) -> list[Batch]:
+    def shapes(self) -> list[PaddedBatch]:
         """A batch of each shape, short ones first."""
         size = self.config.batch.size
         return [self.train.batch(np.resize(bucket.indices, size), bucket.shape) for bucket in self.batches.buckets]
@@ -89,7 +89,7 @@ def read_epoch(config: TrainConfig, folder: Path) -> Epoch:
     return Epoch(config, tokenizer, splits.classes, train, test, splits.test, batches, seconds)
 
 
-def count_real(batch: Batch) -> int:
+def count_real(batch: PaddedBatch) -> int:
     return int(np.asarray(batch.source_lengths).sum())
 
 
@@ -99,7 +99,7 @@ def share(examples: Examples, fraction: float) -> Examples:
     return Examples(examples.sources[::every], examples.targets[::every])
 
 
-def bucketed(encoded: Encoded, config: TrainConfig) -> Iterator[Batch]:
+def bucketed(encoded: Encoded, config: TrainConfig) -> Iterator[PaddedBatch]:
     """A split for evaluation, in our buckets."""
     for _, batch in evaluation_batches(encoded, config.batch):
         yield batch

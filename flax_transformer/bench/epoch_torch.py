@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from flax_transformer.bench.epoch import Work, bucketed, count_real, padded, read_epoch, share
 from flax_transformer.bench.torch_side import Torch, logits_of, place
 from flax_transformer.config import TrainConfig
-from flax_transformer.data.batches import Batch, Encoded
+from flax_transformer.data.batches import Encoded, PaddedBatch
 from flax_transformer.data.encoding import encode_examples
 
 Padding = Literal["longest", "buckets"]
@@ -31,13 +31,13 @@ class TorchEpoch(Torch):
         super().__init__(config, "torch", "train", threads, folder / "weights", self.epoch.shapes())
         generator = torch.Generator().manual_seed(config.seed)
         self.training: Any = self.epoch.batches if padding == "buckets" else self._loader(self.epoch.train, generator)
-        self.feed: Iterator[Batch] = iter(self.training)
+        self.feed: Iterator[PaddedBatch] = iter(self.training)
 
     def steps(self) -> int:
         """Of an epoch."""
         return len(self.training)
 
-    def _loader(self, encoded: Encoded, shuffled_by: torch.Generator | None = None) -> Iterable[Batch]:
+    def _loader(self, encoded: Encoded, shuffled_by: torch.Generator | None = None) -> Iterable[PaddedBatch]:
         return DataLoader(
             range(len(encoded)),  # pyright: ignore[reportArgumentType]
             self.config.batch.size,

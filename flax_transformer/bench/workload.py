@@ -7,7 +7,7 @@ import numpy as np
 
 from flax_transformer import presets
 from flax_transformer.config import FloatDtype, ModelConfig, TrainConfig
-from flax_transformer.data.batches import Batch, ClassifierBatch, Seq2SeqBatch
+from flax_transformer.data.batches import ClassifierBatch, PaddedBatch, Seq2SeqBatch
 from flax_transformer.errors import UserError
 
 Preset = Literal["tiny", "assignment", "base", "large"]
@@ -42,13 +42,13 @@ def make_config(
     return presets.full_rows(model, batch, length)
 
 
-def make_batches(config: TrainConfig, count: int) -> list[Batch]:
+def make_batches(config: TrainConfig, count: int) -> list[PaddedBatch]:
     """Batches of random tokens without padding, the same for each candidate."""
     rng = np.random.default_rng(config.seed)
     return [_random_batch(rng, config) for _ in range(count)]
 
 
-def _random_batch(rng: np.random.Generator, config: TrainConfig) -> Batch:
+def _random_batch(rng: np.random.Generator, config: TrainConfig) -> PaddedBatch:
     model, sizes = config.model, config.batch
     rows = sizes.size
 

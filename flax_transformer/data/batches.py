@@ -72,7 +72,9 @@ class MultilabelBatch(NamedTuple):
         return np.arange(self.source.shape[1]) < self.source_lengths[:, None]
 
 
-Batch = Seq2SeqBatch | ClassifierBatch | MultilabelBatch | MaskedBatch | PackedBatch
+# A row for each example, padded to the longest; and what training may be given instead.
+PaddedBatch = Seq2SeqBatch | ClassifierBatch | MultilabelBatch | MaskedBatch
+Batch = PaddedBatch | PackedBatch
 
 
 class Sequences:
@@ -164,7 +166,9 @@ class Encoded:
             raise TypeError(f"expected class ids or labels, got {type(self.targets).__name__}")
         return self.targets
 
-    def batch(self, indices: Int[np.ndarray, " batch"], shape: "Shape", keys: Sequence[Key] | None = None) -> Batch:
+    def batch(
+        self, indices: Int[np.ndarray, " batch"], shape: "Shape", keys: Sequence[Key] | None = None
+    ) -> PaddedBatch:
         """The examples of these indices (-1 = filler), padded to ``shape``.
 
         Args:
@@ -367,7 +371,9 @@ class TrainingBatches(Sequence[Batch]):
         return batch._replace(source=np.where(dropped, np.int32(self.encoded.unk_id), batch.source))
 
 
-def evaluation_batches(encoded: Encoded, config: BatchConfig) -> Iterator[tuple[Int[np.ndarray, " batch"], Batch]]:
+def evaluation_batches(
+    encoded: Encoded, config: BatchConfig
+) -> Iterator[tuple[Int[np.ndarray, " batch"], PaddedBatch]]:
     """Every example once, short ones first, with the index of each row (-1 for filler)."""
     for bucket in make_buckets(encoded, config):
         for indices in chunks(bucket.indices, config.size):

@@ -16,7 +16,7 @@ from flax_transformer.config import (
     OptimizerConfig,
     TrainConfig,
 )
-from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, MultilabelBatch, Seq2SeqBatch
+from flax_transformer.data.batches import ClassifierBatch, MaskedBatch, MultilabelBatch, PaddedBatch, Seq2SeqBatch
 from flax_transformer.parity.measure import Arrays
 from torch_reference.nn import models
 
@@ -57,7 +57,7 @@ class Case:
     def batch(self) -> Any:
         return self.batch_of_step(0)
 
-    def batch_of_step(self, step: int) -> Batch:
+    def batch_of_step(self, step: int) -> PaddedBatch:
         """Ragged rows: one full, one of a single token, one that is all padding, the others of any length."""
         rng = np.random.default_rng((self.seed, step))
         rows, config = self.sizes.rows, self.model
@@ -150,5 +150,5 @@ def _in_parts(
     return tokens
 
 
-def take_rows(batch: Batch, rows: np.ndarray) -> Batch:
+def take_rows(batch: PaddedBatch, rows: np.ndarray) -> PaddedBatch:
     return type(batch)(*(array[rows] for array in batch))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int
 
-from flax_transformer.data.batches import Batch, MultilabelBatch, Seq2SeqBatch
+from flax_transformer.data.batches import MultilabelBatch, PaddedBatch, Seq2SeqBatch
 from flax_transformer.nn import losses as flax_losses
 from flax_transformer.nn import masks as flax_masks
 from flax_transformer.nn import positions as flax_positions
@@ -146,7 +146,7 @@ def reachability(pair: Pair) -> list[Result]:
     return _exact("reachability", differing)
 
 
-def _allowed(intermediate: str, batch: Batch, queries: int, keys: int) -> np.ndarray:
+def _allowed(intermediate: str, batch: PaddedBatch, queries: int, keys: int) -> np.ndarray:
     """What the layer of a intermediate may attend to, said once more in numpy: (batch, 1, queries, keys)."""
     is_decoder = intermediate.startswith("decoder") and "self_attention" in intermediate
     lengths = batch.source_lengths

@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Bool, Float, Int
 
 from flax_transformer.config import GenerationConfig, ModelConfig, TrainConfig
-from flax_transformer.data.batches import Batch, MultilabelBatch, Seq2SeqBatch
+from flax_transformer.data.batches import MultilabelBatch, PaddedBatch, Seq2SeqBatch
 from flax_transformer.decoding import generate as generation
 from flax_transformer.decoding import labels
 from flax_transformer.intermediates import Recorder, recording
@@ -64,7 +64,7 @@ def _names(model: nnx.Module) -> dict[int, str]:
 
 
 def _loss_and_intermediates(
-    graph: nnx.GraphDef, smoothing: float, params: nnx.State, batch: Batch, feed: Any, key: Any
+    graph: nnx.GraphDef, smoothing: float, params: nnx.State, batch: PaddedBatch, feed: Any, key: Any
 ) -> Any:
     model = nnx.merge(graph, params)
     rngs = None if key is None else Rngs(dropout=key)
@@ -83,7 +83,7 @@ _backward = jax.jit(jax.value_and_grad(_loss_and_intermediates, argnums=2, has_a
 def run(
     config: TrainConfig,
     weights: Arrays,
-    batch: Batch,
+    batch: PaddedBatch,
     *,
     feed: Arrays | None = None,
     dropout_step: int | None = None,
@@ -123,7 +123,7 @@ def dropout_keys(config: TrainConfig, step: int) -> list[jax.Array]:
     )
 
 
-def keep_masks(config: TrainConfig, batch: Batch, step: int) -> list[Arrays]:
+def keep_masks(config: TrainConfig, batch: PaddedBatch, step: int) -> list[Arrays]:
     """The dropout masks of each accumulated part of a training step. They depend on shapes and keys alone."""
     graph, abstract = _abstract_model(config.model)
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), abstract)
@@ -194,7 +194,7 @@ class Trainer:
         """The inverse."""
         return _from_state(nnx.state(unstack_layers(nnx.merge(self.step.graph, state))))
 
-    def __call__(self, batch: Batch) -> dict[str, float]:
+    def __call__(self, batch: PaddedBatch) -> dict[str, float]:
         self._state, metrics = self.step(self._state, batch)
         return {name: float(value) for name, value in metrics.items()}
 

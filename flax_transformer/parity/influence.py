@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Bool, Int
 
-from flax_transformer.data.batches import Batch, Seq2SeqBatch
+from flax_transformer.data.batches import PaddedBatch, Seq2SeqBatch
 from flax_transformer.parity import flax_side, torch_side
 from flax_transformer.parity.cases import Case
 from flax_transformer.parity.measure import Arrays
@@ -43,7 +43,7 @@ def _wrong(case: Case, before: Arrays, after: Arrays, reached: Reached) -> float
     return float(wrong)
 
 
-def _real(batch: Batch, output: str) -> Bool[np.ndarray, "rows length"]:
+def _real(batch: PaddedBatch, output: str) -> Bool[np.ndarray, "rows length"]:
     """The real tokens of the source, or of the decoder's input."""
     if output == "memory":
         return np.arange(batch.source.shape[1]) < batch.source_lengths[:, None]
@@ -51,7 +51,7 @@ def _real(batch: Batch, output: str) -> Bool[np.ndarray, "rows length"]:
     return np.arange(batch.target.shape[1] - 1) < batch.target_lengths[:, None] - 1
 
 
-def _changes(case: Case) -> Iterator[tuple[str, Batch, Reached]]:
+def _changes(case: Case) -> Iterator[tuple[str, PaddedBatch, Reached]]:
     """A name, a changed batch, and which tokens of each output must notice the change."""
     batch, width = case.batch, case.batch.source.shape[1]
     ids, places = _another(batch.source, case.model.source_vocab_size), np.arange(width)
@@ -69,7 +69,7 @@ def _changes(case: Case) -> Iterator[tuple[str, Batch, Reached]]:
         yield from _changes_of_target(case, batch)
 
 
-def _changes_of_target(case: Case, batch: Seq2SeqBatch) -> Iterator[tuple[str, Batch, Reached]]:
+def _changes_of_target(case: Case, batch: Seq2SeqBatch) -> Iterator[tuple[str, PaddedBatch, Reached]]:
     """Of the decoder's input, which is all of the target but its last token."""
     ids, places = _another(batch.target, case.model.target_vocab_size), np.arange(batch.target.shape[1])
     for place in (1, batch.target.shape[1] // 2):

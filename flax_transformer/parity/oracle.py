@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from flax_transformer.config import ModelConfig
-from flax_transformer.data.batches import Batch, MaskedBatch, Seq2SeqBatch
+from flax_transformer.data.batches import MaskedBatch, PaddedBatch, Seq2SeqBatch
 from flax_transformer.parity.cases import Case
 from flax_transformer.parity.measure import Arrays, scaled_ulp
 
@@ -47,14 +47,14 @@ class Float64Oracle:
         intermediates: of one pass, from which each intermediate is computed anew; the results are in :attr:`values`.
     """
 
-    def __init__(self, config: ModelConfig, weights: Arrays, batch: Batch, intermediates: Arrays) -> None:
+    def __init__(self, config: ModelConfig, weights: Arrays, batch: PaddedBatch, intermediates: Arrays) -> None:
         self.config = config
         self.weights = {name: weight.astype(np.float64) for name, weight in weights.items()}
         self.intermediates = {name: intermediate.astype(np.float64) for name, intermediate in intermediates.items()}
         self.values: dict[str, Real] = {}
         self._judge(batch)
 
-    def _judge(self, batch: Batch) -> None:
+    def _judge(self, batch: PaddedBatch) -> None:
         source = self._offer("source_embedding.output", self._embed("source", "source_table", batch.source))
         source = self._project_embedding("source", source)
         encoded = self._stack("encoder", source, None, batch.source_lengths, batch.source_lengths)

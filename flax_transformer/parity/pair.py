@@ -6,7 +6,7 @@ from functools import cached_property
 import jax
 import numpy as np
 
-from flax_transformer.data.batches import Batch, MultilabelBatch
+from flax_transformer.data.batches import MultilabelBatch, PaddedBatch
 from flax_transformer.parity import flax_side, torch_side
 from flax_transformer.parity.cases import Case, take_rows
 from flax_transformer.parity.measure import Arrays, scaled_ulp, scaled_ulps
@@ -33,7 +33,7 @@ def with_dropout(case: Case, rate: float) -> Case:
     return dataclasses.replace(case, config=dataclasses.replace(case.config, model=model))
 
 
-def gradient_floor(case: Case, batch: Batch) -> dict[str, float]:
+def gradient_floor(case: Case, batch: PaddedBatch) -> dict[str, float]:
     """The rounding error of each parameter's gradient as the optimizer gets it, clipped, in scaled ULP.
 
     PyTorch's float32 against its float64. On large models most of it is the norm that clipping divides by: a float32

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from flax_transformer.config import GenerationConfig, ModelConfig, TrainConfig
-from flax_transformer.data.batches import Batch, MultilabelBatch, Seq2SeqBatch
+from flax_transformer.data.batches import MultilabelBatch, PaddedBatch, Seq2SeqBatch
 from flax_transformer.intermediates import Recorder, recording
 from flax_transformer.parity.measure import Arrays
 from torch_reference.decoding import generate as generation
@@ -60,7 +60,7 @@ def build(config: ModelConfig, weights: Arrays) -> Any:
 def run(
     config: TrainConfig,
     weights: Arrays,
-    batch: Batch,
+    batch: PaddedBatch,
     *,
     feed: Arrays | None = None,
     dropout_step: int | None = None,
@@ -94,7 +94,7 @@ def _gradients(model: torch.nn.Module) -> dict[str, np.ndarray]:
     return {name: to_numpy(torch.zeros_like(p) if p.grad is None else p.grad) for name, p in model.named_parameters()}
 
 
-def _tap_dtypes(model: Any, names: Mapping[int, str], batch: Batch) -> dict[str, torch.dtype]:
+def _tap_dtypes(model: Any, names: Mapping[int, str], batch: PaddedBatch) -> dict[str, torch.dtype]:
     with torch.no_grad(), recording(Recorder(names)) as recorder:
         training.batch_loss(model, batch)
     return {name: value.dtype for name, value in recorder.values.items()}
@@ -167,7 +167,7 @@ class Trainer:
         for group, rate in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
             group["lr"] = rate(state.count)
 
-    def __call__(self, batch: Batch, keep: Sequence[Arrays] | None = None) -> training.Metrics:
+    def __call__(self, batch: PaddedBatch, keep: Sequence[Arrays] | None = None) -> training.Metrics:
         masks = None if keep is None else [{name: _tensor(mask) for name, mask in part.items()} for part in keep]
         return self.step(batch, masks)
 

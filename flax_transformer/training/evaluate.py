@@ -13,11 +13,11 @@ from jaxtyping import Array, Float, Int
 
 from flax_transformer.config import BatchConfig, GenerationConfig, TrainConfig
 from flax_transformer.data.batches import (
-    Batch,
     ClassifierBatch,
     Encoded,
     MaskedBatch,
     MultilabelBatch,
+    PaddedBatch,
     evaluation_batches,
 )
 from flax_transformer.data.copying import CopyRule
@@ -196,7 +196,7 @@ def _predict_tokens(
     return logits.argmax(axis=-1), *masked_token_loss(logits, batch.labels, batch.counts)
 
 
-def _loss(model: Model, batch: Batch, output: Any) -> Loss:
+def _loss(model: Model, batch: PaddedBatch, output: Any) -> Loss:
     if isinstance(batch, ClassifierBatch):  # log-probabilities are logits too, and are there already
         return _classification_loss(output, batch.labels, batch.source_lengths)
     return evaluate_loss(model, batch)
