@@ -1,4 +1,4 @@
-"""Padded rows in buckets against packed rows: ``python examples/compare_packing.py`` (a minute on two cores).
+"""Padded rows in buckets against packed rows: ``python -m benchmarks.packing`` (a minute on two cores).
 
 Both ways train the same small model on the same texts, in turns. What is compared is the share of padding, and the real
 tokens of a second of processor time. With the folder of Multi30k's files as argument it is translation that is trained,

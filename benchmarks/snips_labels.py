@@ -1,4 +1,4 @@
-"""SNIPS as texts with several labels, the slots of each: ``python examples/snips_labels.py SNIPS own/``.
+"""SNIPS as texts with several labels, the slots of each: ``python -m benchmarks.snips_labels SNIPS own/``.
 
 SNIPS is the folder of the task ``snips``, with ``train.jsonl.gz`` and ``test.jsonl.gz``. Writes ``train.jsonl`` and
 ``test.jsonl`` with rows ``{"text": ..., "labels": [...]}``.
