@@ -58,13 +58,13 @@ def test_a_key_that_both_twins_hide_is_seen(x64):
     with (
         mutated(
             "flax_transformer/nn/models.py",
-            "causal=True), AttentionMask(source_lengths)",
-            "causal=True), AttentionMask(jnp.maximum(source_lengths - 1, 0))",
+            "memory_mask = AttentionMask(source_lengths, query",
+            "memory_mask = AttentionMask(jnp.maximum(source_lengths - 1, 0), query",
         ),
         mutated(
             "torch_reference/nn/models.py",
-            "causal=True), AttentionMask(source_lengths)",
-            "causal=True), AttentionMask((source_lengths - 1).clamp(min=0))",
+            "memory_mask = AttentionMask(source_lengths, query",
+            "memory_mask = AttentionMask((source_lengths - 1).clamp(min=0), query",
         ),
     ):
         pair = Pair(case, backward=False)

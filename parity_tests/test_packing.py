@@ -83,7 +83,7 @@ def test_attention_block_by_block_keeps_segments_apart(variant: str, monkeypatch
     in_blocks = functools.partial(blockwise.blockwise_attention, blocks=(4, 4))
     monkeypatch.setattr(attention, "blockwise_attention", in_blocks)
     case = case_of(**VARIANTS[variant])
-    _, packed = both_batches(case.model)
+    packed = jax.tree.map(jnp.asarray, both_batches(case.model)[1])
     results = []
     for backend in ("xla", "blockwise"):
         config: ModelConfig = dataclasses.replace(case.model, attention_backend=backend)
