@@ -104,6 +104,7 @@ def test_a_leak_of_both_twins_is_seen() -> None:
 
 
 @pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.sample(3)
 def test_cached_logits_are_those_of_a_full_pass(mixer: str, dtype: str) -> None:
     config = generating(dtype, mixer=mixer)
     twins, target = make_twins(config, seed=0), Target.draw(config)
@@ -156,6 +157,7 @@ def rescored(config: ModelConfig, weights: dict[str, np.ndarray], source: np.nda
 
 @pytest.mark.parametrize("mixer", MIXERS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.sample(2)
 def test_exports_are_read_by_both_twins_bit_for_bit(mixer: str, architecture: str, tmp_path: Path) -> None:
     config = dataclasses.replace(TINY, mixer=mixer, **ARCHITECTURES[architecture])
     model = create_model(config, seed=1)
