@@ -176,8 +176,7 @@ class Encoded:
         """
         source, source_lengths = self.sources.padded(indices, shape.source, self.pad_id)
         if isinstance(self.targets, Masking):
-            fixed = [(0, _FIXED_MASKING, max(index, 0)) for index in indices.tolist()]
-            return self.targets.batch(source, source_lengths, fixed if keys is None else keys)
+            return self.targets.batch(source, source_lengths, _fixed_keys(indices) if keys is None else keys)
         if isinstance(self.targets, Sequences):
             target, target_lengths = self.targets.padded(indices, shape.target, self.pad_id)
             return Seq2SeqBatch(source, source_lengths, target, target_lengths)
@@ -192,13 +191,18 @@ class Encoded:
         """Rows of several examples each (-1 = none). Other arguments as of :meth:`batch`."""
         source, segments, lengths = self.sources.packed(indices, shape.source, self.pad_id)
         if isinstance(self.targets, Masking):
-            keys = [(0, _FIXED_MASKING, max(index, 0)) for index in indices[:, 0].tolist()] if keys is None else keys
+            keys = _fixed_keys(indices[:, 0]) if keys is None else keys
             masked = self.targets.batch(source, lengths.sum(axis=1, dtype=np.int32), keys)
             return PackedMaskedBatch(masked.source, segments, masked.positions, masked.labels, masked.counts)
         if isinstance(self.targets, Sequences):
             target, target_segments, _ = self.targets.packed(indices, shape.target, self.pad_id)
             return PackedSeq2SeqBatch(source, segments, target, target_segments)
         return PackedClassifierBatch(source, segments, lengths, np.where(indices == NOTHING, 0, self.targets[indices]))
+
+
+def _fixed_keys(indices: Int[np.ndarray, " rows"]) -> list[Key]:
+    """What is masked in evaluation follows from the index of a row's first example."""
+    return [(0, _FIXED_MASKING, max(index, 0)) for index in indices.tolist()]
 
 
 class Shape(NamedTuple):

@@ -242,7 +242,7 @@ def _classify(
 
 def _read_classes(log_probabilities: Float[Array, "batch classes"], top: int) -> list[Prediction]:
     probabilities = np.exp(np.asarray(log_probabilities))
-    _require_finite(probabilities)
+    require_finite(probabilities)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]  # of equal ones the first, as argmax has it
     predictions = []
     for row, classes in zip(probabilities, order, strict=True):
@@ -254,7 +254,7 @@ def _read_classes(log_probabilities: Float[Array, "batch classes"], top: int) ->
 def _read_labels(
     probabilities: Float[np.ndarray, "batch classes"], thresholds: Sequence[float], top: int
 ) -> list[Prediction]:
-    _require_finite(probabilities)
+    require_finite(probabilities)
     decided = decide_labels(probabilities, thresholds)
     of_decisions = np.where(decided, probabilities, 1 - probabilities).prod(axis=1, dtype=np.float64)
     order = np.argsort(-probabilities, axis=1, kind="stable")
@@ -268,7 +268,8 @@ def _read_labels(
     return predictions
 
 
-def _require_finite(probabilities: Float[np.ndarray, "batch classes"]) -> None:
+def require_finite(probabilities: Float[np.ndarray, "batch classes"]) -> None:
+    """Raises :class:`UserError` where a probability is no number."""
     if np.isnan(probabilities).any():
         raise UserError("the model's logits are not finite; are its weights?")
 

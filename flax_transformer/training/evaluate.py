@@ -28,7 +28,7 @@ from flax_transformer.data.label_scores import as_scores, best_thresholds
 from flax_transformer.data.tasks import TASKS, score
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.decoding.labels import decide_labels
-from flax_transformer.decoding.predictor import Output, Prediction, Predictor, one_behind
+from flax_transformer.decoding.predictor import Output, Prediction, Predictor, one_behind, require_finite
 from flax_transformer.errors import UserError
 from flax_transformer.nn.losses import classification_loss, masked_token_loss, multilabel_loss
 from flax_transformer.nn.models import Classifier, MaskedLM, Model
@@ -144,8 +144,7 @@ class Evaluator:
             found, *loss = jax.device_get(output)
             losses.append(loss)
             probabilities[indices[indices >= 0]] = found[indices >= 0]  # not filler
-        if np.isnan(probabilities).any():
-            raise UserError("the model's logits are not finite; are its weights?")
+        require_finite(probabilities)
         chosen = {} if thresholds else as_scores(thresholds := best_thresholds(probabilities, actual), self._classes)
         predictions = [tuple(row) for row in decide_labels(probabilities, thresholds).tolist()]
         sums, counts = np.sum(losses, axis=0)
