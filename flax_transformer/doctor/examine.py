@@ -14,7 +14,7 @@ from flax_transformer.doctor.preparation import Preparable, prepare
 from flax_transformer.doctor.probes import PROBES
 from flax_transformer.doctor.report import Report
 from flax_transformer.doctor.result import Result, not_applicable
-from flax_transformer.doctor.subject import ExaminationError, Kind
+from flax_transformer.doctor.subject import SMALLEST_VOCAB, ExaminationError, Kind
 from flax_transformer.errors import UserError
 
 Progress = Callable[[str, int, int], None]
@@ -92,7 +92,7 @@ def examine(
                 precision=_precision(exam),
                 results=tuple(results),
                 heat_maps=() if _is_fatal(results) else tuple(heat_maps(exam)),
-                notes=(*notes, *exam.notes),
+                notes=tuple(filter(None, (*notes, subject.output_note, *exam.notes))),
                 seconds=time.perf_counter() - started,
                 facts=_told(exam.facts),
             )
@@ -118,8 +118,8 @@ def _check_arguments(kind: str | None, vocab_size: int | tuple[int, int] | None,
         raise UserError(f"kind: expected seq2seq, decoder or encoder, got {kind!r}")
     sizes = vocab_size if isinstance(vocab_size, tuple) else (vocab_size,)
     for size in sizes:
-        if size is not None and (not isinstance(size, int) or size < 4):
-            raise UserError(f"vocab_size: expected a number from 4, got {size!r}")
+        if size is not None and (not isinstance(size, int) or size < SMALLEST_VOCAB):
+            raise UserError(f"vocab_size: expected a number from {SMALLEST_VOCAB}, got {size!r}")
     if max_length is not None and max_length < 1:
         raise UserError(f"max_length: expected a number from 1, got {max_length}")
 

@@ -32,6 +32,7 @@ class JaxSubject:
     def __init__(self, model: Any, forward: Forward | None, variables: Any, x64: bool) -> None:
         self.call: Call | None = None
         self.epsilon = float(np.finfo(np.float64 if x64 else np.float32).eps)
+        self.output_note = ""
         self._forward = forward
         self._x64 = x64
         self._source = _Functional.of(model, variables)
@@ -39,6 +40,7 @@ class JaxSubject:
         self._jitted: dict[Any, Callable[..., Any]] = {}
         self._recordings: dict[Any, Recording] = {}
         self._generators: dict[Any, Callable[..., Any]] = {}
+        self._norms: Callable[..., Any] | None = None
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:
@@ -55,7 +57,7 @@ class JaxSubject:
         return self._source.table_sizes()
 
     def hints(self) -> Mapping[str, int]:
-        return find_hints(self._source.model, getattr(self._source.model, "config", None))
+        return find_hints(self._source.model)
 
     @property
     def takes_masks(self) -> bool:
@@ -94,7 +96,8 @@ class JaxSubject:
             else:
                 args = [given[name] for name in names if name in positional]
                 output = model(*args, **{name: given[name] for name in names if name not in positional})
-            return find_logits(output, batch, sequence_first=False)
+            logits, self.output_note = find_logits(output, batch, sequence_first=False)
+            return logits
 
         return (
             run,
@@ -140,27 +143,27 @@ class JaxSubject:
 
     def gradients(self, batch: Batch, labels: Int[np.ndarray, "rows *length"]) -> list[Gradient]:
         run, arrays, _ = self._function(batch)
-        wanted = jnp.asarray(labels)[..., None]
+        named = _named_leaves(self._parameters)
         leaves, tree = jax.tree.flatten(self._parameters)
-        trainable = [self._source.is_trainable(path, leaf) for path, leaf in _named_leaves(self._parameters)]
+        trainable = [self._source.is_trainable(path, leaf) for path, leaf in named]
+        chosen = [leaf for leaf, flag in zip(leaves, trainable, strict=True) if flag]
+        fixed = [leaf for leaf, flag in zip(leaves, trainable, strict=True) if not flag]
+        if not chosen:
+            return []
 
-        def norms(chosen: list[Any], fixed: list[Any], arrays: list[Any]) -> list[Any]:
+        def norms(chosen: list[Any], fixed: list[Any], arrays: list[Any], labels: Any) -> list[Any]:
             def loss(chosen: list[Any]) -> Any:
                 one, other = iter(chosen), iter(fixed)
                 merged = jax.tree.unflatten(tree, [next(one) if flag else next(other) for flag in trainable])
-                logits = jax.nn.log_softmax(
-                    run(merged, *arrays).astype(jnp.promote_types(jnp.float32, leaves[0].dtype))
-                )
-                return -jnp.take_along_axis(logits, wanted, axis=-1).mean()
+                logits = run(merged, *arrays).astype(jnp.promote_types(jnp.float32, leaves[0].dtype))
+                return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], axis=-1).mean()
 
             return [jnp.linalg.norm(jnp.ravel(leaf)) for leaf in jax.grad(loss)(chosen)]
 
-        chosen = [leaf for leaf, flag in zip(leaves, trainable, strict=True) if flag]
-        if not chosen:
-            return []
-        fixed = [leaf for leaf, flag in zip(leaves, trainable, strict=True) if not flag]
-        found = jax.jit(norms, compiler_options=_options())(chosen, fixed, arrays)
-        names = [name for (name, _), flag in zip(_named_leaves(self._parameters), trainable, strict=True) if flag]
+        if self._norms is None:  # all batches that are asked about have one shape
+            self._norms = jax.jit(norms, compiler_options=_options())
+        found = self._norms(chosen, fixed, arrays, jnp.asarray(labels))
+        names = [name for (name, _), flag in zip(named, trainable, strict=True) if flag]
         return [
             Gradient(name, tuple(leaf.shape), float(norm))
             for name, leaf, norm in zip(names, chosen, found, strict=True)

@@ -14,7 +14,7 @@ from flax_transformer.doctor.wiring import Wiring
 
 _OPS: dict[str, Op] = {
     "dot_general": "product", "gather": "lookup", "add": "add", "add_any": "add", "sub": "sub", "mul": "mul",
-    "div": "div", "exp": "exp", "reduce_sum": "sum", "select_n": "mask",
+    "div": "div", "exp": "exp", "reduce_sum": "sum", "select_n": "mask", "scatter": "mask",
     "reshape": "move", "transpose": "move", "broadcast_in_dim": "move", "squeeze": "move", "expand_dims": "move",
     "convert_element_type": "move", "copy": "move", "copy_p": "move", "slice": "move", "dynamic_slice": "move",
     "concatenate": "move", "pad": "move", "split": "move", "reduce_precision": "move", "stop_gradient": "move",

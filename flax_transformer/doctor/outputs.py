@@ -1,6 +1,6 @@
 """Find the logits in what a model returns: an array, a tuple, a dict or a dataclass, flattened or not."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flax_transformer.doctor.subject import Batch, ExaminationError
@@ -8,17 +8,19 @@ from flax_transformer.doctor.subject import Batch, ExaminationError
 _NAMES = ("logits", "lm_logits", "prediction_logits", "prediction_scores", "output", "outputs", "last_hidden_state")
 
 
-def find_logits(output: Any, batch: Batch, sequence_first: bool) -> Any:
+def find_logits(output: Any, batch: Batch, sequence_first: bool) -> tuple[Any, str]:
     """The logits as the framework's array: (rows, length, vocab), or (rows, classes).
+
+    Returns:
+        The logits, and a note for the reader where several outputs might be meant.
 
     Raises:
         ExaminationError: nothing that is returned has such a shape.
     """
     candidates = list(_arrays(output))
-    for array in candidates:
-        shaped = _as_logits(array, batch, sequence_first)
-        if shaped is not None:
-            return shaped
+    usable = [shaped for array in candidates if (shaped := _as_logits(array, batch, sequence_first)) is not None]
+    if usable:
+        return usable[0], _note(usable)
     shapes = ", ".join(str(tuple(array.shape)) for array in candidates) or type(output).__name__
     rows, length = batch.rows, _length(batch)
     hint = ""
@@ -26,6 +28,13 @@ def find_logits(output: Any, batch: Batch, sequence_first: bool) -> Any:
         hint = "; it returns its loss, so name the part of it that returns logits"
     wanted = f"({rows} rows, {length} tokens, vocab) or ({rows} rows, classes)"
     raise ExaminationError(f"expected logits {wanted}, got {shapes}{hint}: pass forward=")
+
+
+def _note(usable: Sequence[Any]) -> str:
+    if len(usable) == 1:
+        return ""
+    shapes = [str(tuple(array.shape)) for array in usable]
+    return f"taken for the logits: {shapes[0]}, and not {', '.join(shapes[1:])}; pass forward= for another"
 
 
 def _length(batch: Batch) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from flax_transformer.doctor.calling import Call, guess_kind, possible_calls
 from flax_transformer.doctor.examination import PADDED_ROWS, PADS, Examination, Facts
-from flax_transformer.doctor.subject import ExaminationError, Kind, Subject
+from flax_transformer.doctor.subject import SMALLEST_VOCAB, ExaminationError, Kind, Subject
 from flax_transformer.errors import UserError
 
 _SMALL_VOCAB = 8  # ids that any model should know, until its tables are found
@@ -54,7 +54,8 @@ def prepare(
     source_vocab, target_vocab = _vocabularies(subject, vocab_size)
     wanted = kind or (None if has_forward else guess_kind(subject.function()))
     tried: list[Kind] = [wanted] if wanted else ["decoder", "encoder"]
-    facts = Facts(tried[0], source_vocab, target_vocab, **known)
+    promised = given.get("max_length") is not None
+    facts = Facts(tried[0], source_vocab, target_vocab, **known, length_is_promised=promised)
     facts = _fitted_lengths(facts)
     notes: list[str] = []
     exam = _find_call(subject, facts, has_forward, notes)
@@ -63,7 +64,7 @@ def prepare(
     if vocab_size is None and exam.base_logits.ndim == 3 and exam.is_causal:
         # Before this the target's vocabulary was a guess from the tables.
         facts = replace(exam.facts, target_vocab=exam.base_logits.shape[-1])
-        wider = Examination(subject, replace(facts, target_vocab=max(facts.target_vocab, 4)))
+        wider = Examination(subject, replace(facts, target_vocab=max(facts.target_vocab, SMALLEST_VOCAB)))
         wider = _largest_usable(subject, wider, target_vocab)
         wider.runs_only_with_equal_lengths = exam.runs_only_with_equal_lengths
         exam = wider
@@ -75,7 +76,7 @@ def _vocabularies(subject: Preparable, given: int | tuple[int, int] | None) -> t
         return given
     if given is not None:
         return given, given
-    tables = [size for size in subject.table_sizes() if size >= 4]
+    tables = [size for size in subject.table_sizes() if size >= SMALLEST_VOCAB]
     smallest = min(tables, default=_SMALL_VOCAB)
     return smallest, smallest
 

@@ -11,6 +11,7 @@ from flax_transformer.doctor.graph import Node
 
 Kind = Literal["seq2seq", "decoder", "encoder"]
 Lengths = Int[np.ndarray, " rows"]
+SMALLEST_VOCAB = 4  # a smaller embedding table holds segments or flags
 
 
 class ExaminationError(Exception):
@@ -47,6 +48,11 @@ class Gradient:
     shape: tuple[int, ...]
     norm: float | None
 
+    @property
+    def is_weight(self) -> bool:
+        """No bias and no gain."""
+        return len(self.shape) >= 2
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -79,6 +85,7 @@ class Subject(Protocol):
 
     framework: str
     epsilon: float  # machine epsilon of the lowest precision in use
+    output_note: str  # which of several outputs was taken for the logits; "" where there is but one
 
     @property
     def takes_masks(self) -> bool:

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import nn
 
-from flax_transformer.doctor.calling import Call
+from flax_transformer.doctor.calling import Call, passes_on
 from flax_transformer.doctor.hints import find_hints
 from flax_transformer.doctor.outputs import find_logits
-from flax_transformer.doctor.subject import Batch, ExaminationError, Gradient, Structure, Trace
+from flax_transformer.doctor.subject import SMALLEST_VOCAB, Batch, ExaminationError, Gradient, Structure, Trace
 from flax_transformer.doctor.torch_state import examined, find_modules
 from flax_transformer.doctor.torch_trace import Places, Recorder, recorded
 
@@ -33,6 +33,7 @@ class TorchSubject:
         self.model = model
         self.call: Call | None = None
         self.epsilon = float(torch.finfo(dtype).eps)
+        self.output_note = ""
         self._forward = forward
         self._dtype = dtype
         self._modules: dict[str, nn.Module] = {}
@@ -52,7 +53,17 @@ class TorchSubject:
 
     def function(self) -> Callable[..., Any]:
         """What is called, for its parameters to be read."""
-        return self.model.forward
+        module = self._wrapped()
+        if type(module).forward is nn.Module.forward:
+            raise ExaminationError(f"{type(module).__name__} has no forward(), so pass forward=: how to get its logits")
+        return module.forward
+
+    def _wrapped(self) -> nn.Module:
+        """The model behind forward(*args, **kwargs) of what only passes on, as DataParallel and LoRA do."""
+        module = self.model
+        while len(inner := list(module.children())) == 1 and passes_on(module.forward):
+            (module,) = inner
+        return module
 
     def table_sizes(self) -> list[int]:
         """How many rows each embedding table has."""
@@ -60,7 +71,10 @@ class TorchSubject:
 
     def hints(self) -> Mapping[str, int]:
         """What the model or its config says of special tokens and lengths, under the names in common use."""
-        return find_hints(self.model, getattr(self.model, "config", None))
+        tables = [m for m in find_modules(self.model).values() if isinstance(m, nn.Embedding)]
+        of_tables = {m.padding_idx for m in tables if m.num_embeddings >= SMALLEST_VOCAB} - {None}
+        told = find_hints(self._wrapped())
+        return {"pad_id": of_tables.pop(), **told} if len(of_tables) == 1 else told
 
     def output(self, batch: Batch) -> Any:
         """What the model returns, with gradients if they are enabled."""
@@ -79,7 +93,7 @@ class TorchSubject:
 
     def _logits(self, batch: Batch) -> torch.Tensor:
         sequence_first = self.call is not None and self.call.sequence_first
-        logits = find_logits(self.output(batch), batch, sequence_first)
+        logits, self.output_note = find_logits(self.output(batch), batch, sequence_first)
         generator = getattr(self.model, "generator", None)
         # The decoder's hidden state: the projection to the vocabulary is another step of whoever wrote the model.
         if isinstance(generator, nn.Module) and self._forward is None and not self._ran(generator, batch):
@@ -322,7 +336,7 @@ def _identical_layers(model: nn.Module) -> list[str]:
     found = []
     for path, module in model.named_modules():
         if (
-            not isinstance(module, nn.ModuleList)
+            not isinstance(module, nn.ModuleList | nn.Sequential)
             or len(module) < 2
             or module[0] is module[1]
             or None in list(module)[:2]

@@ -17,7 +17,7 @@ _OPS: dict[str, Op] = {
     "mm": "product", "bmm": "product", "baddbmm": "product", "addmm": "product",
     "_softmax": "softmax", "_safe_softmax": "softmax",
     "add": "add", "sub": "sub", "rsub": "sub", "mul": "mul", "div": "div", "exp": "exp", "sum": "sum",
-    "masked_fill": "mask", "where": "mask",
+    "masked_fill": "mask", "where": "mask", "index_put": "mask", "masked_scatter": "mask",
     "view": "move", "_unsafe_view": "move", "reshape": "move", "permute": "move", "transpose": "move", "t": "move",
     "expand": "move", "unsqueeze": "move", "squeeze": "move", "clone": "move", "slice": "move", "select": "move",
     "_to_copy": "move", "alias": "move", "detach": "move", "copy": "move", "contiguous": "move", "cat": "move",
@@ -65,11 +65,13 @@ class Recorder(TorchDispatchMode):
         result = func(*args, **kwargs)
         name = name.rstrip("_") if in_place else name
         if name == "baddbmm" and len(inputs) == 3:
-            self._add_fused(args, inputs, result)
+            self._add_fused(args, kwargs, inputs, result)
         else:
             for output in result if isinstance(result, tuple | list) else (result,):
                 if isinstance(output, torch.Tensor):
                     self._add(name, inputs, args, output)
+        if in_place and args[0]._is_view():
+            self._write_through(args[0])
         return result
 
     def _add(self, name: str, sources: tuple[Node, ...], args: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -98,11 +100,23 @@ class Recorder(TorchDispatchMode):
         self._remember(output, node)
         self.trace.nodes.append(node)
 
-    def _add_fused(self, args: tuple[Any, ...], inputs: tuple[Node, ...], result: torch.Tensor) -> None:
-        """baddbmm(mask, queries, keys) is a product and an addition."""
+    def _add_fused(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], inputs: tuple[Node, ...], result: torch.Tensor
+    ) -> None:
+        """baddbmm(mask, queries, keys, alpha=scale) is a product, a multiplication and an addition."""
         product = torch.bmm(args[1], args[2])
         self._add("bmm", inputs[1:], args, product)
-        self._add("add", (self._nodes[id(product)], inputs[0]), args, result)
+        alpha = kwargs.get("alpha", 1)
+        scaled = product * alpha
+        self._add("mul", (self._nodes[id(product)], Node("constant", value=alpha)), args, scaled)
+        self._add("add", (self._nodes[id(scaled)], inputs[0]), args, result)
+
+    def _write_through(self, view: torch.Tensor) -> None:
+        """What shares memory with a view has changed with it: scores[..., 3:] = -inf, or a cache[:, step] = keys."""
+        written, memory = self._nodes[id(view)], view.untyped_storage().data_ptr()
+        for tensor in list(self._alive):
+            if tensor is not view and tensor.untyped_storage().data_ptr() == memory:
+                self._add("masked_fill", (self._node_of(tensor), written), (), tensor)
 
     def _remember(self, tensor: torch.Tensor, node: Node) -> None:
         self._nodes[id(tensor)] = node
