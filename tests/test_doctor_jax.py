@@ -91,7 +91,7 @@ def test_loops_over_layers_are_looked_into():
 
     recording = Recording(model, ["weights"], ["target"], {})
     trace = recording.trace(weights, [jnp.arange(10).reshape(2, 5)])
-    attentions = [read_attention(found, np.asarray) for found in find_attentions(trace.nodes)]
+    attentions = [read_attention(found, np.asarray, (5,)) for found in find_attentions(trace.nodes)]
     assert len(attentions) == 3
     for attention in attentions:
         assert attention is not None

@@ -220,10 +220,14 @@ class Examination:
 
     @cached_property
     def padded_attentions(self) -> list[Attention]:
-        return self._read(find_attentions(self.subject.trace(self.padded(self.base)).nodes))
+        return self.attentions_on(self.padded(self.base))
+
+    def attentions_on(self, batch: Batch) -> list[Attention]:
+        return self._read(find_attentions(self.subject.trace(batch).nodes))
 
     def _read(self, found: Sequence[AttentionNodes]) -> list[Attention]:
-        read = [read_attention(nodes, self.subject.numpy) for nodes in found]
+        lengths = (self.facts.source_length, self.facts.target_length)
+        read = [read_attention(nodes, self.subject.numpy, lengths) for nodes in found]
         return [attention for attention in read if attention is not None]
 
     @cached_property

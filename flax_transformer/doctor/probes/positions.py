@@ -6,8 +6,9 @@ import numpy as np
 
 import flax_transformer.doctor.limits as limits
 from flax_transformer.doctor.examination import ROWS, Examination
-from flax_transformer.doctor.graph import Attention, find_attentions, read_attention
+from flax_transformer.doctor.graph import Attention
 from flax_transformer.doctor.result import Result, healthy, not_applicable
+from flax_transformer.doctor.subject import Batch
 
 
 def probe_positions(exam: Examination) -> list[Result]:
@@ -57,11 +58,9 @@ def _target_positions(exam: Examination) -> list[Result]:
     return [healthy("target positions", figure, limit)]
 
 
-def _scores_vary(exam: Examination, repeated: object) -> bool:
+def _scores_vary(exam: Examination, repeated: Batch) -> bool:
     """Rotary and other relative positions leave the logits of equal tokens equal, but not the scores."""
-    nodes = exam.subject.trace(repeated).nodes  # type: ignore[arg-type]
-    read = [read_attention(found, exam.subject.numpy) for found in find_attentions(nodes)]
-    return any(_varies_along_keys(a) for a in read if a is not None and a.side == "target")
+    return any(_varies_along_keys(a) for a in exam.attentions_on(repeated) if a.side == "target")
 
 
 def _varies_along_keys(attention: Attention) -> bool:
