@@ -87,7 +87,7 @@ def test_loops_over_layers_are_looked_into():
             scores = jnp.where(mask, (x @ weight) @ x.swapaxes(1, 2) * 0.25, -jnp.inf)
             return x + jax.nn.softmax(scores) @ x, None
 
-        return jax.lax.scan(layer, x, weights)[0]
+        return (jax.lax.scan(layer, x, weights)[0],)
 
     recording = Recording(model, ["weights"], ["target"], {})
     trace = recording.trace(weights, [jnp.arange(10).reshape(2, 5)])
@@ -97,7 +97,7 @@ def test_loops_over_layers_are_looked_into():
         assert attention is not None
         assert attention.scale == pytest.approx(0.25)
         assert (np.isneginf(attention.scores) == ~np.tril(np.ones((5, 5), bool))).all()
-    assert trace.parameters == {"weights"}
+    assert trace.parameters_of(trace.outputs) == {"weights"}
 
 
 def test_shared_layers_are_seen():

@@ -18,7 +18,8 @@ from flax_transformer.doctor.subject import Batch, ExaminationError, Kind
 Side = Literal["source", "target", "memory"]
 _LABELS = ("targets", "labels")
 _MAX_CALLS = 48  # ways to call a model that are tried
-_BY_TOKEN = ("source", "target", "segments, all 0", "positions (rows, length)")  # of shape (rows, length)
+# What has the shape of the ids, and is transposed with them.
+_BY_TOKEN = ("source", "target", "segments, all 1", "segments, all 0", "positions")
 
 # Words that names of token ids are made of: src_token_ids_batch, dec_X, prev_output_tokens.
 _SOURCE_WORDS = {"src", "source", "sources", "enc", "encoder"}
@@ -45,9 +46,12 @@ class Call:
     arguments: Mapping[str, Convention]
     positional: Sequence[str]
     sequence_first: bool = False
+    integer_masks: bool = False  # for code that computes 1 - mask
 
     def build(self, batch: Batch) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         values = {name: convention.make(batch) for name, convention in self.arguments.items()}
+        if self.integer_masks:
+            values = {name: value + 0 if _is_boolean(value) else value for name, value in values.items()}
         if self.sequence_first:
             values = {
                 name: value.T if self.arguments[name].words in _BY_TOKEN else value for name, value in values.items()
@@ -60,10 +64,20 @@ class Call:
         words = [convention.words for convention in self.arguments.values()]
         return any("real" in w or "padding" in w or "rows, " in w or w == "lengths" for w in words)
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether some argument is made of booleans."""
+        return any("True" in convention.words or "False" in convention.words for convention in self.arguments.values())
+
     def __str__(self) -> str:
         parts = [f"{name}={convention.words}" for name, convention in self.arguments.items()]
         layout = ", ids as (length, rows)" if self.sequence_first else ""
-        return f"model({', '.join(parts)}){layout}"
+        numbers = ", masks as 1 and 0" if self.integer_masks else ""
+        return f"model({', '.join(parts)}){layout}{numbers}"
+
+
+def _is_boolean(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == bool
 
 
 def guess_kind(function: Callable[..., Any]) -> Kind | None:
@@ -186,7 +200,7 @@ def _conventions(name: str, kind: Kind, padding_apart: bool) -> list[Convention]
         return [Convention("lengths", lambda batch: _lengths(batch, side))]
     if lowered in _LABELS and kind == "decoder":
         return [Convention("the ids, so that all logits come back", _target_ids)]
-    if "mask" not in lowered or "head_mask" in lowered or "pos" in lowered:
+    if "mask" not in lowered or re.search("head_mask|pos|perm|global", lowered):  # these are told other things
         return []
     if kind != "seq2seq" and re.search("encoder_|mem|cross|context", lowered):  # a cross-attention that is not there
         return []
@@ -206,11 +220,14 @@ def _made_up(name: str, kind: Kind) -> list[Convention]:
     """Segments, positions and an empty cache, for a model that wants to be given them; else nothing."""
     side = _side(name, kind)
     if re.match("(segment|token_type)", name):
-        return [Convention("segments, all 0", lambda batch: np.zeros_like(_ids(batch, side)))]
+        return [  # 0 is a pad in some of these tables
+            Convention("segments, all 1", lambda batch: np.ones_like(_ids(batch, side))),
+            Convention("segments, all 0", lambda batch: np.zeros_like(_ids(batch, side))),
+        ]
     if re.fullmatch("(input_)?(pos|positions?)(_ids)?", name):
         return [
-            Convention("positions (rows, length)", lambda batch: _positions(batch, side)),
-            Convention("positions (length)", lambda batch: _positions(batch, side)[0]),
+            Convention("positions", lambda batch: _positions(batch, side)),
+            Convention("positions, (length)", lambda batch: _positions(batch, side)[0]),
         ]
     if re.fullmatch("start_pos(ition)?|offset|past_length", name):
         return [Convention("0", _constant(0))]

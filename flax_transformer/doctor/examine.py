@@ -79,6 +79,7 @@ def examine(
         with subject.ready():
             try:
                 exam, notes = prepare(subject, forward is not None, kind, vocab_size, given)
+                notes.append(subject.output_note)
             except ExaminationError:
                 if number + 1 < len(subjects):
                     continue  # some models cannot compute in float64
@@ -92,7 +93,7 @@ def examine(
                 precision=_precision(exam),
                 results=tuple(results),
                 heat_maps=() if _is_fatal(results) else tuple(heat_maps(exam)),
-                notes=tuple(filter(None, (*notes, subject.output_note, *exam.notes))),
+                notes=tuple(filter(None, (*notes, *exam.notes))),
                 seconds=time.perf_counter() - started,
                 facts=_told(exam.facts),
             )

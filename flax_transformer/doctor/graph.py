@@ -297,8 +297,9 @@ def read_attention(
         return None
     axis = nodes.softmax.axis if nodes.softmax.axis is not None else -1
     axis_is_last = axis % scores.ndim == scores.ndim - 1
+    is_square = scores.shape[-2] == scores.shape[-1] > 1
     before_last = range(scores.ndim - 2, -1, -1)
-    queries = next((i for i in before_last if scores.shape[i] in (*lengths, scores.shape[-1])), None)
+    queries = next((i for i in before_last if scores.shape[i] in lengths), scores.ndim - 2 if is_square else None)
     if queries is None:
         return None
 

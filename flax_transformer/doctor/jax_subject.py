@@ -82,7 +82,7 @@ class JaxSubject:
         return jnp.asarray(value, jnp.int32) if np.issubdtype(value.dtype, np.integer) else jnp.asarray(value)
 
     def _function(self, batch: Batch) -> tuple[Callable[..., Any], list[Any], list[str]]:
-        """``f(parameters, *arrays) -> logits``, its arrays, and the input that each of them is."""
+        """``f(parameters, *arrays) -> (logits, *others)``, its arrays, and the input that each of them is."""
         names, values, ids = self._inputs(batch)
         fixed = {n: v for n, v in zip(names, values, strict=True) if not isinstance(v, jax.Array)}
         moving = [n for n in names if n not in fixed]
@@ -96,8 +96,9 @@ class JaxSubject:
             else:
                 args = [given[name] for name in names if name in positional]
                 output = model(*args, **{name: given[name] for name in names if name not in positional})
-            logits, self.output_note = find_logits(output, batch, sequence_first=False)
-            return logits
+            outputs = find_logits(output, batch, sequence_first=False)
+            self.output_note = outputs.note
+            return outputs.logits, *outputs.others
 
         return (
             run,
@@ -114,7 +115,7 @@ class JaxSubject:
         if key in self._recordings:  # compiled already, and it knows the logits too
             return np.asarray(self._recordings[key].logits(self._parameters, arrays), np.float64)
         if key not in self._jitted:
-            self._jitted[key] = jax.jit(run, compiler_options=_options())
+            self._jitted[key] = jax.jit(lambda *inputs: run(*inputs)[0], compiler_options=_options())
         return np.asarray(self._jitted[key](self._parameters, *arrays), np.float64)
 
     def trace(self, batch: Batch) -> Trace:
@@ -155,7 +156,8 @@ class JaxSubject:
             def loss(chosen: list[Any]) -> Any:
                 one, other = iter(chosen), iter(fixed)
                 merged = jax.tree.unflatten(tree, [next(one) if flag else next(other) for flag in trainable])
-                logits = run(merged, *arrays).astype(jnp.promote_types(jnp.float32, leaves[0].dtype))
+                logits = run(merged, *arrays)[0]
+                logits = logits.astype(jnp.promote_types(jnp.float32, leaves[0].dtype))
                 return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], axis=-1).mean()
 
             return [jnp.linalg.norm(jnp.ravel(leaf)) for leaf in jax.grad(loss)(chosen)]

@@ -1,6 +1,7 @@
 """Find the logits in what a model returns: an array, a tuple, a dict or a dataclass, flattened or not."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from flax_transformer.doctor.subject import Batch, ExaminationError
@@ -8,33 +9,51 @@ from flax_transformer.doctor.subject import Batch, ExaminationError
 _NAMES = ("logits", "lm_logits", "prediction_logits", "prediction_scores", "output", "outputs", "last_hidden_state")
 
 
-def find_logits(output: Any, batch: Batch, sequence_first: bool) -> tuple[Any, str]:
-    """The logits as the framework's array: (rows, length, vocab), or (rows, classes).
+@dataclass(frozen=True)
+class Outputs:
+    """What a model returned, as arrays of its framework.
 
-    Returns:
-        The logits, and a note for the reader where several outputs might be meant.
+    Args:
+        logits: (rows, length, vocab), or (rows, classes).
+        chosen: the same, as it was returned.
+        others: whatever else it returned that holds floats.
+        note: for the reader, where several outputs might be meant.
+    """
+
+    logits: Any
+    chosen: Any
+    others: Sequence[Any]
+    note: str
+
+
+def find_logits(output: Any, batch: Batch, sequence_first: bool) -> Outputs:
+    """The first output that has the shape of logits.
 
     Raises:
-        ExaminationError: nothing that is returned has such a shape.
+        ExaminationError: none has.
     """
-    candidates = list(_arrays(output))
-    usable = [shaped for array in candidates if (shaped := _as_logits(array, batch, sequence_first)) is not None]
+    arrays = list(_arrays(output))
+    usable = [(array, shaped) for array in arrays if (shaped := _as_logits(array, batch, sequence_first)) is not None]
     if usable:
-        return usable[0], _note(usable)
-    shapes = ", ".join(str(tuple(array.shape)) for array in candidates) or type(output).__name__
+        chosen, logits = usable[0]
+        rivals = [shaped for _, shaped in usable[1:]]
+        return Outputs(logits, chosen, [array for array in arrays if array is not chosen], _note(logits, rivals))
+    shapes = ", ".join(str(tuple(array.shape)) for array in arrays) or type(output).__name__
     rows, length = batch.rows, _length(batch)
     hint = ""
-    if candidates and all(array.ndim == 0 for array in candidates):
+    if arrays and all(array.ndim == 0 for array in arrays):
         hint = "; it returns its loss, so name the part of it that returns logits"
     wanted = f"({rows} rows, {length} tokens, vocab) or ({rows} rows, classes)"
     raise ExaminationError(f"expected logits {wanted}, got {shapes}{hint}: pass forward=")
 
 
-def _note(usable: Sequence[Any]) -> str:
-    if len(usable) == 1:
+def _note(logits: Any, rivals: Sequence[Any]) -> str:
+    def words(array: Any) -> str:
+        return f"(rows, length, {array.shape[2]})" if array.ndim == 3 else f"(rows, {array.shape[1]})"
+
+    if not rivals:
         return ""
-    shapes = [str(tuple(array.shape)) for array in usable]
-    return f"taken for the logits: {shapes[0]}, and not {', '.join(shapes[1:])}; pass forward= for another"
+    return f"taken for the logits: {words(logits)}, and not {', '.join(map(words, rivals))}; pass forward= for another"
 
 
 def _length(batch: Batch) -> int:

@@ -71,13 +71,24 @@ class Trace:
     """The operations of one forward pass, in order.
 
     Args:
-        parameters: names of those that an operation took.
+        outputs: what the model returned, the logits first.
         epsilon: machine epsilon of the lowest precision between ids and logits.
     """
 
     nodes: list[Node] = field(default_factory=list)
-    parameters: set[str] = field(default_factory=set)
+    outputs: list[Node] = field(default_factory=list)
     epsilon: float = 0.0
+
+    def parameters_of(self, outputs: Sequence[Node]) -> set[str]:
+        """Names of those that these outputs were computed from."""
+        seen: set[Node] = set()
+        queue = list(outputs)
+        while queue:
+            node = queue.pop()
+            if node not in seen:
+                seen.add(node)
+                queue += node.inputs
+        return {node.parameter for node in seen if node.parameter}
 
 
 class Subject(Protocol):

@@ -93,7 +93,8 @@ class TorchSubject:
 
     def _logits(self, batch: Batch) -> torch.Tensor:
         sequence_first = self.call is not None and self.call.sequence_first
-        logits, self.output_note = find_logits(self.output(batch), batch, sequence_first)
+        outputs = find_logits(self.output(batch), batch, sequence_first)
+        logits, self.output_note = outputs.logits, outputs.note
         generator = getattr(self.model, "generator", None)
         # The decoder's hidden state: the projection to the vocabulary is another step of whoever wrote the model.
         if isinstance(generator, nn.Module) and self._forward is None and not self._ran(generator, batch):
@@ -130,14 +131,16 @@ class TorchSubject:
         for name, tensor in tensors.items():
             recorder.add_input(name, tensor)
         with torch.no_grad(), recorded(recorder, places, by_parts):
-            self._run_on(batch, tensors)
+            output = self._run_on(batch, tensors)
+        sequence_first = self.call is not None and self.call.sequence_first
+        found = find_logits(output, batch, sequence_first)
+        recorder.add_outputs([found.chosen, *found.others])
         return recorder.trace
 
-    def _run_on(self, batch: Batch, tensors: dict[str, torch.Tensor]) -> None:
+    def _run_on(self, batch: Batch, tensors: dict[str, torch.Tensor]) -> Any:
         """As :meth:`output`, on the very tensors that the recorder knows."""
         if self._forward is not None:
-            self._forward(self.model, *tensors.values())
-            return
+            return self._forward(self.model, *tensors.values())
         assert self.call is not None, "the call is found before anything is run"
         args, kwargs = self.call.build(batch)
         words = {name: convention.words for name, convention in self.call.arguments.items()}
@@ -148,7 +151,7 @@ class TorchSubject:
                 given[name] = self._tensor(value)
             else:
                 given[name] = known.T if self.call.sequence_first else known
-        self.model(*[given.pop(name) for name in self.call.positional], **given)
+        return self.model(*[given.pop(name) for name in self.call.positional], **given)
 
     def numpy(self, value: Any) -> np.ndarray:
         return np.asarray(value, np.float64) if isinstance(value, int | float) else _to_numpy(value)

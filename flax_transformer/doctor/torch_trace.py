@@ -53,10 +53,18 @@ class Recorder(TorchDispatchMode):
         node = Node("input", shape=tuple(tensor.shape), ids=frozenset({name}), name=name)
         self._remember(tensor, node)
 
+    def add_outputs(self, tensors: Sequence[torch.Tensor]) -> None:
+        self.trace.outputs = [self._node_of(tensor) for tensor in tensors]
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if torch.is_inference_mode_enabled():  # then no one before has taken a matmul to pieces
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         name = func.overloadpacket.__name__
         in_place = name.endswith("_") and not name.endswith("__")
         inputs = tuple(self._node_of(value) for value in _operands(args, kwargs))
@@ -70,7 +78,7 @@ class Recorder(TorchDispatchMode):
             for output in result if isinstance(result, tuple | list) else (result,):
                 if isinstance(output, torch.Tensor):
                     self._add(name, inputs, args, output)
-        if in_place and args[0]._is_view():
+        if in_place and isinstance(args[0], torch.Tensor):
             self._write_through(args[0])
         return result
 
@@ -96,7 +104,6 @@ class Recorder(TorchDispatchMode):
             node.value = output.detach().clone() if op == "product" else output.detach()
         if node.ids and output.is_floating_point():
             self.trace.epsilon = max(self.trace.epsilon, float(torch.finfo(output.dtype).eps))
-        self.trace.parameters.update(source.parameter for source in inputs if source.parameter)
         self._remember(output, node)
         self.trace.nodes.append(node)
 
@@ -111,11 +118,11 @@ class Recorder(TorchDispatchMode):
         self._add("mul", (self._nodes[id(product)], Node("constant", value=alpha)), args, scaled)
         self._add("add", (self._nodes[id(scaled)], inputs[0]), args, result)
 
-    def _write_through(self, view: torch.Tensor) -> None:
-        """What shares memory with a view has changed with it: scores[..., 3:] = -inf, or a cache[:, step] = keys."""
-        written, memory = self._nodes[id(view)], view.untyped_storage().data_ptr()
+    def _write_through(self, changed: torch.Tensor) -> None:
+        """What shares memory has changed too: scores[..., 3:] = -inf, or cache[:, step] = keys."""
+        written, memory = self._nodes[id(changed)], changed.untyped_storage().data_ptr()
         for tensor in list(self._alive):
-            if tensor is not view and tensor.untyped_storage().data_ptr() == memory:
+            if tensor is not changed and tensor.untyped_storage().data_ptr() == memory:
                 self._add("masked_fill", (self._node_of(tensor), written), (), tensor)
 
     def _remember(self, tensor: torch.Tensor, node: Node) -> None:

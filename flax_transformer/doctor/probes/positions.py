@@ -48,6 +48,9 @@ def _target_positions(exam: Examination) -> list[Result]:
     if figure <= limit:
         if _scores_vary(exam, repeated):
             return [healthy("target positions", detail="relative: scores vary with distance")]
+        if not exam.attentions:
+            detail = "equal tokens get equal logits, as with relative positions too, and no softmax was seen that tells"
+            return [not_applicable("target positions", detail)]
         if exam.position_terms and _is_zero_parameter(exam):
             return [Result("target positions", "warning", figure, limit, "zero-positions")]
         return [Result("target positions", "ill", figure, limit, "no-target-positions", detail="one token repeated")]

@@ -37,9 +37,10 @@ def probe_gradients(exam: Examination) -> list[Result]:
     if weights and not any(g.norm for g in weights):
         detail = "no weight gets any: the forward pass runs under no_grad or inference_mode, or its logits are detached"
         return [Result("gradients", "warning", float(len(weights)), 0.0, "no-gradient", detail=detail)]
-    used = exam.trace.parameters
+    trace = exam.trace
+    used, elsewhere = trace.parameters_of(trace.outputs[:1]), trace.parameters_of(trace.outputs[1:])
     dead = [g.name for g in weights if not g.norm and g.name in used]
-    unused = [g.name for g in weights if not g.norm and g.name not in used]
+    unused = [g.name for g in weights if not g.norm and g.name not in used | elsewhere]
     results = []
     if dead:
         results.append(Result("gradients", "ill", float(len(dead)), 0.0, "no-gradient", _shortened(dead)))
