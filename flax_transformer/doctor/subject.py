@@ -79,13 +79,17 @@ class Trace:
     outputs: list[Node] = field(default_factory=list)
     epsilon: float = 0.0
 
-    def parameters_of(self, outputs: Sequence[Node]) -> set[str]:
-        """Names of those that these outputs were computed from."""
+    def parameters_of(self, outputs: Sequence[Node], through_empty: bool = False) -> set[str]:
+        """Names of those that these outputs were computed from.
+
+        Args:
+            through_empty: count those that only met arrays without a number too, as an expert without tokens does.
+        """
         seen: set[Node] = set()
         queue = list(outputs)
         while queue:
             node = queue.pop()
-            if node not in seen:
+            if node not in seen and (node.size or through_empty):
                 seen.add(node)
                 queue += node.inputs
         return {node.parameter for node in seen if node.parameter}

@@ -47,7 +47,7 @@ class Recorder(TorchDispatchMode):
         self._parameters = parameters
         self._places = places
         self._nodes: dict[int, Node] = {}
-        self._alive: list[torch.Tensor] = []  # an id is only unique while its tensor lives
+        self._alive: dict[int, torch.Tensor] = {}  # an id is only unique while its tensor lives
 
     def add_input(self, name: str, tensor: torch.Tensor) -> None:
         node = Node("input", shape=tuple(tensor.shape), ids=frozenset({name}), name=name)
@@ -121,13 +121,13 @@ class Recorder(TorchDispatchMode):
     def _write_through(self, changed: torch.Tensor) -> None:
         """What shares memory has changed too: scores[..., 3:] = -inf, or cache[:, step] = keys."""
         written, memory = self._nodes[id(changed)], changed.untyped_storage().data_ptr()
-        for tensor in list(self._alive):
+        for tensor in list(self._alive.values()):
             if tensor is not changed and tensor.untyped_storage().data_ptr() == memory:
                 self._add("masked_fill", (self._node_of(tensor), written), (), tensor)
 
     def _remember(self, tensor: torch.Tensor, node: Node) -> None:
         self._nodes[id(tensor)] = node
-        self._alive.append(tensor)
+        self._alive[id(tensor)] = tensor
 
     def _node_of(self, value: Any) -> Node:
         if isinstance(value, torch.Tensor):

@@ -40,12 +40,18 @@ def probe_gradients(exam: Examination) -> list[Result]:
     trace = exam.trace
     used, elsewhere = trace.parameters_of(trace.outputs[:1]), trace.parameters_of(trace.outputs[1:])
     dead = [g.name for g in weights if not g.norm and g.name in used]
-    unused = [g.name for g in weights if not g.norm and g.name not in used | elsewhere]
+    idle = trace.parameters_of(trace.outputs, through_empty=True) - used - elsewhere
+    unused = [g.name for g in weights if not g.norm and g.name not in used | elsewhere | idle]
+    without_tokens = [g.name for g in weights if not g.norm and g.name in idle]
     results = []
     if dead:
         results.append(Result("gradients", "ill", float(len(dead)), 0.0, "no-gradient", _shortened(dead)))
     elif unused:
         results.append(Result("gradients", "warning", float(len(unused)), 0.0, "unused-parameter", _shortened(unused)))
+    if without_tokens and not results:
+        figure, detail = float(len(without_tokens)), "no token got there in a few small batches, as with experts"
+        place = _shortened(without_tokens)
+        results.append(Result("gradients", "advice", figure, 0.0, "unused-parameter", place, detail))
     return [*results, *_gradient_depth(gradients, exam)] or [healthy("gradients", 0.0, 0.0)]
 
 
