@@ -206,10 +206,10 @@ def _conventions(name: str, kind: Kind, padding_apart: bool) -> list[Convention]
         return []
     if "pad" in lowered:
         return [_pads(side), _real(side), _real_broadcast(side, 4)]
+    square, dense = _causal_conventions()
     if "attention_mask" in lowered or lowered in ("input_mask", "valid_mask"):
-        return [_real(side), _real_broadcast(side, 4)]
+        return [_real(side), _real_broadcast(side, 4), *(dense[:2] if kind == "decoder" else [])]
     if side == "target":
-        square, dense = _causal_conventions()
         return [*square, *dense] if padding_apart else [*dense, *square]
     if padding_apart:
         return [_open_square(side)]
