@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from flax_transformer.doctor.calling import Call
 from flax_transformer.doctor.hints import find_hints
 from flax_transformer.doctor.jax_trace import Interpreter, Recording
-from flax_transformer.doctor.outputs import find_logits
+from flax_transformer.doctor.outputs import find_logits, one_number
 from flax_transformer.doctor.subject import Batch, ExaminationError, Gradient, Structure, Trace
 
 Forward = Callable[..., Any]
@@ -186,7 +186,7 @@ class JaxSubject:
         arrays = [jnp.asarray(array, jnp.int32) for array in inputs]
         bound = self._source.bind(self._parameters)
         value = loss(bound if fake is None else _Fake(bound, fake), *arrays)
-        return float(value[0] if isinstance(value, tuple | list) else value)
+        return one_number(value[0] if isinstance(value, tuple | list) else value)
 
     def generate(
         self, generate: Callable[..., Any], inputs: np.ndarray, steps: int

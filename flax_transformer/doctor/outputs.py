@@ -47,6 +47,20 @@ def find_logits(output: Any, batch: Batch, sequence_first: bool) -> Outputs:
     raise ExaminationError(f"expected logits {wanted}, got {shapes}{hint}: pass forward=")
 
 
+def one_number(loss: Any) -> float:
+    """What a loss function returned, as a number.
+
+    Raises:
+        ExaminationError: it is none.
+    """
+    shape = getattr(loss, "shape", ())
+    if len(shape) and tuple(shape) != (1,):
+        raise ExaminationError(f"expected loss() to return one number, got an array of shape {tuple(shape)}")
+    if loss is None or isinstance(loss, str):
+        raise ExaminationError(f"expected loss() to return one number, got {loss!r}")
+    return float(loss)
+
+
 def _note(logits: Any, rivals: Sequence[Any]) -> str:
     def words(array: Any) -> str:
         return f"(rows, length, {array.shape[2]})" if array.ndim == 3 else f"(rows, {array.shape[1]})"

@@ -50,7 +50,8 @@ def prepare(
         ExaminationError: the model cannot be called.
         UserError: what kind of model it is cannot be told.
     """
-    hints = subject.hints()
+    largest = max(subject.table_sizes(), default=None)
+    hints = {n: v for n, v in subject.hints().items() if n == "max_length" or largest is None or v < largest}
     known = {**given, **{name: value for name, value in hints.items() if given.get(name) is None}}
     source_vocab, target_vocab = _vocabularies(subject, vocab_size)
     wanted = kind or (None if has_forward else guess_kind(subject.function()))
@@ -66,7 +67,15 @@ def prepare(
         wider = _largest_usable(subject, wider, target_vocab)
         wider.runs_only_with_equal_lengths = exam.runs_only_with_equal_lengths
         exam = wider
+    if largest is not None:
+        _check_ids(given, max(largest, exam.facts.target_vocab))
     return exam, notes
+
+
+def _check_ids(given: Mapping[str, Any], vocab: int) -> None:
+    for name in ("pad_id", "bos_id", "eos_id"):
+        if given[name] is not None and given[name] >= vocab:
+            raise UserError(f"{name}: expected a token id below {vocab}, which no table reaches, got {given[name]}")
 
 
 def _vocabularies(subject: Preparable, given: int | tuple[int, int] | None) -> tuple[int, int]:
@@ -147,10 +156,10 @@ def _find_call(subject: Preparable, facts: Facts, has_forward: bool, notes: list
             try:
                 exam = _find_call(subject, equal, has_forward, notes)
             except ExaminationError:
-                raise _as_examination_error(first_error) from first_error
+                raise _as_examination_error(first_error, facts) from first_error
             exam.runs_only_with_equal_lengths = True
             return exam
-        raise _as_examination_error(first_error) from first_error
+        raise _as_examination_error(first_error, facts) from first_error
     subject.call = best[1]
     return best[2]
 
@@ -163,25 +172,28 @@ def _run_or_equal_lengths(exam: Examination, notes: list[str]) -> Examination:
     except Exception as error:
         facts = exam.facts
         if facts.kind != "seq2seq" or facts.source_length == facts.target_length:
-            raise _as_examination_error(error) from error
+            raise _as_examination_error(error, facts) from error
         equal = Examination(
             exam.subject, replace(facts, source_length=facts.target_length, target_length=facts.target_length)
         )
         try:
             _ = equal.base_logits
         except Exception:
-            raise _as_examination_error(error) from error
+            raise _as_examination_error(error, facts) from error
         equal.runs_only_with_equal_lengths = True
         return equal
     return exam
 
 
-def _as_examination_error(error: Exception | None) -> ExaminationError:
+def _as_examination_error(error: Exception | None, facts: Facts) -> ExaminationError:
     if isinstance(error, ExaminationError):
         return error
     text = str(error).strip().splitlines()
     what = f"{type(error).__name__}: {text[0] if text else ''}"
-    return ExaminationError(f"the model failed on token ids: {what} (if it is called otherwise, pass forward=)")
+    below = max(facts.source_vocab, facts.target_vocab)
+    return ExaminationError(
+        f"the model failed on token ids below {below}: {what} (if it is called otherwise, pass forward=)"
+    )
 
 
 def _with_layouts(subject: Preparable, facts: Facts) -> Iterator[Call]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from flax_transformer.doctor.calling import Call, passes_on
 from flax_transformer.doctor.hints import find_hints
-from flax_transformer.doctor.outputs import find_logits
+from flax_transformer.doctor.outputs import find_logits, one_number
 from flax_transformer.doctor.subject import SMALLEST_VOCAB, Batch, ExaminationError, Gradient, Structure, Trace
 from flax_transformer.doctor.torch_state import examined, find_modules
 from flax_transformer.doctor.torch_trace import Places, Recorder, recorded
@@ -45,7 +45,12 @@ class TorchSubject:
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:
-        """The model in evaluation mode and in ``dtype``; afterwards it is what it was."""
+        """The model in evaluation mode and in ``dtype``; afterwards it is what it was.
+
+        Raises:
+            ExaminationError: it is of a kind that cannot be put into it.
+        """
+        _check_weights(self.model)
         with examined(self.model, self._dtype) as modules:
             self._modules = modules
             self._state = {name: tensor.detach().clone() for name, tensor in self._named_state()}
@@ -231,7 +236,7 @@ class TorchSubject:
         tensors = [self._tensor(array) for array in inputs]
         model = self.model if fake is None else _Fake(self, fake)
         with torch.no_grad():
-            return float(_first_scalar(loss(model, *tensors)))
+            return one_number(_first_scalar(loss(model, *tensors)))
 
     def generate(
         self, generate: Callable[..., Any], inputs: np.ndarray, steps: int
@@ -268,6 +273,16 @@ class TorchSubject:
             return torch.from_numpy(np.ascontiguousarray(value)).to(self._device)
         dtype = torch.long if np.issubdtype(value.dtype, np.integer) else self._dtype
         return torch.from_numpy(np.ascontiguousarray(value)).to(self._device, dtype)
+
+
+def _check_weights(model: nn.Module) -> None:
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ExaminationError("a ScriptModule cannot be looked into: examine the module that it was made of")
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ExaminationError(f"{name} has no shape yet: call the model once, so that its lazy layers get theirs")
+        if parameter.is_meta:
+            raise ExaminationError(f"{name} is on the meta device and has no values: give the model weights first")
 
 
 class _Fake(nn.Module):

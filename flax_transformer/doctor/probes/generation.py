@@ -31,6 +31,8 @@ def probe_generation(exam: Examination) -> list[Result]:
     if ids.shape != again.shape or not np.array_equal(ids, again):
         return [not_applicable("generation", "generate returns something else each time: it must be greedy")]
     begin = np.full((ROWS, 1), facts.bos_id) if facts.kind == "seq2seq" else inputs
+    if ids.shape == begin.shape and np.array_equal(ids, begin):
+        return [not_applicable("generation", "generate returned what it was given, and no new token")]
     made = _without_forced_end(_without_begin(ids, begin)[:, : _steps(exam)], facts.eos_id)
     wanted, logits = _greedy(exam, begin, made.shape[1])
     return _compare(exam, made, wanted, logits, steps, begin)
