@@ -118,8 +118,9 @@ def length_in_words():
 
 
 def without_values():
-    with torch.device("meta"):
-        return Model()
+    model = Model()
+    model.output = nn.Linear(16, 20, device="meta")
+    return model
 
 
 def lazy():
@@ -161,7 +162,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("pad_in_words", 2, "pad_id: expected a token id, a whole number from 0, got '<pad>'"),
         ("length_in_words", 2, "max_length: expected a number from 1, got '64'"),
         ("ids_beyond", 3, "failed on token ids below 100: IndexError: index out of range"),
-        ("without_values", 3, "table.weight is on the meta device and has no values"),
+        ("without_values", 3, "output.weight is on the meta device and has no values"),
         ("lazy", 3, "output.weight has no shape yet: call the model once"),
         ("bare", 3, "Module has no forward(), so pass forward="),
         ("needs", 2, "needs path; name a function without arguments"),
