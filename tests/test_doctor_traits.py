@@ -241,10 +241,26 @@ class CachedForInference(Decoder):
 def test_keys_that_go_through_a_cache_are_seen():
     report = doctor.examine(CachedForInference(Cached()), kind="decoder")
     assert figures(report)["scale"] == pytest.approx(1)
-    assert first_cause(report) == "mutates" or not report.is_ill, str(report)
-    (gradients,) = [result for result in report.results if result.probe == "gradients"]
-    assert gradients.verdict == "warning"
-    assert "no_grad or inference_mode" in gradients.detail
+    found = {result.probe: (result.verdict, result.cause) for result in report.results}
+    assert found["state"] == ("warning", "mutates")
+    assert found["gradients"] == ("warning", "no-gradient")
+    assert not report.is_ill, str(report)
+
+
+class Remembers(Decoder):
+    """Each call moves the positions of the next one on."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__(attention)
+        self.register_buffer("offset", torch.zeros((), dtype=torch.long))
+
+    def forward(self, ids):
+        self.offset = (self.offset + 1) % 20
+        return self.run(ids, torch.arange(ids.shape[1]) + self.offset, causal(ids.shape[1]))
+
+
+def test_state_that_changes_the_logits_is_ill():
+    assert first_cause(doctor.examine(Remembers(Attention()), kind="decoder")) == "mutates"
 
 
 # What is told by the model itself.
@@ -259,6 +275,34 @@ def test_the_pad_id_is_read_off_the_embedding():
     report = doctor.examine(Classifier(Attention(), padding_idx=3), kind="encoder")
     assert report.facts["pad_id"] == 3
     assert first_cause(report) == "padding-encoder"
+
+
+class FirstToken(Decoder):
+    """Takes the output of the first token for that of the text, as BERT's classifiers do."""
+
+    def forward(self, ids):
+        return self.run(ids, torch.arange(ids.shape[1]), None)[:, 0]
+
+
+class FirstTokenWithoutPositions(Decoder):
+    def forward(self, ids):
+        return self.run(ids, torch.zeros(ids.shape[1], dtype=torch.long), None)[:, 0]
+
+
+@pytest.mark.parametrize(("model", "cause"), [(FirstToken, ""), (FirstTokenWithoutPositions, "no-source-positions")])
+def test_a_classifier_by_its_first_token_needs_positions_too(model: type[Decoder], cause: str):
+    report = doctor.examine(model(Attention()))
+    assert report.kind == "encoder"
+    assert first_cause(report) == cause, str(report)
+
+
+class NeverStopsDropping(Decoder):
+    def forward(self, ids):
+        return nn.functional.dropout(super().forward(ids), 0.1)
+
+
+def test_a_model_of_an_unknown_kind_that_is_random_says_so():
+    assert first_cause(doctor.examine(NeverStopsDropping(Attention()))) == "nondeterministic"
 
 
 class BehindThePad(Decoder):

@@ -55,6 +55,8 @@ def prepare(
     known = {**given, **{name: value for name, value in hints.items() if given.get(name) is None}}
     source_vocab, target_vocab = _vocabularies(subject, vocab_size)
     wanted = kind or (None if has_forward else guess_kind(subject.function()))
+    if wanted is None and not has_forward and given["generate"] is not None:
+        wanted = "decoder"  # of those that take one text, only these generate
     promised = given.get("max_length") is not None
     facts = Facts(wanted or "decoder", source_vocab, target_vocab, **known, length_is_promised=promised)
     facts = _fitted_lengths(facts)
@@ -242,7 +244,7 @@ def _find_kind(subject: Preparable, facts: Facts, has_forward: bool, notes: list
     """One input: a decoder if it looks back only, an encoder if it returns one vector a row."""
     try:
         exam = _find_call(subject, facts, has_forward, notes)
-        if not np.isfinite(exam.base_logits).all():
+        if not np.isfinite(exam.base_logits).all() or not np.array_equal(subject.logits(exam.base), exam.base_logits):
             return exam  # that is the finding, whatever the kind
         if exam.base_logits.ndim == 3 and np.triu(exam.influence("target"), 1).max() <= exam.fast_limit():
             notes.append("taken for a decoder, because its logits do not depend on later tokens")

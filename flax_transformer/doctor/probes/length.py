@@ -21,6 +21,8 @@ def probe_length(exam: Examination) -> list[Result]:
     if longest > _LONGEST:
         return [not_applicable("length", f"max_length is above {_LONGEST}")]
     error = _error_at(exam, longest)
+    if error is not None and _error_at(exam, exam.facts.target_length) is not None:
+        return [not_applicable("length", f"the model does not take one row alone: {error}")]
     if error is not None and not exam.facts.length_is_promised:
         fits = next((longest - fewer for fewer in _KEPT_ROWS if _error_at(exam, longest - fewer) is None), None)
         if fits is not None:

@@ -114,14 +114,13 @@ def _with_pairs_exchanged(exam: Examination, row: np.ndarray, seed: int) -> tupl
 def _judge_exchanges(exam: Examination, change: np.ndarray, pairs: list[tuple[int, int]]) -> list[Result]:
     # Words in another order are summed in another order, so this is not exact to the last bit.
     limit = exam.limit(same_shape=False)
-    figure = float(change.max())
-    if figure <= limit:
+    stuck = np.flatnonzero(change <= limit)
+    figure = float(np.sort(change)[-2] if len(stuck) == len(pairs) - 1 else change.max())
+    if figure <= limit:  # but for a first or last token, which a classifier may take for the whole text
         if exam.position_terms and _is_zero_parameter(exam):
             return [Result("source positions", "warning", figure, limit, "zero-positions")]
         detail = "neighbouring tokens of the source exchanged"
         return [Result("source positions", "ill", figure, limit, "no-source-positions", detail=detail)]
-    stuck = np.flatnonzero(change <= limit)
-    # A first position that is pooled, or a begin-of-text, may well be special; two equal neighbours are not.
     if len(stuck):
         place = f"source positions {pairs[stuck[0]][0]} and {pairs[stuck[0]][1]}"
         return [Result("source positions", "ill", float(change.min()), limit, "position-range", place=place)]
