@@ -118,6 +118,7 @@ class GivenPositions(Decoder):
 
 class GivenMask(Attention):
     def forward(self, x, mask=None):
+        assert mask is not None, "the model hands on what it is given"
         return super().forward(x, mask[:, None, None] & causal(x.shape[1]))
 
 

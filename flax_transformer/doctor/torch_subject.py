@@ -77,9 +77,9 @@ class TorchSubject:
     def hints(self) -> Mapping[str, int]:
         """What the model or its config says of special tokens and lengths, under the names in common use."""
         tables = [m for m in find_modules(self.model).values() if isinstance(m, nn.Embedding)]
-        of_tables = {m.padding_idx for m in tables if m.num_embeddings >= SMALLEST_VOCAB} - {None}
+        pad_ids = {m.padding_idx for m in tables if m.num_embeddings >= SMALLEST_VOCAB and m.padding_idx is not None}
         told = find_hints(self._wrapped())
-        return {"pad_id": of_tables.pop(), **told} if len(of_tables) == 1 else told
+        return {"pad_id": pad_ids.pop(), **told} if len(pad_ids) == 1 else told
 
     def output(self, batch: Batch) -> Any:
         """What the model returns, with gradients if they are enabled."""
@@ -353,15 +353,11 @@ def _identical_layers(model: nn.Module) -> list[str]:
     """Lists whose layers start with equal random weights: they were deep-copied from one."""
     found = []
     for path, module in model.named_modules():
-        if (
-            not isinstance(module, nn.ModuleList | nn.Sequential)
-            or len(module) < 2
-            or module[0] is module[1]
-            or None in list(module)[:2]
-        ):
+        layers = list(module)[:2] if isinstance(module, nn.ModuleList | nn.Sequential) else []
+        if len(layers) < 2 or layers[0] is layers[1] or None in layers:
             continue
         first, second = (
-            [p for p in layer.parameters() if p.dim() >= 2 and float(p.detach().std()) > 0] for layer in module[:2]
+            [p for p in layer.parameters() if p.dim() >= 2 and float(p.detach().std()) > 0] for layer in layers
         )
         if first and len(first) == len(second) and all(map(_is_equal, first, second)):
             found.append(path)
