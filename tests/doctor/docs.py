@@ -46,12 +46,13 @@ def bug_tables(folder: Path) -> Iterator[str]:
         outcomes = read_outcomes(folder / f"{framework}.jsonl")
         names = list(dict.fromkeys(o.bug for o in outcomes))
         planted = len({(o.bug, o.kind) for o in outcomes})
-        thrice = len({(o.bug, o.kind) for o in outcomes if o.seed == 2})
+        seeds = len({o.seed for o in outcomes})
         exact = share_found([o for o in outcomes if o.exact])
         yield (
-            f"**{words}.** {len(names)} bugs, {planted} with the kinds of model that they are planted in ({thrice} in "
-            f"three seeds), {len(outcomes)} examinations: {share_found(outcomes):.1%} ill or warned in all seeds, of "
-            f"the exact ones {exact:.1%}; {share_named(outcomes):.1%} named by the first line of the diagnosis.\n"
+            f"**{words}.** {len(names)} bugs, {planted} with the kinds of model that they are planted in, "
+            f"{len(outcomes)} examinations in {seeds} seed{'s' * (seeds > 1)}: {share_found(outcomes):.1%} ill or warned "
+            f"in all, of the exact ones {exact:.1%}; {share_named(outcomes):.1%} named by the first line of the "
+            "diagnosis.\n"
         )
         yield f"| bug | kinds | named | {' | '.join(GROUPS)} |"
         yield "| --- | --- | --- |" + " --- |" * len(GROUPS)
