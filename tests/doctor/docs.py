@@ -50,8 +50,8 @@ def bug_tables(folder: Path) -> Iterator[str]:
         exact = share_found([o for o in outcomes if o.exact])
         yield (
             f"**{words}.** {len(names)} bugs, {planted} with the kinds of model that they are planted in, "
-            f"{len(outcomes)} examinations in {seeds} seed{'s' * (seeds > 1)}: {share_found(outcomes):.1%} ill or warned "
-            f"in all, of the exact ones {exact:.1%}; {share_named(outcomes):.1%} named by the first line of the "
+            f"{len(outcomes)} examinations in {seeds} seed{'s' * (seeds > 1)}: {share_found(outcomes):.1%} ill or "
+            f"warned in all, of the exact ones {exact:.1%}; {share_named(outcomes):.1%} named by the first line of the "
             "diagnosis.\n"
         )
         yield f"| bug | kinds | named | {' | '.join(GROUPS)} |"
