@@ -93,6 +93,52 @@ def nothing():
     return None
 
 
+def a_class():
+    return Model
+
+
+def with_tokenizer():
+    return Model(), object()
+
+
+def pad_beyond():
+    return {"model": Model(), "pad_id": 50}
+
+
+def pad_in_words():
+    return {"model": Model(), "pad_id": "<pad>"}
+
+
+def ids_beyond():
+    return {"model": Model(), "vocab_size": 100, "kind": "decoder"}
+
+
+def length_in_words():
+    return {"model": Model(), "max_length": "64"}
+
+
+def without_values():
+    model = Model()
+    model.output = nn.Linear(16, 20, device="meta")
+    return model
+
+
+def lazy():
+    model = Model()
+    model.output = nn.LazyLinear(20)
+    return model
+
+
+def bare():
+    return nn.Module()
+
+
+class PrintsAlways(Model):
+    def forward(self, ids):
+        print("noise")
+        return super().forward(ids)
+
+
 number = 3
 """
 
@@ -110,6 +156,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("nowhere", 2, "there is no 'nowhere' in it; there is"),
         ("number", 2, "expected a function that returns the model, got int"),
         ("nothing", 2, "expected it to return a model, got NoneType"),
+        ("a_class", 2, "expected it to return a model, got the class Model"),
+        ("with_tokenizer", 2, "a model, or a Linen module and its variables, got (Model, object)"),
+        ("pad_beyond", 2, "pad_id: expected a token id below 32, which no table reaches, got 50"),
+        ("pad_in_words", 2, "pad_id: expected a token id, a whole number from 0, got '<pad>'"),
+        ("length_in_words", 2, "max_length: expected a number from 1, got '64'"),
+        ("ids_beyond", 3, "failed on token ids below 100: IndexError: index out of range"),
+        ("without_values", 3, "output.weight is on the meta device and has no values"),
+        ("lazy", 3, "output.weight has no shape yet: call the model once"),
+        ("bare", 3, "Module has no forward(), so pass forward="),
         ("needs", 2, "needs path; name a function without arguments"),
         ("unknown", 2, "returned color; examine takes"),
         ("raises", 3, "raised RuntimeError: no weights here (models.py, line"),
@@ -138,9 +193,21 @@ def test_bad_target_is_one_clear_line(
         (["nowhere"], "there is no such folder"),
         (["."], "there is no config.json in it"),
         (["setup.py"], "expected setup.py:FACTORY"),
+        (["pyproject.toml"], "pyproject.toml: is a file; expected FILE.py:FACTORY"),
+        (["broken.py:make"], "broken.py: invalid syntax (broken.py, line 1)"),
+        (["relative.py:make"], "no known parent package; name a file outside its package that imports it"),
     ],
 )
-def test_no_such_target(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str):
+def test_no_such_target(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+):
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("broken.py", "def make(:"), ("relative.py", "from . import x"), ("pyproject.toml", "")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
     assert main(arguments) == 2
     assert words in capsys.readouterr().err
 
@@ -167,6 +234,13 @@ def test_healthy_model_whose_factory_prints(models: Path, capsys: pytest.Capture
     output = capsys.readouterr()
     assert json.loads(output.out)["verdict"] == "healthy"
     assert output.err == "noise\n"
+
+
+def test_a_model_that_prints_does_not_print_into_the_report(models: Path, capsys: pytest.CaptureFixture[str]):
+    assert main([f"{models}:PrintsAlways", "--json", "-"]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out)["verdict"] == "healthy"
+    assert set(output.err.split()) == {"noise"}
 
 
 def test_strict_counts_warnings(models: Path, capsys: pytest.CaptureFixture[str]):

@@ -12,8 +12,11 @@ import pytest
 from flax import linen, nnx
 
 from flax_transformer import doctor
+from flax_transformer.doctor.examination import Examination, Facts
 from flax_transformer.doctor.graph import find_attentions, read_attention
+from flax_transformer.doctor.jax_subject import JaxSubject
 from flax_transformer.doctor.jax_trace import Recording
+from flax_transformer.doctor.probes.training import probe_structure
 from tests.doctor import matrix
 
 ROOT = Path(__file__).parent.parent
@@ -87,17 +90,39 @@ def test_loops_over_layers_are_looked_into():
             scores = jnp.where(mask, (x @ weight) @ x.swapaxes(1, 2) * 0.25, -jnp.inf)
             return x + jax.nn.softmax(scores) @ x, None
 
-        return jax.lax.scan(layer, x, weights)[0]
+        return (jax.lax.scan(layer, x, weights)[0],)
 
     recording = Recording(model, ["weights"], ["target"], {})
     trace = recording.trace(weights, [jnp.arange(10).reshape(2, 5)])
-    attentions = [read_attention(found, np.asarray) for found in find_attentions(trace.nodes)]
+    attentions = [read_attention(found, np.asarray, (5,)) for found in find_attentions(trace.nodes)]
     assert len(attentions) == 3
     for attention in attentions:
         assert attention is not None
         assert attention.scale == pytest.approx(0.25)
         assert (np.isneginf(attention.scores) == ~np.tril(np.ones((5, 5), bool))).all()
-    assert trace.parameters == {"weights"}
+    assert trace.parameters_of(trace.outputs) == {"weights"}
+
+
+def test_heads_between_queries_and_keys_are_looked_into():
+    """Scores (rows, queries, heads, keys), masked by writing into them."""
+    weight = jnp.asarray(np.random.default_rng(0).normal(size=(8, 8)))
+
+    def model(weight, ids):
+        x = (jax.nn.one_hot(ids, 8) @ weight).reshape(2, 5, 2, 4)
+        scores = jnp.einsum("btnh,bsnh->btns", x, x) * 0.5
+        queries, keys = jnp.triu_indices(5, 1)
+        weights = jax.nn.softmax(scores.at[:, queries, :, keys].set(-jnp.inf))
+        return (jnp.einsum("btns,bsnh->btnh", weights, x).reshape(2, 5, 8),)
+
+    trace = Recording(model, ["weight"], ["target"], {}).trace(weight, [jnp.arange(10).reshape(2, 5)])
+    (found,) = find_attentions(trace.nodes)
+    attention = read_attention(found, np.asarray, (5,))
+    assert attention is not None
+    assert attention.scores.shape == (4, 5, 5)
+    assert (np.isneginf(attention.scores) == ~np.tril(np.ones((5, 5), bool))).all()
+    seen = np.tril(np.ones((5, 5), bool))
+    np.testing.assert_allclose(attention.offsets()[:, seen], 0, atol=1e-6)  # product and scores have one order
+    assert attention.scale == pytest.approx(0.5)
 
 
 def test_shared_layers_are_seen():
@@ -112,8 +137,9 @@ def test_shared_layers_are_seen():
                 x = x + layer(x)
             return x
 
-    report = doctor.examine(Shared(nnx.Rngs(0)), kind="encoder")
-    assert "shared-layers" in {result.cause for result in report.results}
+    subject = JaxSubject(Shared(nnx.Rngs(0)), forward=None, variables=None, x64=True)
+    (result,) = probe_structure(Examination(subject, Facts("encoder", 19, 19)))  # compiles nothing
+    assert (result.cause, result.place) == ("shared-layers", "layers")
 
 
 def test_jax_side_runs_where_no_torch_is():

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.doctor import good, matrix
-from tests.doctor.planting import load
+from tests.doctor.planting import planted
 
 FRAMEWORKS = ("torch", "flax")
 
@@ -11,7 +11,7 @@ FRAMEWORKS = ("torch", "flax")
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_every_bug_changes_one_line_of_its_model(framework: str):
     for bug in matrix.bugs_of(framework):
-        load(f"{framework}_models.py", bug)  # raises where the line is not there once
+        planted(f"{framework}_models.py", bug)  # raises where the line is not there once
 
 
 def test_there_are_enough_bugs_and_each_has_a_name():

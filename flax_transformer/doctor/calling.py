@@ -18,15 +18,16 @@ from flax_transformer.doctor.subject import Batch, ExaminationError, Kind
 Side = Literal["source", "target", "memory"]
 _LABELS = ("targets", "labels")
 _MAX_CALLS = 48  # ways to call a model that are tried
+# What has the shape of the ids, and is transposed with them.
+_BY_TOKEN = ("source", "target", "segments, all 1", "segments, all 0", "positions")
 
-_SOURCE = (
-    r"(src|source|enc|encoder|input|inputs|x|idx|ids|tokens?|text|sequence|input_ids|input_tokens|in_idx)"
-    r"(_(seq|ids|idx|tokens?|inputs?|input_ids|input_tokens|sequence))?"
-)
-_TARGET = (
-    r"(tgt|trg|target|targets|dec|decoder|y|outputs?|prev_output_tokens)"
-    r"(_(seq|ids|idx|tokens?|in|inputs?|input_ids|input_tokens|sequence))?"
-)
+# Words that names of token ids are made of: src_token_ids_batch, dec_X, prev_output_tokens.
+_SOURCE_WORDS = {"src", "source", "sources", "enc", "encoder"}
+_TARGET_WORDS = {"tgt", "trg", "target", "targets", "dec", "decoder", "y", "out", "output", "outputs", "prev"}
+_ID_WORDS = {
+    "input", "inputs", "x", "in", "idx", "id", "ids", "token", "tokens", "text", "texts", "sequence", "sequences",
+    "seq", "sentence", "sentences", "words", "batch", "data", "last",
+}  # fmt: skip
 _FLAGS = {"train": False, "training": False, "is_training": False, "deterministic": True, "teacher_forcing_ratio": 1.0}
 
 
@@ -45,13 +46,15 @@ class Call:
     arguments: Mapping[str, Convention]
     positional: Sequence[str]
     sequence_first: bool = False
+    integer_masks: bool = False  # for code that computes 1 - mask
 
     def build(self, batch: Batch) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         values = {name: convention.make(batch) for name, convention in self.arguments.items()}
+        if self.integer_masks:
+            values = {name: value + 0 if _is_boolean(value) else value for name, value in values.items()}
         if self.sequence_first:
             values = {
-                name: value.T if self.arguments[name].words in ("source", "target") else value
-                for name, value in values.items()
+                name: value.T if self.arguments[name].words in _BY_TOKEN else value for name, value in values.items()
             }
         return [values.pop(name) for name in self.positional], values
 
@@ -61,10 +64,20 @@ class Call:
         words = [convention.words for convention in self.arguments.values()]
         return any("real" in w or "padding" in w or "rows, " in w or w == "lengths" for w in words)
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether some argument is made of booleans."""
+        return any("True" in convention.words or "False" in convention.words for convention in self.arguments.values())
+
     def __str__(self) -> str:
         parts = [f"{name}={convention.words}" for name, convention in self.arguments.items()]
         layout = ", ids as (length, rows)" if self.sequence_first else ""
-        return f"model({', '.join(parts)}){layout}"
+        numbers = ", masks as 1 and 0" if self.integer_masks else ""
+        return f"model({', '.join(parts)}){layout}{numbers}"
+
+
+def _is_boolean(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == bool
 
 
 def guess_kind(function: Callable[..., Any]) -> Kind | None:
@@ -110,6 +123,8 @@ def possible_calls(function: Callable[..., Any], kind: Kind) -> Iterator[Call]:
             choices[name] = [*optional, *conventions] if name in _LABELS else [*conventions, *optional]
         elif name in _FLAGS:
             choices[name] = [Convention(str(_FLAGS[name]), _constant(_FLAGS[name]))]
+        elif required and (made_up := _made_up(name.lower(), kind)):
+            choices[name] = list(made_up)
         elif required:
             raise ExaminationError(f"the model needs {name!r}, which the doctor cannot make up: pass forward=")
     for combination in _nearest_first(list(choices.values())):
@@ -133,6 +148,15 @@ def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         raise ExaminationError(f"the model's parameters cannot be read ({error}): pass forward=") from error
 
 
+def passes_on(function: Callable[..., Any]) -> bool:
+    """Whether it takes ``*args, **kwargs`` and nothing by name."""
+    try:
+        kinds = {parameter.kind for parameter in _parameters(function).values()}
+    except ExaminationError:
+        return False
+    return kinds == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+
+
 def _is_positional(parameter: inspect.Parameter) -> bool:
     return parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD) and (
         parameter.default is parameter.empty
@@ -140,13 +164,18 @@ def _is_positional(parameter: inspect.Parameter) -> bool:
 
 
 def _id_parameters(parameters: Mapping[str, inspect.Parameter]) -> tuple[str | None, str | None]:
-    def first(pattern: str) -> str | None:
-        matching = [n for n in parameters if re.fullmatch(pattern, n.lower())]
-        needed = [n for n in matching if parameters[n].default is inspect.Parameter.empty]
-        # Hugging Face models give everything a default; elsewhere an optional "targets" is for the loss.
-        return next(iter(needed or [n for n in matching if n.endswith("_ids")]), None)
-
-    return first(_SOURCE), first(_TARGET)
+    """The names of the source's and the target's ids; None where there is no such parameter."""
+    named = {name: set(name.lower().strip("_").split("_")) for name in parameters}
+    ids = [name for name, words in named.items() if words <= _SOURCE_WORDS | _TARGET_WORDS | _ID_WORDS]
+    needed = [name for name in ids if parameters[name].default is inspect.Parameter.empty]
+    # Hugging Face models give everything a default; elsewhere an optional "targets" is for the loss.
+    usable = needed or [name for name in ids if name.endswith("_ids")]
+    target = next((name for name in usable if named[name] & _TARGET_WORDS), None)
+    others = [name for name in usable if not named[name] & _TARGET_WORDS]
+    source = others[0] if others else None
+    if target is None and len(others) > 1 and named[others[0]] & _SOURCE_WORDS:  # forward(sources, inputs)
+        target = next((name for name in others[1:] if not named[name] & _SOURCE_WORDS), None)
+    return source, target
 
 
 def _positional_part(parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Convention]) -> list[str]:
@@ -171,20 +200,45 @@ def _conventions(name: str, kind: Kind, padding_apart: bool) -> list[Convention]
         return [Convention("lengths", lambda batch: _lengths(batch, side))]
     if lowered in _LABELS and kind == "decoder":
         return [Convention("the ids, so that all logits come back", _target_ids)]
-    if "mask" not in lowered or "head_mask" in lowered or "pos" in lowered:
+    if "mask" not in lowered or re.search("head_mask|pos|perm|global", lowered):  # these are told other things
         return []
     if kind != "seq2seq" and re.search("encoder_|mem|cross|context", lowered):  # a cross-attention that is not there
         return []
     if "pad" in lowered:
         return [_pads(side), _real(side), _real_broadcast(side, 4)]
+    square, dense = _causal_conventions()
     if "attention_mask" in lowered or lowered in ("input_mask", "valid_mask"):
-        return [_real(side), _real_broadcast(side, 4)]
+        return [_real(side), _real_broadcast(side, 4), *(dense[:2] if kind == "decoder" else [])]
     if side == "target":
-        square, dense = _causal_conventions()
         return [*square, *dense] if padding_apart else [*dense, *square]
     if padding_apart:
         return [_open_square(side)]
     return [_real_broadcast(side, 3), _real_broadcast(side, 4), _real(side), _pads(side), _open_square(side)]
+
+
+def _made_up(name: str, kind: Kind) -> list[Convention]:
+    """Segments, positions and an empty cache, for a model that wants to be given them; else nothing."""
+    side = _side(name, kind)
+    if re.match("(segment|token_type)", name):
+        return [  # 0 is a pad in some of these tables
+            Convention("segments, all 1", lambda batch: np.ones_like(_ids(batch, side))),
+            Convention("segments, all 0", lambda batch: np.zeros_like(_ids(batch, side))),
+        ]
+    if re.fullmatch("(input_)?(pos|positions?)(_ids)?", name):
+        return [
+            Convention("positions", lambda batch: _positions(batch, side)),
+            Convention("positions, (length)", lambda batch: _positions(batch, side)[0]),
+        ]
+    if re.fullmatch("start_pos(ition)?|offset|past_length", name):
+        return [Convention("0", _constant(0))]
+    if re.fullmatch("(kv_|key_value_)?(caches?|state|mems?|past(_key_values)?)", name):
+        return [Convention("None", _constant(None))]
+    return []
+
+
+def _positions(batch: Batch, side: Side) -> np.ndarray:
+    ids = _ids(batch, side)
+    return np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
 
 
 def _side(name: str, kind: Kind) -> Side:

@@ -1,9 +1,9 @@
 """``flax-transformer doctor``: examine a model and say what is wrong with it."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -89,11 +89,12 @@ def _examine(flags: DoctorFlags) -> Report:
         keywords["fresh"] = False
     keywords.setdefault("name", flags.target)
     model = keywords.pop("model")
-    with _progress() as advance:
+    # A model that prints must not print into a report that is piped.
+    with _progress() as advance, contextlib.redirect_stdout(sys.stderr):
         return examine(model, **keywords, progress=advance)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _progress() -> Iterator[Any]:
     """A bar on stderr, once an examination has taken long enough to wonder."""
     console = Console(stderr=True)

@@ -32,6 +32,7 @@ class Facts:
     Args:
         source_vocab, target_vocab: ids are drawn below these.
         fresh: weights are as initialized, so that their distribution can be judged.
+        length_is_promised: the user said ``max_length``; else it was read off the model, as a size of its tables.
     """
 
     kind: Kind
@@ -44,6 +45,7 @@ class Facts:
     generate: Callable[..., Any] | None = None
     max_length: int | None = None
     fresh: bool = True
+    length_is_promised: bool = True
     source_length: int = 11
     target_length: int = 7  # primes, so that an axis cannot be taken for another
 
@@ -70,9 +72,18 @@ class Examination:
 
     @cached_property
     def gradients(self) -> list[Gradient]:
-        logits = self.base_logits
-        labels = np.random.default_rng(3).integers(logits.shape[-1], size=logits.shape[:-1])
-        return self.subject.gradients(self.base, labels)
+        """Of random labels; where a weight gets none, of further batches: an expert may have had no token."""
+        found = self._gradients(self.base)
+        for seed in range(3):
+            if all(gradient.norm for gradient in found if gradient.is_weight):
+                break
+            others = self._gradients(self.draw(60 + seed))
+            found = [one if one.norm else other for one, other in zip(found, others, strict=True)]
+        return found
+
+    def _gradients(self, batch: Batch) -> list[Gradient]:
+        shape = self.base_logits.shape
+        return self.subject.gradients(batch, np.random.default_rng(3).integers(shape[-1], size=shape[:-1]))
 
     @property
     def is_causal(self) -> bool:
@@ -209,10 +220,14 @@ class Examination:
 
     @cached_property
     def padded_attentions(self) -> list[Attention]:
-        return self._read(find_attentions(self.subject.trace(self.padded(self.base)).nodes))
+        return self.attentions_on(self.padded(self.base))
+
+    def attentions_on(self, batch: Batch) -> list[Attention]:
+        return self._read(find_attentions(self.subject.trace(batch).nodes))
 
     def _read(self, found: Sequence[AttentionNodes]) -> list[Attention]:
-        read = [read_attention(nodes, self.subject.numpy) for nodes in found]
+        lengths = (self.facts.source_length, self.facts.target_length)
+        read = [read_attention(nodes, self.subject.numpy, lengths) for nodes in found]
         return [attention for attention in read if attention is not None]
 
     @cached_property

@@ -14,7 +14,7 @@ from flax_transformer.doctor.preparation import Preparable, prepare
 from flax_transformer.doctor.probes import PROBES
 from flax_transformer.doctor.report import Report
 from flax_transformer.doctor.result import Result, not_applicable
-from flax_transformer.doctor.subject import ExaminationError, Kind
+from flax_transformer.doctor.subject import SMALLEST_VOCAB, ExaminationError, Kind
 from flax_transformer.errors import UserError
 
 Progress = Callable[[str, int, int], None]
@@ -70,6 +70,9 @@ def examine(
     """
     started = time.perf_counter()
     _check_arguments(kind, vocab_size, max_length)
+    for name_of_id, token in (("pad_id", pad_id), ("bos_id", bos_id), ("eos_id", eos_id)):
+        if token is not None and (not isinstance(token, int) or token < 0):
+            raise UserError(f"{name_of_id}: expected a token id, a whole number from 0, got {token!r}")
     subjects = _subjects(model, forward, variables)
     given = {
         "pad_id": pad_id, "bos_id": bos_id, "eos_id": eos_id, "loss": loss, "generate": generate,
@@ -79,6 +82,7 @@ def examine(
         with subject.ready():
             try:
                 exam, notes = prepare(subject, forward is not None, kind, vocab_size, given)
+                notes.append(subject.output_note)
             except ExaminationError:
                 if number + 1 < len(subjects):
                     continue  # some models cannot compute in float64
@@ -92,7 +96,7 @@ def examine(
                 precision=_precision(exam),
                 results=tuple(results),
                 heat_maps=() if _is_fatal(results) else tuple(heat_maps(exam)),
-                notes=(*notes, *exam.notes),
+                notes=tuple(filter(None, (*notes, *exam.notes))),
                 seconds=time.perf_counter() - started,
                 facts=_told(exam.facts),
             )
@@ -118,10 +122,10 @@ def _check_arguments(kind: str | None, vocab_size: int | tuple[int, int] | None,
         raise UserError(f"kind: expected seq2seq, decoder or encoder, got {kind!r}")
     sizes = vocab_size if isinstance(vocab_size, tuple) else (vocab_size,)
     for size in sizes:
-        if size is not None and (not isinstance(size, int) or size < 4):
-            raise UserError(f"vocab_size: expected a number from 4, got {size!r}")
-    if max_length is not None and max_length < 1:
-        raise UserError(f"max_length: expected a number from 1, got {max_length}")
+        if size is not None and (not isinstance(size, int) or size < SMALLEST_VOCAB):
+            raise UserError(f"vocab_size: expected a number from {SMALLEST_VOCAB}, got {size!r}")
+    if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
+        raise UserError(f"max_length: expected a number from 1, got {max_length!r}")
 
 
 def _subjects(model: Any, forward: Any, variables: Any) -> Sequence[Preparable]:
@@ -132,7 +136,11 @@ def _subjects(model: Any, forward: Any, variables: Any) -> Sequence[Preparable]:
         if isinstance(model, torch.nn.Module):
             from flax_transformer.doctor.torch_subject import TorchSubject
 
+            if variables is not None:
+                raise UserError(f"variables: expected none with a torch.nn.Module, got {type(variables).__name__}")
             return [TorchSubject(model, forward, dtype) for dtype in (torch.float64, torch.float32)]
+    if isinstance(model, type):
+        raise UserError(f"expected a model, got the class {model.__name__}; make one of it: {model.__name__}()")
     if not callable(model) and variables is None:
         raise UserError(f"expected a torch.nn.Module, a Flax module or a callable, got {type(model).__name__}")
     if importlib.util.find_spec("jax") is None:

@@ -5,7 +5,7 @@ lies between the product and the softmax is the scale and the mask; what lies be
 must leave the weights of a query summing to 1.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ Op = Literal[
 Side = Literal["source", "target", "cross"]
 
 _ELEMENTWISE = ("add", "sub", "mul", "div", "mask", "move", "pointwise")
+_TURNING = ("transpose", "permute", "t")  # names of moves that change the order of axes
 _MAX_NODES = 400  # a walk from one softmax that visits more has left its attention
 
 
@@ -65,15 +66,17 @@ class AttentionNodes:
     softmax: Node
     scores: Node
     products: list[Node]
+    product: Node  # the first of them, its axes in the order of the scores
     used: Node | None
     used_axis: int | None
+    used_is_turned: bool  # the axes of ``used`` are in another order than those of the softmax
     before: "Scalars"  # on the way from projected queries and keys to their product
     after: "Scalars"  # on the way from the product to the softmax
 
     def nodes(self) -> list[Node]:
         """Everything that :func:`read_attention` reads, for a framework that must name its outputs beforehand."""
         scalars = [*self.before.factors, *self.before.divisors, *self.after.factors, *self.after.divisors]
-        return [self.scores, self.softmax, self.products[0], *([self.used] if self.used else []), *scalars]
+        return [self.scores, self.softmax, self.product, *([self.used] if self.used else []), *scalars]
 
 
 @dataclass
@@ -96,12 +99,15 @@ def find_attentions(nodes: Sequence[Node]) -> list[AttentionNodes]:
         products = _products_before(scores)
         if not products:
             continue
-        used, used_axis = _used_weights(softmax, consumers)
-        after = _scalars_between(scores, products[0])
+        path = _path(scores, products[0])
+        after = Scalars()
+        for node, source in path:
+            _collect_scalar(node, source, after)
         before = Scalars()
         for operand in products[0].inputs[:2]:
             _collect_operand_scalars(operand, before)
-        found.append(AttentionNodes(softmax, scores, products, used, used_axis, before, after))
+        used = _used_weights(softmax, consumers)
+        found.append(AttentionNodes(softmax, scores, products, _turned(products[0], path), *used, before, after))
     return found
 
 
@@ -147,30 +153,36 @@ def _products_before(scores: Node) -> list[Node]:
     return found
 
 
-def _used_weights(softmax: Node, consumers: dict[Node, list[Node]]) -> tuple[Node | None, int | None]:
-    """The operand of the next product that ``softmax`` becomes, and the axis that this product sums over."""
-    seen, queue = set(), [softmax]
+def _used_weights(softmax: Node, consumers: dict[Node, list[Node]]) -> tuple[Node | None, int | None, bool]:
+    """The operand of the next product that ``softmax`` becomes, the axis that this product sums over, and whether
+    axes are in another order by then."""
+    seen: set[Node] = set()
+    queue = [(softmax, False)]
     while queue and len(seen) < _MAX_NODES:
-        node = queue.pop(0)
+        node, turned = queue.pop(0)
         if node in seen:
             continue
         seen.add(node)
         for user in consumers.get(node, []):
             if user.op == "product" and user.contracts is not None:
                 side = 0 if user.inputs[0] is node else 1
-                return node, user.contracts[side]
+                return node, user.contracts[side], turned
             if user.op in _ELEMENTWISE:
-                queue.append(user)
-    return None, None
+                queue.append((user, turned or user.name in _TURNING))
+    return None, None, False
 
 
-def _scalars_between(scores: Node, product: Node) -> Scalars:
-    """Numbers that the product is multiplied with before it becomes ``scores``."""
-    path = _path(scores, product)
-    scalars = Scalars()
-    for node, source in path:
-        _collect_scalar(node, source, scalars)
-    return scalars
+def _turned(product: Node, path: Sequence[tuple[Node, Node]]) -> Node:
+    """The product with its axes in the order of the scores, perhaps scaled; itself where no axes change places."""
+    turned = node = product
+    for user, source in path:
+        is_scaled = user.op in ("mul", "div") and len(user.inputs) == 2 and any(i.is_scalar for i in user.inputs)
+        if source is not node or user.size != product.size or not (user.op == "move" or is_scaled):
+            break
+        node = user
+        if user.name in _TURNING:
+            turned = node
+    return turned
 
 
 def _path(end: Node, start: Node) -> list[tuple[Node, Node]]:
@@ -230,7 +242,7 @@ class Attention:
 
     Args:
         scores: what enters the softmax.
-        product: queries times keys, before scale and mask.
+        product: queries times keys, before the mask.
         weights: what leaves the softmax.
         row_sums: of the weights that the values are multiplied with, (maps, query); None where that was not found.
         scale: the factor between the product of projected queries and keys, and the scores; None if not a number.
@@ -271,21 +283,37 @@ class Attention:
         return float(np.median(ratios))
 
 
-def read_attention(nodes: AttentionNodes, to_numpy: Callable[[Any], np.ndarray]) -> Attention | None:
-    """The values of an attention; None where its shapes are not those of queries against keys."""
+def read_attention(
+    nodes: AttentionNodes, to_numpy: Callable[[Any], np.ndarray], lengths: Collection[int]
+) -> Attention | None:
+    """The values of an attention; None where its shapes are not those of queries against keys.
+
+    Args:
+        lengths: of the source and of the target, to tell the axis of queries; keys stand on the last axis.
+    """
     scores, weights = to_numpy(nodes.scores.value), to_numpy(nodes.softmax.value)
-    product = to_numpy(nodes.products[0].value)
+    product = to_numpy(nodes.product.value)
     if scores.ndim < 2 or product.size != scores.size:
         return None
     axis = nodes.softmax.axis if nodes.softmax.axis is not None else -1
     axis_is_last = axis % scores.ndim == scores.ndim - 1
-    flat = (-1, *scores.shape[-2:])
+    is_square = scores.shape[-2] == scores.shape[-1] > 1
+    before_last = range(scores.ndim - 2, -1, -1)
+    queries = next((i for i in before_last if scores.shape[i] in lengths), scores.ndim - 2 if is_square else None)
+    if queries is None:
+        return None
+
+    def maps(values: np.ndarray) -> np.ndarray:
+        """(maps, query, key): some models put the heads between queries and keys."""
+        values = np.moveaxis(values.reshape(scores.shape), queries, -2)
+        return values.reshape(-1, *values.shape[-2:])
+
     used = used_sums = None
     if nodes.used is not None and nodes.used_axis is not None:
         values = to_numpy(nodes.used.value)
         used_sums = values.sum(axis=nodes.used_axis).reshape(-1)
-        if values.size == weights.size:
-            used = values.reshape(flat)
+        if values.size == weights.size and not nodes.used_is_turned:
+            used = maps(values)
     known = nodes.before.known and nodes.after.known and len(nodes.products) == 1
     scale = _multiplied(nodes.before, to_numpy) * _multiplied(nodes.after, to_numpy) if known else None
     contracts = nodes.products[0].contracts
@@ -293,9 +321,9 @@ def read_attention(nodes: AttentionNodes, to_numpy: Callable[[Any], np.ndarray])
     return Attention(
         place=nodes.softmax.place,
         side=_side(nodes.products[0]),
-        scores=scores.reshape(flat),
-        product=product.reshape(flat),
-        weights=weights.reshape(flat),
+        scores=maps(scores),
+        product=maps(product),
+        weights=maps(weights),
         used=used,
         used_sums=used_sums,
         scale=scale,

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from flax_transformer.doctor.calling import Call
 from flax_transformer.doctor.hints import find_hints
 from flax_transformer.doctor.jax_trace import Interpreter, Recording
-from flax_transformer.doctor.outputs import find_logits
+from flax_transformer.doctor.outputs import find_logits, one_number
 from flax_transformer.doctor.subject import Batch, ExaminationError, Gradient, Structure, Trace
 
 Forward = Callable[..., Any]
@@ -32,6 +32,7 @@ class JaxSubject:
     def __init__(self, model: Any, forward: Forward | None, variables: Any, x64: bool) -> None:
         self.call: Call | None = None
         self.epsilon = float(np.finfo(np.float64 if x64 else np.float32).eps)
+        self.output_note = ""
         self._forward = forward
         self._x64 = x64
         self._source = _Functional.of(model, variables)
@@ -39,6 +40,7 @@ class JaxSubject:
         self._jitted: dict[Any, Callable[..., Any]] = {}
         self._recordings: dict[Any, Recording] = {}
         self._generators: dict[Any, Callable[..., Any]] = {}
+        self._norms: Callable[..., Any] | None = None
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:
@@ -55,7 +57,7 @@ class JaxSubject:
         return self._source.table_sizes()
 
     def hints(self) -> Mapping[str, int]:
-        return find_hints(self._source.model, getattr(self._source.model, "config", None))
+        return find_hints(self._source.model)
 
     @property
     def takes_masks(self) -> bool:
@@ -80,7 +82,7 @@ class JaxSubject:
         return jnp.asarray(value, jnp.int32) if np.issubdtype(value.dtype, np.integer) else jnp.asarray(value)
 
     def _function(self, batch: Batch) -> tuple[Callable[..., Any], list[Any], list[str]]:
-        """``f(parameters, *arrays) -> logits``, its arrays, and the input that each of them is."""
+        """``f(parameters, *arrays) -> (logits, *others)``, its arrays, and the input that each of them is."""
         names, values, ids = self._inputs(batch)
         fixed = {n: v for n, v in zip(names, values, strict=True) if not isinstance(v, jax.Array)}
         moving = [n for n in names if n not in fixed]
@@ -94,7 +96,9 @@ class JaxSubject:
             else:
                 args = [given[name] for name in names if name in positional]
                 output = model(*args, **{name: given[name] for name in names if name not in positional})
-            return find_logits(output, batch, sequence_first=False)
+            outputs = find_logits(output, batch, sequence_first=False)
+            self.output_note = outputs.note
+            return outputs.logits, *outputs.others
 
         return (
             run,
@@ -111,7 +115,7 @@ class JaxSubject:
         if key in self._recordings:  # compiled already, and it knows the logits too
             return np.asarray(self._recordings[key].logits(self._parameters, arrays), np.float64)
         if key not in self._jitted:
-            self._jitted[key] = jax.jit(run, compiler_options=_options())
+            self._jitted[key] = jax.jit(lambda *inputs: run(*inputs)[0], compiler_options=_options())
         return np.asarray(self._jitted[key](self._parameters, *arrays), np.float64)
 
     def trace(self, batch: Batch) -> Trace:
@@ -140,27 +144,28 @@ class JaxSubject:
 
     def gradients(self, batch: Batch, labels: Int[np.ndarray, "rows *length"]) -> list[Gradient]:
         run, arrays, _ = self._function(batch)
-        wanted = jnp.asarray(labels)[..., None]
+        named = _named_leaves(self._parameters)
         leaves, tree = jax.tree.flatten(self._parameters)
-        trainable = [self._source.is_trainable(path, leaf) for path, leaf in _named_leaves(self._parameters)]
+        trainable = [self._source.is_trainable(path, leaf) for path, leaf in named]
+        chosen = [leaf for leaf, flag in zip(leaves, trainable, strict=True) if flag]
+        fixed = [leaf for leaf, flag in zip(leaves, trainable, strict=True) if not flag]
+        if not chosen:
+            return []
 
-        def norms(chosen: list[Any], fixed: list[Any], arrays: list[Any]) -> list[Any]:
+        def norms(chosen: list[Any], fixed: list[Any], arrays: list[Any], labels: Any) -> list[Any]:
             def loss(chosen: list[Any]) -> Any:
                 one, other = iter(chosen), iter(fixed)
                 merged = jax.tree.unflatten(tree, [next(one) if flag else next(other) for flag in trainable])
-                logits = jax.nn.log_softmax(
-                    run(merged, *arrays).astype(jnp.promote_types(jnp.float32, leaves[0].dtype))
-                )
-                return -jnp.take_along_axis(logits, wanted, axis=-1).mean()
+                logits = run(merged, *arrays)[0]
+                logits = logits.astype(jnp.promote_types(jnp.float32, leaves[0].dtype))
+                return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], axis=-1).mean()
 
             return [jnp.linalg.norm(jnp.ravel(leaf)) for leaf in jax.grad(loss)(chosen)]
 
-        chosen = [leaf for leaf, flag in zip(leaves, trainable, strict=True) if flag]
-        if not chosen:
-            return []
-        fixed = [leaf for leaf, flag in zip(leaves, trainable, strict=True) if not flag]
-        found = jax.jit(norms, compiler_options=_options())(chosen, fixed, arrays)
-        names = [name for (name, _), flag in zip(_named_leaves(self._parameters), trainable, strict=True) if flag]
+        if self._norms is None:  # all batches that are asked about have one shape
+            self._norms = jax.jit(norms, compiler_options=_options())
+        found = self._norms(chosen, fixed, arrays, jnp.asarray(labels))
+        names = [name for (name, _), flag in zip(named, trainable, strict=True) if flag]
         return [
             Gradient(name, tuple(leaf.shape), float(norm))
             for name, leaf, norm in zip(names, chosen, found, strict=True)
@@ -181,7 +186,7 @@ class JaxSubject:
         arrays = [jnp.asarray(array, jnp.int32) for array in inputs]
         bound = self._source.bind(self._parameters)
         value = loss(bound if fake is None else _Fake(bound, fake), *arrays)
-        return float(value[0] if isinstance(value, tuple | list) else value)
+        return one_number(value[0] if isinstance(value, tuple | list) else value)
 
     def generate(
         self, generate: Callable[..., Any], inputs: np.ndarray, steps: int

@@ -14,7 +14,7 @@ from flax_transformer.doctor.wiring import Wiring
 
 _OPS: dict[str, Op] = {
     "dot_general": "product", "gather": "lookup", "add": "add", "add_any": "add", "sub": "sub", "mul": "mul",
-    "div": "div", "exp": "exp", "reduce_sum": "sum", "select_n": "mask",
+    "div": "div", "exp": "exp", "reduce_sum": "sum", "select_n": "mask", "scatter": "mask",
     "reshape": "move", "transpose": "move", "broadcast_in_dim": "move", "squeeze": "move", "expand_dims": "move",
     "convert_element_type": "move", "copy": "move", "copy_p": "move", "slice": "move", "dynamic_slice": "move",
     "concatenate": "move", "pad": "move", "split": "move", "reduce_precision": "move", "stop_gradient": "move",
@@ -82,7 +82,6 @@ class Interpreter:
             contracts=_contracts(equation.params) if op == "product" else None,
             name=name,
         )
-        self.trace.parameters.update(source.parameter for source in inputs if source.parameter)
         if node.ids and jnp.issubdtype(output.dtype, jnp.floating):
             self.trace.epsilon = max(self.trace.epsilon, float(jnp.finfo(output.dtype).eps))
         self.trace.nodes.append(node)
@@ -135,7 +134,7 @@ def _place(equation: core.JaxprEqn) -> str:
 
 
 class Recording:
-    """``function(parameters, *arrays)``, traced and compiled once for all arrays of these shapes.
+    """``function(parameters, *arrays)``, which returns logits first, compiled once for all arrays of these shapes.
 
     Args:
         names: of the leaves of ``parameters``.
@@ -158,9 +157,9 @@ class Recording:
                 Node("input", shape=array.shape, value=array, ids=frozenset([name] if name else []), name=name)
                 for array, name in zip(arrays, ids, strict=True)
             ]
-            (logits,) = self._interpreter.run(closed, inputs)
+            self._interpreter.trace.outputs = self._interpreter.run(closed, inputs)
             self._kept = list(dict.fromkeys(_needed(self._interpreter.trace.nodes)))
-            return logits.value, [jnp.asarray(node.value) for node in self._kept]
+            return self._interpreter.trace.outputs[0].value, [jnp.asarray(node.value) for node in self._kept]
 
         self._compiled = jax.jit(run, compiler_options=options)
 

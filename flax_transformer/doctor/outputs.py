@@ -1,6 +1,7 @@
 """Find the logits in what a model returns: an array, a tuple, a dict or a dataclass, flattened or not."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from flax_transformer.doctor.subject import Batch, ExaminationError
@@ -8,24 +9,65 @@ from flax_transformer.doctor.subject import Batch, ExaminationError
 _NAMES = ("logits", "lm_logits", "prediction_logits", "prediction_scores", "output", "outputs", "last_hidden_state")
 
 
-def find_logits(output: Any, batch: Batch, sequence_first: bool) -> Any:
-    """The logits as the framework's array: (rows, length, vocab), or (rows, classes).
+@dataclass(frozen=True)
+class Outputs:
+    """What a model returned, as arrays of its framework.
+
+    Args:
+        logits: (rows, length, vocab), or (rows, classes).
+        chosen: the same, as it was returned.
+        others: whatever else it returned that holds floats.
+        note: for the reader, where several outputs might be meant.
+    """
+
+    logits: Any
+    chosen: Any
+    others: Sequence[Any]
+    note: str
+
+
+def find_logits(output: Any, batch: Batch, sequence_first: bool) -> Outputs:
+    """The first output that has the shape of logits.
 
     Raises:
-        ExaminationError: nothing that is returned has such a shape.
+        ExaminationError: none has.
     """
-    candidates = list(_arrays(output))
-    for array in candidates:
-        shaped = _as_logits(array, batch, sequence_first)
-        if shaped is not None:
-            return shaped
-    shapes = ", ".join(str(tuple(array.shape)) for array in candidates) or type(output).__name__
+    arrays = list(_arrays(output))
+    usable = [(array, shaped) for array in arrays if (shaped := _as_logits(array, batch, sequence_first)) is not None]
+    if usable:
+        chosen, logits = usable[0]
+        rivals = [shaped for _, shaped in usable[1:]]
+        return Outputs(logits, chosen, [array for array in arrays if array is not chosen], _note(logits, rivals))
+    shapes = ", ".join(str(tuple(array.shape)) for array in arrays) or type(output).__name__
     rows, length = batch.rows, _length(batch)
     hint = ""
-    if candidates and all(array.ndim == 0 for array in candidates):
+    if arrays and all(array.ndim == 0 for array in arrays):
         hint = "; it returns its loss, so name the part of it that returns logits"
     wanted = f"({rows} rows, {length} tokens, vocab) or ({rows} rows, classes)"
     raise ExaminationError(f"expected logits {wanted}, got {shapes}{hint}: pass forward=")
+
+
+def one_number(loss: Any) -> float:
+    """What a loss function returned, as a number.
+
+    Raises:
+        ExaminationError: it is none.
+    """
+    shape = getattr(loss, "shape", ())
+    if len(shape) and tuple(shape) != (1,):
+        raise ExaminationError(f"expected loss() to return one number, got an array of shape {tuple(shape)}")
+    if loss is None or isinstance(loss, str):
+        raise ExaminationError(f"expected loss() to return one number, got {loss!r}")
+    return float(loss)
+
+
+def _note(logits: Any, rivals: Sequence[Any]) -> str:
+    def words(array: Any) -> str:
+        return f"(rows, length, {array.shape[2]})" if array.ndim == 3 else f"(rows, {array.shape[1]})"
+
+    if not rivals:
+        return ""
+    return f"taken for the logits: {words(logits)}, and not {', '.join(map(words, rivals))}; pass forward= for another"
 
 
 def _length(batch: Batch) -> int:

@@ -11,6 +11,7 @@ from flax_transformer.doctor.graph import Node
 
 Kind = Literal["seq2seq", "decoder", "encoder"]
 Lengths = Int[np.ndarray, " rows"]
+SMALLEST_VOCAB = 4  # a smaller embedding table holds segments or flags
 
 
 class ExaminationError(Exception):
@@ -47,6 +48,11 @@ class Gradient:
     shape: tuple[int, ...]
     norm: float | None
 
+    @property
+    def is_weight(self) -> bool:
+        """No bias and no gain."""
+        return len(self.shape) >= 2
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -65,13 +71,28 @@ class Trace:
     """The operations of one forward pass, in order.
 
     Args:
-        parameters: names of those that an operation took.
+        outputs: what the model returned, the logits first.
         epsilon: machine epsilon of the lowest precision between ids and logits.
     """
 
     nodes: list[Node] = field(default_factory=list)
-    parameters: set[str] = field(default_factory=set)
+    outputs: list[Node] = field(default_factory=list)
     epsilon: float = 0.0
+
+    def parameters_of(self, outputs: Sequence[Node], through_empty: bool = False) -> set[str]:
+        """Names of those that these outputs were computed from.
+
+        Args:
+            through_empty: count those that only met arrays without a number too, as an expert without tokens does.
+        """
+        seen: set[Node] = set()
+        queue = list(outputs)
+        while queue:
+            node = queue.pop()
+            if node not in seen and (node.size or through_empty):
+                seen.add(node)
+                queue += node.inputs
+        return {node.parameter for node in seen if node.parameter}
 
 
 class Subject(Protocol):
@@ -79,6 +100,7 @@ class Subject(Protocol):
 
     framework: str
     epsilon: float  # machine epsilon of the lowest precision in use
+    output_note: str  # which of several outputs was taken for the logits; "" where there is but one
 
     @property
     def takes_masks(self) -> bool:

@@ -33,6 +33,8 @@ def load_target(target: str) -> dict[str, Any]:
     folder = Path(target)
     if folder.suffix == ".py":
         raise UserError(f"{target}: expected {folder.name}:FACTORY, the function that makes the model")
+    if folder.is_file():
+        raise UserError(f"{target}: is a file; {_EXPECTED}")
     if not folder.is_dir():
         raise UserError(f"{target}: there is no such folder; {_EXPECTED}")
     if not (folder / "config.json").is_file():
@@ -92,6 +94,9 @@ def _call(function: Any, where: str) -> Any:
     try:
         return function()
     except ImportError as error:
+        hint = "; name a file outside its package that imports it" if "relative import" in str(error) else ""
+        raise UserError(f"{where}: {error}{hint}") from error
+    except SyntaxError as error:
         raise UserError(f"{where}: {error}") from error
     except (Exception, SystemExit) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
@@ -124,7 +129,12 @@ def _as_keywords(made: Any, where: str) -> dict[str, Any]:
             )
         return dict(made)
     if isinstance(made, tuple) and len(made) == 2:
+        if not isinstance(made[1], Mapping):
+            words = f"({', '.join(type(part).__name__ for part in made)})"
+            raise UserError(f"{where}: expected it to return a model, or a Linen module and its variables, got {words}")
         return {"model": made[0], "variables": made[1]}
+    if isinstance(made, type):
+        raise UserError(f"{where}: expected it to return a model, got the class {made.__name__}")
     if not callable(made) and not hasattr(made, "apply"):
         raise UserError(f"{where}: expected it to return a model, got {type(made).__name__}")
     return {"model": made}

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import nn
 
-from flax_transformer.doctor.calling import Call
+from flax_transformer.doctor.calling import Call, passes_on
 from flax_transformer.doctor.hints import find_hints
-from flax_transformer.doctor.outputs import find_logits
-from flax_transformer.doctor.subject import Batch, ExaminationError, Gradient, Structure, Trace
+from flax_transformer.doctor.outputs import find_logits, one_number
+from flax_transformer.doctor.subject import SMALLEST_VOCAB, Batch, ExaminationError, Gradient, Structure, Trace
 from flax_transformer.doctor.torch_state import examined, find_modules
 from flax_transformer.doctor.torch_trace import Places, Recorder, recorded
 
@@ -33,6 +33,7 @@ class TorchSubject:
         self.model = model
         self.call: Call | None = None
         self.epsilon = float(torch.finfo(dtype).eps)
+        self.output_note = ""
         self._forward = forward
         self._dtype = dtype
         self._modules: dict[str, nn.Module] = {}
@@ -44,7 +45,12 @@ class TorchSubject:
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:
-        """The model in evaluation mode and in ``dtype``; afterwards it is what it was."""
+        """The model in evaluation mode and in ``dtype``; afterwards it is what it was.
+
+        Raises:
+            ExaminationError: it is of a kind that cannot be put into it.
+        """
+        _check_weights(self.model)
         with examined(self.model, self._dtype) as modules:
             self._modules = modules
             self._state = {name: tensor.detach().clone() for name, tensor in self._named_state()}
@@ -52,7 +58,17 @@ class TorchSubject:
 
     def function(self) -> Callable[..., Any]:
         """What is called, for its parameters to be read."""
-        return self.model.forward
+        module = self._wrapped()
+        if type(module).forward is nn.Module.forward:
+            raise ExaminationError(f"{type(module).__name__} has no forward(), so pass forward=: how to get its logits")
+        return module.forward
+
+    def _wrapped(self) -> nn.Module:
+        """The model behind forward(*args, **kwargs) of what only passes on, as DataParallel and LoRA do."""
+        module = self.model
+        while len(inner := list(module.children())) == 1 and passes_on(module.forward):
+            (module,) = inner
+        return module
 
     def table_sizes(self) -> list[int]:
         """How many rows each embedding table has."""
@@ -60,7 +76,10 @@ class TorchSubject:
 
     def hints(self) -> Mapping[str, int]:
         """What the model or its config says of special tokens and lengths, under the names in common use."""
-        return find_hints(self.model, getattr(self.model, "config", None))
+        tables = [m for m in find_modules(self.model).values() if isinstance(m, nn.Embedding)]
+        pad_ids = {m.padding_idx for m in tables if m.num_embeddings >= SMALLEST_VOCAB and m.padding_idx is not None}
+        told = find_hints(self._wrapped())
+        return {"pad_id": pad_ids.pop(), **told} if len(pad_ids) == 1 else told
 
     def output(self, batch: Batch) -> Any:
         """What the model returns, with gradients if they are enabled."""
@@ -79,7 +98,8 @@ class TorchSubject:
 
     def _logits(self, batch: Batch) -> torch.Tensor:
         sequence_first = self.call is not None and self.call.sequence_first
-        logits = find_logits(self.output(batch), batch, sequence_first)
+        outputs = find_logits(self.output(batch), batch, sequence_first)
+        logits, self.output_note = outputs.logits, outputs.note
         generator = getattr(self.model, "generator", None)
         # The decoder's hidden state: the projection to the vocabulary is another step of whoever wrote the model.
         if isinstance(generator, nn.Module) and self._forward is None and not self._ran(generator, batch):
@@ -116,14 +136,16 @@ class TorchSubject:
         for name, tensor in tensors.items():
             recorder.add_input(name, tensor)
         with torch.no_grad(), recorded(recorder, places, by_parts):
-            self._run_on(batch, tensors)
+            output = self._run_on(batch, tensors)
+        sequence_first = self.call is not None and self.call.sequence_first
+        found = find_logits(output, batch, sequence_first)
+        recorder.add_outputs([found.chosen, *found.others])
         return recorder.trace
 
-    def _run_on(self, batch: Batch, tensors: dict[str, torch.Tensor]) -> None:
+    def _run_on(self, batch: Batch, tensors: dict[str, torch.Tensor]) -> Any:
         """As :meth:`output`, on the very tensors that the recorder knows."""
         if self._forward is not None:
-            self._forward(self.model, *tensors.values())
-            return
+            return self._forward(self.model, *tensors.values())
         assert self.call is not None, "the call is found before anything is run"
         args, kwargs = self.call.build(batch)
         words = {name: convention.words for name, convention in self.call.arguments.items()}
@@ -134,7 +156,7 @@ class TorchSubject:
                 given[name] = self._tensor(value)
             else:
                 given[name] = known.T if self.call.sequence_first else known
-        self.model(*[given.pop(name) for name in self.call.positional], **given)
+        return self.model(*[given.pop(name) for name in self.call.positional], **given)
 
     def numpy(self, value: Any) -> np.ndarray:
         return np.asarray(value, np.float64) if isinstance(value, int | float) else _to_numpy(value)
@@ -214,7 +236,7 @@ class TorchSubject:
         tensors = [self._tensor(array) for array in inputs]
         model = self.model if fake is None else _Fake(self, fake)
         with torch.no_grad():
-            return float(_first_scalar(loss(model, *tensors)))
+            return one_number(_first_scalar(loss(model, *tensors)))
 
     def generate(
         self, generate: Callable[..., Any], inputs: np.ndarray, steps: int
@@ -251,6 +273,16 @@ class TorchSubject:
             return torch.from_numpy(np.ascontiguousarray(value)).to(self._device)
         dtype = torch.long if np.issubdtype(value.dtype, np.integer) else self._dtype
         return torch.from_numpy(np.ascontiguousarray(value)).to(self._device, dtype)
+
+
+def _check_weights(model: nn.Module) -> None:
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ExaminationError("a ScriptModule cannot be looked into: examine the module that it was made of")
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ExaminationError(f"{name} has no shape yet: call the model once, so that its lazy layers get theirs")
+        if parameter.is_meta:
+            raise ExaminationError(f"{name} is on the meta device and has no values: give the model weights first")
 
 
 class _Fake(nn.Module):
@@ -321,15 +353,11 @@ def _identical_layers(model: nn.Module) -> list[str]:
     """Lists whose layers start with equal random weights: they were deep-copied from one."""
     found = []
     for path, module in model.named_modules():
-        if (
-            not isinstance(module, nn.ModuleList)
-            or len(module) < 2
-            or module[0] is module[1]
-            or None in list(module)[:2]
-        ):
+        layers = list(module)[:2] if isinstance(module, nn.ModuleList | nn.Sequential) else []
+        if len(layers) < 2 or layers[0] is layers[1] or None in layers:
             continue
         first, second = (
-            [p for p in layer.parameters() if p.dim() >= 2 and float(p.detach().std()) > 0] for layer in module[:2]
+            [p for p in layer.parameters() if p.dim() >= 2 and float(p.detach().std()) > 0] for layer in layers
         )
         if first and len(first) == len(second) and all(map(_is_equal, first, second)):
             found.append(path)

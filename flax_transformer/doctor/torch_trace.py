@@ -17,7 +17,7 @@ _OPS: dict[str, Op] = {
     "mm": "product", "bmm": "product", "baddbmm": "product", "addmm": "product",
     "_softmax": "softmax", "_safe_softmax": "softmax",
     "add": "add", "sub": "sub", "rsub": "sub", "mul": "mul", "div": "div", "exp": "exp", "sum": "sum",
-    "masked_fill": "mask", "where": "mask",
+    "masked_fill": "mask", "where": "mask", "index_put": "mask", "masked_scatter": "mask",
     "view": "move", "_unsafe_view": "move", "reshape": "move", "permute": "move", "transpose": "move", "t": "move",
     "expand": "move", "unsqueeze": "move", "squeeze": "move", "clone": "move", "slice": "move", "select": "move",
     "_to_copy": "move", "alias": "move", "detach": "move", "copy": "move", "contiguous": "move", "cat": "move",
@@ -47,16 +47,24 @@ class Recorder(TorchDispatchMode):
         self._parameters = parameters
         self._places = places
         self._nodes: dict[int, Node] = {}
-        self._alive: list[torch.Tensor] = []  # an id is only unique while its tensor lives
+        self._alive: dict[int, torch.Tensor] = {}  # an id is only unique while its tensor lives
 
     def add_input(self, name: str, tensor: torch.Tensor) -> None:
         node = Node("input", shape=tuple(tensor.shape), ids=frozenset({name}), name=name)
         self._remember(tensor, node)
 
+    def add_outputs(self, tensors: Sequence[torch.Tensor]) -> None:
+        self.trace.outputs = [self._node_of(tensor) for tensor in tensors]
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if torch.is_inference_mode_enabled():  # then no one before has taken a matmul to pieces
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         name = func.overloadpacket.__name__
         in_place = name.endswith("_") and not name.endswith("__")
         inputs = tuple(self._node_of(value) for value in _operands(args, kwargs))
@@ -65,11 +73,13 @@ class Recorder(TorchDispatchMode):
         result = func(*args, **kwargs)
         name = name.rstrip("_") if in_place else name
         if name == "baddbmm" and len(inputs) == 3:
-            self._add_fused(args, inputs, result)
+            self._add_fused(args, kwargs, inputs, result)
         else:
             for output in result if isinstance(result, tuple | list) else (result,):
                 if isinstance(output, torch.Tensor):
                     self._add(name, inputs, args, output)
+        if in_place and isinstance(args[0], torch.Tensor):
+            self._write_through(args[0])
         return result
 
     def _add(self, name: str, sources: tuple[Node, ...], args: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -94,19 +104,30 @@ class Recorder(TorchDispatchMode):
             node.value = output.detach().clone() if op == "product" else output.detach()
         if node.ids and output.is_floating_point():
             self.trace.epsilon = max(self.trace.epsilon, float(torch.finfo(output.dtype).eps))
-        self.trace.parameters.update(source.parameter for source in inputs if source.parameter)
         self._remember(output, node)
         self.trace.nodes.append(node)
 
-    def _add_fused(self, args: tuple[Any, ...], inputs: tuple[Node, ...], result: torch.Tensor) -> None:
-        """baddbmm(mask, queries, keys) is a product and an addition."""
+    def _add_fused(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], inputs: tuple[Node, ...], result: torch.Tensor
+    ) -> None:
+        """baddbmm(mask, queries, keys, alpha=scale) is a product, a multiplication and an addition."""
         product = torch.bmm(args[1], args[2])
         self._add("bmm", inputs[1:], args, product)
-        self._add("add", (self._nodes[id(product)], inputs[0]), args, result)
+        alpha = kwargs.get("alpha", 1)
+        scaled = product * alpha
+        self._add("mul", (self._nodes[id(product)], Node("constant", value=alpha)), args, scaled)
+        self._add("add", (self._nodes[id(scaled)], inputs[0]), args, result)
+
+    def _write_through(self, changed: torch.Tensor) -> None:
+        """What shares memory has changed too: scores[..., 3:] = -inf, or cache[:, step] = keys."""
+        written, memory = self._nodes[id(changed)], changed.untyped_storage().data_ptr()
+        for tensor in list(self._alive.values()):
+            if tensor is not changed and tensor.untyped_storage().data_ptr() == memory:
+                self._add("masked_fill", (self._node_of(tensor), written), (), tensor)
 
     def _remember(self, tensor: torch.Tensor, node: Node) -> None:
         self._nodes[id(tensor)] = node
-        self._alive.append(tensor)
+        self._alive[id(tensor)] = tensor
 
     def _node_of(self, value: Any) -> Node:
         if isinstance(value, torch.Tensor):

@@ -109,6 +109,8 @@ def mixes_positions(
     """
     if apart.value is None or together.value is None:
         return None
+    if together.shape[:2] not in ((rows, length), (length, rows)) and together.shape[0] != rows * length:
+        return None
     a, b = to_numpy(apart.value), to_numpy(together.value)
     axis = next((axis for axis in (-2, -1) if a.ndim >= 3 and a.shape[axis] == length), None)
     if axis is None or a.size != b.size or a.size % (rows * length):

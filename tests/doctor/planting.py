@@ -30,8 +30,8 @@ class Bug:
     options: tuple[tuple[str, Any], ...] = ()
 
 
-def load(file: str, bug: Bug | None = None) -> types.ModuleType:
-    """The module ``file`` with the bug planted.
+def planted(file: str, bug: Bug | None) -> types.CodeType:
+    """The program of ``file`` with the bug in it.
 
     Raises:
         ValueError: the line of the bug does not stand exactly once in the file.
@@ -41,7 +41,13 @@ def load(file: str, bug: Bug | None = None) -> types.ModuleType:
         if source.count(bug.old) != 1:
             raise ValueError(f"{bug.name}: expected {bug.old!r} once in {file}, found it {source.count(bug.old)} times")
         source = source.replace(bug.old, bug.new)
+    return compile(source, file, "exec")
+
+
+def load(file: str, bug: Bug | None = None) -> types.ModuleType:
+    """The module ``file`` with the bug planted."""
+    program = planted(file, bug)
     module = types.ModuleType(f"planted_{Path(file).stem}")
     sys.modules[module.__name__] = module  # dataclasses look their module up
-    exec(compile(source, file, "exec"), module.__dict__)
+    exec(program, module.__dict__)
     return module

@@ -98,7 +98,8 @@ ATTENTION = (
         "training loss suspiciously low, generation poor",
         "weights set to zero behind the softmax no longer sum to 1, and masked tokens still count in its denominator",
         "mask the scores with -inf before the softmax",
-        "sees-future padding-encoder padding-memory padding-pooling padding weights-not-normalized mask-weak entropy",
+        "sees-future padding-encoder padding-memory padding-target padding-pooling padding weights-not-normalized "
+        "mask-weak entropy",
     ),
     cause(
         "mask-as-zero",
@@ -106,7 +107,7 @@ ATTENTION = (
         "training loss suspiciously low, generation poor",
         "a score of 0 is no mask: exp(0) = 1, so masked tokens get weight like any other",
         "masked_fill(~mask, float('-inf')), before the softmax",
-        "sees-future padding-encoder padding-memory padding-pooling padding mask-weak no-causal-mask",
+        "sees-future padding-encoder padding-memory padding-target padding-pooling padding mask-weak no-causal-mask",
     ),
     cause(
         "mask-transposed",
@@ -146,7 +147,7 @@ ATTENTION = (
         "generation is a little worse than the loss promises, more so the longer it trains",
         "a mask of -10 leaves e^-10 of the weight, which training learns to use",
         "mask with -inf, or with torch.finfo(dtype).min",
-        "sees-future padding-encoder padding-memory padding-pooling padding",
+        "sees-future padding-encoder padding-memory padding-target padding-pooling padding",
     ),
     cause(
         "no-residual",

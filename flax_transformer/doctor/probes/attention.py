@@ -215,7 +215,7 @@ def probe_scale(exam: Examination) -> list[Result]:
         is_ill = ratio > high and spread > limits.SHARP_SCORES and exam.facts.fresh
         detail = f"scores have a standard deviation of {spread:.2g}"
         if unscaled and not is_ill:
-            detail += "; T5 leaves the scale out on purpose, with an initialization that makes up for it"
+            detail += "; T5 and GPT-Neo leave the scale out on purpose, with an initialization that makes up for it"
         verdict = "ill" if is_ill else "warning"
         limit = high if ratio > high else low
         results.append(Result("scale", verdict, ratio, limit, cause, place_of(attention, exam), detail))

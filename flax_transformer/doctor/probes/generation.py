@@ -31,7 +31,9 @@ def probe_generation(exam: Examination) -> list[Result]:
     if ids.shape != again.shape or not np.array_equal(ids, again):
         return [not_applicable("generation", "generate returns something else each time: it must be greedy")]
     begin = np.full((ROWS, 1), facts.bos_id) if facts.kind == "seq2seq" else inputs
-    made = _without_begin(ids, begin)[:, : _steps(exam)]
+    if ids.shape == begin.shape and np.array_equal(ids, begin):
+        return [not_applicable("generation", "generate returned what it was given, and no new token")]
+    made = _without_forced_end(_without_begin(ids, begin)[:, : _steps(exam)], facts.eos_id)
     wanted, logits = _greedy(exam, begin, made.shape[1])
     return _compare(exam, made, wanted, logits, steps, begin)
 
@@ -56,6 +58,11 @@ def _without_begin(ids: np.ndarray, begin: np.ndarray) -> np.ndarray:
     returns_begin = ids.shape[1] > width and np.array_equal(ids[:, :width], begin)
     # Only where all rows start so: a word may happen to be the begin token.
     return ids[:, width:] if returns_begin else ids
+
+
+def _without_forced_end(ids: np.ndarray, eos_id: int | None) -> np.ndarray:
+    """Some end every text where the steps end, whatever the logits say."""
+    return ids[:, :-1] if ids.shape[1] > 1 and (ids[:, -1] == eos_id).all() else ids
 
 
 def _greedy(exam: Examination, begin: np.ndarray, steps: int) -> tuple[np.ndarray, list[np.ndarray]]:

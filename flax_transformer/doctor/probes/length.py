@@ -9,6 +9,7 @@ from flax_transformer.doctor.graph import find_attentions
 from flax_transformer.doctor.result import Result, healthy, not_applicable
 from flax_transformer.doctor.subject import Batch
 
+_KEPT_ROWS = range(1, 5)  # of a table of positions that start behind the pad id, as RoBERTa's do
 _LONGEST = 2048  # tokens; a longer pass takes too long to be worth the answer
 
 
@@ -20,6 +21,13 @@ def probe_length(exam: Examination) -> list[Result]:
     if longest > _LONGEST:
         return [not_applicable("length", f"max_length is above {_LONGEST}")]
     error = _error_at(exam, longest)
+    if error is not None and _error_at(exam, exam.facts.target_length) is not None:
+        return [not_applicable("length", f"the model does not take one row alone: {error}")]
+    if error is not None and not exam.facts.length_is_promised:
+        fits = next((longest - fewer for fewer in _KEPT_ROWS if _error_at(exam, longest - fewer) is None), None)
+        if fits is not None:
+            detail = f"of {longest} positions, which the model says it has, {longest - fits} are kept for other things"
+            return [healthy("length", float(fits), float(fits), detail)]
     if error is not None:
         return [Result("length", "ill", float(longest), float(longest), "overrun", detail=error)]
     return [healthy("length", float(longest), float(longest))]

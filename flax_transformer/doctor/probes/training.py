@@ -33,17 +33,25 @@ def probe_gradients(exam: Examination) -> list[Result]:
     gradients = exam.gradients
     if not gradients:
         return [not_applicable("gradients", "the model has no parameters, or they are not known")]
-    weights = [g for g in gradients if len(g.shape) >= 2]
-    used = exam.trace.parameters
+    weights = [g for g in gradients if g.is_weight]
+    if weights and not any(g.norm for g in weights):
+        detail = "no weight gets any: the forward pass runs under no_grad or inference_mode, or its logits are detached"
+        return [Result("gradients", "warning", float(len(weights)), 0.0, "no-gradient", detail=detail)]
+    trace = exam.trace
+    used, elsewhere = trace.parameters_of(trace.outputs[:1]), trace.parameters_of(trace.outputs[1:])
     dead = [g.name for g in weights if not g.norm and g.name in used]
-    unused = [g.name for g in weights if not g.norm and g.name not in used]
+    idle = trace.parameters_of(trace.outputs, through_empty=True) - used - elsewhere
+    unused = [g.name for g in weights if not g.norm and g.name not in used | elsewhere | idle]
+    without_tokens = [g.name for g in weights if not g.norm and g.name in idle]
     results = []
-    if dead or len(unused) == len(weights):
-        names = dead or unused
-        figure = float(len(names))
-        results.append(Result("gradients", "ill", figure, 0.0, "no-gradient", _shortened(names)))
+    if dead:
+        results.append(Result("gradients", "ill", float(len(dead)), 0.0, "no-gradient", _shortened(dead)))
     elif unused:
         results.append(Result("gradients", "warning", float(len(unused)), 0.0, "unused-parameter", _shortened(unused)))
+    if without_tokens and not results:
+        figure, detail = float(len(without_tokens)), "no token got there in a few small batches, as with experts"
+        place = _shortened(without_tokens)
+        results.append(Result("gradients", "advice", figure, 0.0, "unused-parameter", place, detail))
     return [*results, *_gradient_depth(gradients, exam)] or [healthy("gradients", 0.0, 0.0)]
 
 
@@ -58,7 +66,7 @@ def _gradient_depth(gradients: list[Gradient], exam: Examination) -> list[Result
     stacks: dict[str, dict[int, list[float]]] = {}
     for gradient in gradients:
         match = re.match(r"^(.*?[._]?)(\d+)[._/]", gradient.name)
-        if match and len(gradient.shape) >= 2 and gradient.norm:
+        if match and gradient.is_weight and gradient.norm:
             stacks.setdefault(match[1], {}).setdefault(int(match[2]), []).append(gradient.norm)
     results = []
     for stack, layers in stacks.items():
