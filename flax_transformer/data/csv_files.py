@@ -1,17 +1,19 @@
 """Separated columns: CSV, quoted as RFC 4180 has it, with any delimiter; and TSV, which knows no quotes."""
 
 import csv
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from flax_transformer.data.rows import Row, find_name, find_place
+from flax_transformer.data.rows import MissingColumnError, Row, find_name, find_place
 from flax_transformer.data.text_files import Reading, numbered_lines
 from flax_transformer.errors import UserError
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # What Excel writes above the header where the delimiter is not the one of the reader's country.
 _STATED = re.compile(r'"?sep=(.)"?[\r\n]*', re.DOTALL)
+_PREAMBLE = 30  # lines in which column names are looked for that do not stand in the first one
 
 
 def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bool) -> Iterator[Row]:
@@ -29,6 +31,8 @@ def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bo
     stated = _STATED.fullmatch(first)
     if stated:
         first = next(lines, "")
+    if not first:
+        return
     delimiter = reading.delimiter or (stated[1] if stated else _delimiter(first, columns, quoted))
     quoting = csv.QUOTE_MINIMAL if quoted or delimiter != "\t" else csv.QUOTE_NONE
     lines.push_back(first)
@@ -43,7 +47,10 @@ def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bo
     if len(header) == 1 and reading.flags is not None:
         seen += f"; {reading.flags}delimiter names another"
     seen = f" ({seen})" if header else ""
-    places = [find_place(path, header, column, reading, seen) for column in columns]
+    try:
+        places = [find_place(path, header, column, reading, seen) for column in columns]
+    except MissingColumnError as error:
+        raise _below(path, columns, reading, error) from error
     named = max(i for i, name in enumerate(header, start=1) if name.strip())
     while True:
         lines.begin_row()
@@ -65,6 +72,15 @@ def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bo
             yield Row(where, problem=f"has {len(fields)} columns, not {len(header)} as the first line has")
         else:
             yield Row(where, tuple(fields[place] for place in places))
+
+
+def _below(path: Path, columns: Sequence[str], reading: Reading, error: MissingColumnError) -> MissingColumnError:
+    """The error for columns that are not there; where a line below the first one names them, it says so."""
+    for number, line in itertools.islice(numbered_lines(path, reading), 1, _PREAMBLE):
+        for delimiter in _DELIMITERS:
+            if all(find_name(_split(line.rstrip("\r\n"), delimiter), column) is not None for column in columns):
+                return MissingColumnError(f"{error}; line {number} has such names: delete the lines above it")
+    return error
 
 
 class _Lines(Iterator[str]):
@@ -112,6 +128,11 @@ def _broken(path: Path, lines: _Lines, delimiter: str, error: csv.Error) -> User
         f"{path}, line {lines.opening_quote(delimiter)}: expected the quote that opens here to be closed, got {error} "
         f"in line {lines.number}; double the quotes within a text, or close it"
     )
+
+
+def looks_like_header(line: str, column: str) -> bool:
+    """Whether a line names a column."""
+    return any(find_name(_split(line.rstrip("\r\n"), delimiter), column) is not None for delimiter in _DELIMITERS)
 
 
 def _delimiter(header: str, columns: Sequence[str], quoted: bool) -> str:

@@ -8,15 +8,35 @@ import glob
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from flax_transformer.data.csv_files import read_csv
-from flax_transformer.data.json_files import read_json
-from flax_transformer.data.rows import MISSING, MissingColumnError, Row, find_name, look_up, missing_column
-from flax_transformer.data.text_files import Reading, numbered_lines, read_lines
+from flax_transformer.data.csv_files import looks_like_header, read_csv
+from flax_transformer.data.json_files import looks_like_object, read_json
+from flax_transformer.data.rows import (
+    MISSING,
+    EmptyFileError,
+    MissingColumnError,
+    Row,
+    find_name,
+    look_up,
+    missing_column,
+)
+from flax_transformer.data.text_files import Reading, numbered_lines, read_lines, refuse_foreign
+from flax_transformer.data.values import shown
 from flax_transformer.errors import UserError, warn
 
-__all__ = ["MissingColumnError", "Reading", "Row", "file_kind", "find_file", "find_files", "read_lines", "read_table"]
+__all__ = [
+    "EmptyFileError",
+    "MissingColumnError",
+    "Reading",
+    "Row",
+    "file_kind",
+    "find_file",
+    "find_files",
+    "read_lines",
+    "read_table",
+    "tell_table",
+]
 
 Kind = Literal["csv", "tsv", "json", "parquet", "text"]
 _KINDS: dict[str, Kind] = {
@@ -37,6 +57,7 @@ _FOREIGN = {
 TABLES = ", ".join(_KINDS)
 # A file of a folder that belongs to one part of a data set, by its name.
 _SPLIT_NAME = re.compile(r"(train|validation|valid|val|dev|test)(?![a-z])", re.IGNORECASE)
+_START = 64  # bytes by which a file of another kind is known
 _SHARD = re.compile(r"(.*)-\d+-of-(\d+)(.*)")
 
 
@@ -63,11 +84,11 @@ def read_table(path: Path, columns: Sequence[str], reading: Reading = Reading())
     Plain text is a table of one column, whatever its name, with a row for each line.
 
     Raises:
-        UserError: the file cannot be read, is empty, or lacks a column.
+        UserError: the file cannot be read, is empty (an EmptyFileError), or lacks a column.
     """
     rows = list(_read(path, columns, reading))
     if not rows:
-        raise UserError(f"{path}: expected at least one row, got an empty file")
+        raise EmptyFileError(f"{path}: expected at least one row, got an empty file")
     return rows
 
 
@@ -82,7 +103,22 @@ def _read(path: Path, columns: Sequence[str], reading: Reading) -> Iterator[Row]
             return _read_parquet(path, columns, reading)
     if len(columns) > 1:
         raise UserError(f"{path}: expected a table with columns, a name in {TABLES}, the text formats also with .gz")
-    return (Row(f"{path}, line {number}", (line.rstrip("\r\n"),)) for number, line in numbered_lines(path, reading))
+    return _read_text(path, columns[0], reading)
+
+
+def _read_text(path: Path, column: str, reading: Reading) -> Iterator[Row]:
+    for number, line in numbered_lines(path, reading):
+        if number == 1:
+            tell_table(line, column, str(path), f"if it is a table, give it a name in {TABLES}")
+        yield Row(f"{path}, line {number}", (line.rstrip("\r\n"),))
+
+
+def tell_table(first: str, column: str, where: str, advice: str) -> None:
+    """Warn where lines of text begin as a table does."""
+    if looks_like_object(first):
+        warn(f"{where}: each line is read as a text, but the first one is a JSON object; {advice}")
+    elif looks_like_header(first, column):
+        warn(f"{where}: each line is read as a text, but the first one names a column {column!r}; {advice}")
 
 
 def _read_parquet(path: Path, columns: Sequence[str], reading: Reading) -> Iterator[Row]:
@@ -90,15 +126,36 @@ def _read_parquet(path: Path, columns: Sequence[str], reading: Reading) -> Itera
     import pyarrow.parquet
 
     try:
+        with path.open("rb") as opened:
+            start = opened.read(_START)
+        if not start:
+            return
+        refuse_foreign(start, path, "a Parquet file")
         with pyarrow.parquet.ParquetFile(path) as file:
             header = file.schema_arrow.names
             outer = list(dict.fromkeys(_outer(path, header, column, reading) for column in columns))
-            entries = file.read(columns=outer).to_pylist()
+            table = file.read(columns=outer)
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"{path}: expected a Parquet file, but it cannot be read ({error})") from error
-    for number, entry in enumerate(entries, start=1):
+    for number, entry in enumerate(_entries(table), start=1):
+        where = f"{path}, row {number}"
+        if isinstance(entry, ValueError):
+            yield Row(where, problem=f"holds a value that cannot be read ({shown(str(entry))})")
+            continue
         values = tuple(look_up(entry, column) for column in columns)
-        yield Row(f"{path}, row {number}", tuple(None if value is MISSING else value for value in values))
+        yield Row(where, tuple(None if value is MISSING else value for value in values))
+
+
+def _entries(table: Any) -> Iterator[dict[str, Any] | ValueError]:
+    """The rows of an Arrow table as Python has them, or the error of one: such as text that is no UTF-8."""
+    try:
+        yield from table.to_pylist(maps_as_pydicts="strict")
+    except (ValueError, OverflowError, KeyError):
+        for start in range(len(table)):
+            try:
+                yield from table.slice(start, 1).to_pylist(maps_as_pydicts="strict")
+            except (ValueError, OverflowError, KeyError) as error:
+                yield ValueError(str(error))
 
 
 def _outer(path: Path, header: Sequence[str], column: str, reading: Reading) -> str:

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from flax_transformer.data.values import shown
 from flax_transformer.errors import UserError, warn
 
 _NAMED = 10  # labels that a message lists
 _FEW = 20  # classes that a small file may have, however few rows there are of each
-# How programs spell a value that is missing.
+# How programs spell a value that is missing, and sheets one that could not be computed.
 _MISSING = {"nan", "NaN", "NULL", "null", "None", "N/A", "n/a", "#N/A", "<NA>", "NaT"}
+_MISSING |= {"#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!"}
 
 
 def in_order(labels: Iterable[str]) -> tuple[str, ...]:
@@ -42,8 +44,9 @@ def number(label: str) -> float | None:
 def unknown(label: str, classes: Sequence[str]) -> str:
     """What to say of a label that is not among the classes; the likeliest of them is named."""
     similar = difflib.get_close_matches(label, classes, n=1) if len(label) < 200 else []
-    hint = f"; is {similar[0]!r} meant?" if similar else ""
-    return f"expected one of the {len(classes):,} classes {some(classes)}, got {label!r}{hint}"
+    hint = f"; is {shown(similar[0])!r} meant?" if similar else ""
+    known = some([shown(name) for name in classes])
+    return f"expected one of the {len(classes):,} classes {known}, got {shown(label)!r}{hint}"
 
 
 def some(names: Sequence[str]) -> str:
@@ -100,7 +103,7 @@ def check(labels: Sequence[str], name: str, column: str) -> None:
         advice = "cut them into a few ranges" if None not in map(number, rows) else "is it the column of the labels?"
         raise UserError(
             f"{name}: expected classes in {column!r}, got {len(rows):,} labels in {len(labels):,} rows, "
-            f"such as {some(sorted(rows))}; {advice}"
+            f"such as {some([shown(label) for label in sorted(rows)])}; {advice}"
         )
     fractions = sum("." in label and (number(label) or 0) % 1 != 0 for label in rows)
     if len(rows) > _FEW and 2 * fractions > len(rows):
@@ -128,4 +131,4 @@ def _look_alikes(labels: Iterable[str]) -> list[list[str]]:
 
 def _visible(label: str) -> str:
     text = unicodedata.normalize("NFKC", label).casefold()
-    return "".join(character for character in text if unicodedata.category(character) not in ("Cf", "Zs"))
+    return "".join(character for character in text if unicodedata.category(character) not in ("Cf", "Cc", "Zs"))

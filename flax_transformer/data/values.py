@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_SHOWN = 60  # characters of a name or a label that a message shows
 
 
 class UnusableError(ValueError):
@@ -51,7 +52,7 @@ def to_target(value: Any, *, numbers: bool = False) -> str:
     if not isinstance(value, dict | list | tuple) or is_words:
         return to_text(value, numbers=numbers)
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str)
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_in_json)
     except (ValueError, TypeError, RecursionError) as error:
         raise UnusableError("holds what JSON cannot") from error
     return _checked(text)
@@ -74,9 +75,27 @@ def to_label(value: Any) -> str:
     raise UnusableError("is an array, no label" if isinstance(value, list | tuple) else "is an object, no label")
 
 
+def shown(text: str) -> str:
+    """A name or a label as a message shows it: in one line, and not all of a long one."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
+
+
 def is_missing(value: Any) -> bool:
     """Null, and the numbers that stand for it."""
     return value is None or (isinstance(value, float | decimal.Decimal) and math.isnan(value))
+
+
+def _in_json(value: Any) -> Any:
+    """A value that only Parquet has, as the same data in JSON has it."""
+    match value:
+        case bytes():
+            return value.decode("utf-8", "surrogateescape")
+        case decimal.Decimal() if decimal.Decimal(repr(float(value))) == value:
+            return int(value) if value == int(value) else float(value)
+        case decimal.Decimal() | datetime.date() | datetime.time():
+            return str(value)
+    raise TypeError(f"{type(value).__name__} is not of JSON")
 
 
 def _checked(text: str) -> str:

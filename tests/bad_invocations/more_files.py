@@ -46,7 +46,7 @@ CHECKPOINTS: dict[str, tuple[str, str | bytes | dict | None]] = {
     "odd_activation": ("config.json", {"hidden_act": "horse"}),
     "quantized": ("config.json", {"quantization_config": {"quant_method": "gptq"}}),
     "odd_quantization": ("config.json", {"quantization_config": "gptq"}),
-    "multi_label": ("config.json", {"problem_type": "multi_label_classification"}),
+    "odd_problem": ("config.json", {"problem_type": "horse"}),
     "regression": ("config.json", {"problem_type": "regression"}),
     "odd_labels": ("config.json", {"id2label": {"x": "good", "y": "poor", "z": "mixed"}}),
     "list_of_labels": ("config.json", {"id2label": ["good", "poor", "mixed"]}),
