@@ -49,7 +49,7 @@ def write_csv(path: Path, cells: list[str], header: str = "text,labels") -> Path
     return path
 
 
-@pytest.mark.parametrize("separator", ["|", ";", ",", " | ", "; ", ", "])
+@pytest.mark.parametrize("separator", ["|", ";", ",", "\n", " | ", "; ", ", "])
 def test_separators_are_recognized(tmp_path: Path, separator: str) -> None:
     path = write_csv(tmp_path / "rows.csv", [separator.join(labels) for labels in CHOSEN])
     splits = load(path)
@@ -64,9 +64,36 @@ def test_other_separators_are_named(tmp_path: Path, separator: str) -> None:
     assert found(load(path, label_separator=separator)) == EXPECTED
 
 
-@pytest.mark.parametrize("spell", [repr, json.dumps, lambda labels: str(np.array(labels, object))])
-def test_lists_that_a_library_wrote_into_a_csv(tmp_path: Path, spell) -> None:
-    assert found(load(write_csv(tmp_path / "rows.csv", [spell(labels) for labels in CHOSEN]))) == EXPECTED
+SPELLED = {
+    "list": repr,
+    "JSON": json.dumps,
+    "array": lambda labels: str(np.array(labels, object)),
+    "tuple": lambda labels: repr(tuple(labels)),
+    "set": lambda labels: repr(set(labels)),
+}
+
+
+@pytest.mark.parametrize("kind", SPELLED)
+def test_lists_that_a_library_wrote_into_a_csv(tmp_path: Path, kind: str) -> None:
+    cells = [SPELLED[kind](labels) for labels in CHOSEN]
+    assert found(load(write_csv(tmp_path / "rows.csv", cells))) == EXPECTED
+
+
+@pytest.mark.parametrize("spell", [repr, json.dumps, ascii], ids=["list", "JSON", "ASCII"])
+@pytest.mark.parametrize("label", ["Kündigung", "it's", 'a "b"', "back\\slash", "日本", "\U0001f600", "a, b"])
+def test_letters_of_labels_in_lists_are_the_same_however_they_are_escaped(tmp_path: Path, spell, label: str) -> None:
+    cells = [spell([label] if i % 2 else [label, "other"]) for i in range(40)]
+    assert load(write_csv(tmp_path / "rows.csv", cells)).classes == tuple(sorted([label, "other"]))
+
+
+def test_numbers_in_lists_are_labels_however_they_are_written(tmp_path: Path) -> None:
+    numbers = [[1, 2.0], [10], [2], [None]] * 10
+    (tmp_path / "rows.jsonl").write_text(
+        "\n".join(json.dumps({"text": f"text {i}", "labels": one}) for i, one in enumerate(numbers)), encoding="utf-8"
+    )
+    path = write_csv(tmp_path / "rows.csv", [json.dumps(one) for one in numbers])
+    assert load(path).classes == load(tmp_path / "rows.jsonl").classes == ("1", "2", "10")
+    assert found(load(path)) == found(load(tmp_path / "rows.jsonl"))
 
 
 def test_lists_in_json_and_parquet_are_the_same_data(tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from flax_transformer.data.rows import MissingColumnError, Row, find_name, find_place
 from flax_transformer.data.text_files import Reading, numbered_lines
-from flax_transformer.errors import UserError
+from flax_transformer.errors import UserError, warn
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # What Excel writes above the header where the delimiter is not the one of the reader's country.
 _STATED = re.compile(r'"?sep=(.)"?[\r\n]*', re.DOTALL)
+# A field that holds quotes, as a CSV has it; hardly anybody writes so where quotes are letters.
+_QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 _PREAMBLE = 30  # lines in which column names are looked for that do not stand in the first one
 
 
@@ -52,12 +54,13 @@ def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bo
     except MissingColumnError as error:
         raise _below(path, columns, reading, error) from error
     named = max(i for i, name in enumerate(header, start=1) if name.strip())
+    quoted_fields = 0
     while True:
         lines.begin_row()
         try:
             fields = next(reader)
         except StopIteration:
-            return
+            break
         except csv.Error as error:
             unclosed = _broken(path, lines, delimiter, error)
             if unclosed:
@@ -70,8 +73,14 @@ def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bo
         fields = fields or [""]
         if len(fields) < named or any(fields[len(header) :]):  # a delimiter behind the last column is harmless
             yield Row(where, problem=f"has {len(fields)} columns, not {len(header)} as the first line has")
+        elif len(header) > 1 and [fields[0].removeprefix("\ufeff"), *fields[1:]] == header:  # of files in a row
+            yield Row(where, problem="repeats the names of the columns")
         else:
-            yield Row(where, tuple(fields[place] for place in places))
+            values = tuple(fields[place] for place in places)
+            quoted_fields += sum(_QUOTED.fullmatch(value) is not None for value in values)
+            yield Row(where, values)
+    if quoted_fields and quoting == csv.QUOTE_NONE:
+        warn(f"{path}: {quoted_fields:,} fields are quoted as in a CSV, but quotes are letters in a TSV; name it .csv?")
 
 
 def _below(path: Path, columns: Sequence[str], reading: Reading, error: MissingColumnError) -> MissingColumnError:
