@@ -114,14 +114,22 @@ MISTAKES = [
     ("rows.csv.zip", b"PK", r"got \.zip; unpack it"),
     ("rows.parquet", b"PAR1", "expected a Parquet file"),
     # Names that do not tell what is in a file.
-    ("rows.csv", b"PK\x03\x04\x14\0\x06\0\x08\0", "expected text, got a zip archive or an Excel sheet; .* save the sheet as"),
+    (
+        "rows.csv",
+        b"PK\x03\x04\x14\0\x06\0\x08\0",
+        "expected text, got a zip archive or an Excel sheet; .* save the sheet as",
+    ),
     ("rows.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "expected text, got an old Excel sheet; save it as CSV"),
     ("rows.tsv", b"PAR1\x15\x04\x15", r"expected text, got a Parquet file; name it \.parquet"),
     ("rows.csv", bz2.compress(b"text,label\n"), r"got an archive of bzip2; unpack it, or pack it as \.gz"),
     ("rows.jsonl", lzma.compress(b"{}"), "got an archive of xz"),
     ("rows.csv", b"\x28\xb5\x2f\xfd\x04\x58", "got an archive of Zstandard"),
     ("rows.csv.gz", b"%PDF-1.4\n", "expected text, got a PDF file"),
-    ("rows.parquet", b"version https://git-lfs.github.com/spec/v1\noid", "a Parquet file, got a pointer of Git LFS; fetch"),
+    (
+        "rows.parquet",
+        b"version https://git-lfs.github.com/spec/v1\noid",
+        "a Parquet file, got a pointer of Git LFS; fetch",
+    ),
     ("rows.csv", b"version https://git-lfs.github.com/spec/v1\noid", "expected text, got a pointer of Git LFS; fetch"),
     ("rows.parquet", b"PK\x03\x04", "expected a Parquet file, got a zip archive"),
     ("rows.json", "<!DOCTYPE html>\n<html>", r"line 1: .* the file begins with '<!DOCTYPE html>'"),
@@ -359,7 +367,9 @@ def test_a_file_of_two_encodings_is_told(tmp_path, capsys, encoding):
     lines = [f"a,{letters} {i}\n".encode("utf-8" if i in (4, 7) else encoding) for i in range(9)]
     path = write(tmp_path / "rows.csv", b"label,text\n" + b"".join(lines))
     assert len(read_table(path, COLUMNS, Reading(encoding=encoding, flags="--data."))) == 9
-    said = f"read as {encoding}, but 2 of its 9 lines with letters beyond ASCII are well-formed UTF-8, the first of them "
+    said = (
+        f"read as {encoding}, but 2 of its 9 lines with letters beyond ASCII are well-formed UTF-8, the first of them "
+    )
     assert f"{said}line 6; is it of two encodings?" in capsys.readouterr().err
     write(path, b"label,text\n" + b"".join(line for i, line in enumerate(lines) if i not in (4, 7)))
     assert len(read_table(path, COLUMNS, Reading(encoding=encoding, flags="--data."))) == 7
@@ -489,8 +499,18 @@ def test_a_folder_of_several_parts_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"expected a folder of one part, got files of test, train; .*train\*'"):
         find_files([str(tmp_path)])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="expected a folder with files in"):
+    with pytest.raises(UserError, match=r"expected a folder with files in .* got none$"):
         find_files([str(tmp_path / "empty")])
+    (tmp_path / "empty" / "train").mkdir()
+    write(tmp_path / "empty" / "train" / "a.csv", "")
+    with pytest.raises(UserError, match=r"name those in its folders by a pattern, such as '.*empty/\*/\*\.csv'"):
+        find_files([str(tmp_path / "empty")])
+
+
+def test_an_address_is_no_file():
+    for name in ("https://a.b/rows.csv", "s3://a/rows.parquet", "hf://datasets/a/b.jsonl"):
+        with pytest.raises(UserError, match="expected a file on this machine, got an address; download it first"):
+            read_table(find_files([name])[0], COLUMNS)
 
 
 def test_missing_shards_are_told(tmp_path, capsys):

@@ -224,8 +224,14 @@ def test_top_names_the_next_classes_with_their_probabilities(classifier: Path, t
         (["--file", "t.csv", "--keep", "absent"], "expected one column 'absent', got none"),
         (["--file", "t.csv", "--column", "absent"], "expected one column 'absent', got none"),
         (["--file", "t.txt", "--keep", "id"], "expected a table with columns"),
-        (["--file", "t.txt", "--column", "text"], r"--column, --delimiter: expected a table with columns, .* got t\.txt"),
-        (["--file", "t.txt", "--delimiter", ";"], r"--column, --delimiter: expected a table with columns, .* got t\.txt"),
+        (
+            ["--file", "t.txt", "--column", "text"],
+            r"--column, --delimiter: expected a table with columns, .* got t\.txt",
+        ),
+        (
+            ["--file", "t.txt", "--delimiter", ";"],
+            r"--column, --delimiter: expected a table with columns, .* got t\.txt",
+        ),
         (["--file", "empty.txt"], r"empty\.txt: expected"),
         (["--file", "absent.csv"], r"absent\.csv"),
         (["--top", "0", "--", "x"], "--top: expected at least 1"),

@@ -58,6 +58,7 @@ TABLES = ", ".join(_KINDS)
 # A file of a folder that belongs to one part of a data set, by its name.
 _SPLIT_NAME = re.compile(r"(train|validation|valid|val|dev|test)(?![a-z])", re.IGNORECASE)
 _START = 64  # bytes by which a file of another kind is known
+_ADDRESS = re.compile(r"[a-z0-9]{2,}:")
 _SHARD = re.compile(r"(.*)-\d+-of-(\d+)(.*)")
 
 
@@ -93,6 +94,8 @@ def read_table(path: Path, columns: Sequence[str], reading: Reading = Reading())
 
 
 def _read(path: Path, columns: Sequence[str], reading: Reading) -> Iterator[Row]:
+    if _ADDRESS.fullmatch(path.parts[0] if path.parts else "") and not path.exists():
+        raise UserError(f"{path}: expected a file on this machine, got an address; download it first")
     kind = file_kind(path)
     match kind:
         case "csv" | "tsv":
@@ -182,12 +185,15 @@ def find_files(names: Sequence[str]) -> list[Path]:
 def _expand(name: str) -> list[Path]:
     path = Path(name)
     if path.is_dir():
-        files = [file for file in path.iterdir() if file.is_file() and not file.name.startswith((".", "_"))]
-        tables = sorted(
-            (file for file in files if "".join(file.suffixes[-2:]).lower().endswith(_suffixes())), key=_natural
-        )
+        tables = sorted((file for file in path.iterdir() if _is_table(file)), key=_natural)
         if not tables:
-            raise UserError(f"{path}: expected a folder with files in {TABLES}, got none")
+            inner = next((file for file in sorted(path.glob("*/*")) if _is_table(file)), None)
+            advice = (
+                f"; name those in its folders by a pattern, such as '{path / '*' / ('*' + inner.suffix)}'"
+                if inner
+                else ""
+            )
+            raise UserError(f"{path}: expected a folder with files in {TABLES}, got none{advice}")
         parts = sorted({match[1].lower() for file in tables if (match := _SPLIT_NAME.match(file.name))})
         if len(parts) > 1:
             raise UserError(
@@ -201,6 +207,11 @@ def _expand(name: str) -> list[Path]:
             raise UserError(f"{name}: expected a pattern of files, but there are none")
         return files
     return [path]
+
+
+def _is_table(file: Path) -> bool:
+    is_named = "".join(file.suffixes[-2:]).lower().endswith(_suffixes())
+    return is_named and not file.name.startswith((".", "_")) and file.is_file()
 
 
 def _suffixes() -> tuple[str, ...]:

@@ -161,7 +161,7 @@ def _tell_copies(train: Examples, other: Examples, name: str) -> None:
 
 
 def _tell_contradictions(train: Examples) -> None:
-    """One text with several labels: a mistake of somebody's, or not a text, such as the nan of a table that had none."""
+    """One text with several labels: a mistake, or no text at all, such as the nan of a table that had none."""
     found: dict[str, dict[str, int]] = {}
     for i, (text, label) in enumerate(zip(train.sources, train.targets, strict=True)):
         found.setdefault(folded(text), {}).setdefault(label, i)
