@@ -137,7 +137,9 @@ MISTAKES = [
     # What stands above a table, or in place of its header.
     ("rows.csv", "Report of 2024\n\nlabel;text\na;b\n", "; line 3 has such names: delete the lines above it"),
     ("rows.csv", "# made by hand\nid,Label,Text\n1,a,b\n", "; line 2 has such names: delete the lines above it"),
-    ("rows.csv", "word " * 9_999 + ",a\n", r"got none in word (word )+word\.\.\., a \(the first line"),
+    ("rows.csv", "word " * 9_999 + ",a\n", r"got none in (word )+\.\.\., a \(the first line"),
+    ("rows.csv", '{"text": "a"}\n', r"expected a line of column names, got a JSON object; name the file \.jsonl"),
+    ("rows.json", '[{"data": {"Text": "a"}, "label": 1}]', r"got none in data, label; is 'data\.Text' meant\?"),
     ("rows.csv", '"a\nb",label\nx,y\n', r"got none in a b, label \(the first line"),
 ]
 
@@ -206,6 +208,7 @@ PARQUET: dict[str, Any] = {
         pyarrow.array([[[("k", 1)]], []], pyarrow.list_(pyarrow.map_(pyarrow.string(), pyarrow.int8()))),
         [[{"k": 1}], []],
     ),
+    "float32": (pyarrow.array([0.1, None], pyarrow.float32()), [0.1, None]),
     "decimal": (pyarrow.array([Decimal("1.50"), None], pyarrow.decimal128(9, 2)), [Decimal("1.50"), None]),
 }
 
@@ -363,7 +366,7 @@ def test_a_stated_encoding_that_is_not_the_file_s(tmp_path, capsys):
 
 @pytest.mark.parametrize("encoding", ["cp1252", "cp1251", "gb18030"])
 def test_a_file_of_two_encodings_is_told(tmp_path, capsys, encoding):
-    letters = {"cp1252": "schön", "cp1251": "привет", "gb18030": "很好的电影"}[encoding]
+    letters = {"cp1252": "schön", "cp1251": "привет", "gb18030": "很好"}[encoding]
     lines = [f"a,{letters} {i}\n".encode("utf-8" if i in (4, 7) else encoding) for i in range(9)]
     path = write(tmp_path / "rows.csv", b"label,text\n" + b"".join(lines))
     assert len(read_table(path, COLUMNS, Reading(encoding=encoding, flags="--data."))) == 9

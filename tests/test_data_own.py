@@ -291,12 +291,20 @@ def test_labels_that_look_like_mistakes_are_told(tmp_path, capsys, kind):
 
 
 def test_texts_with_several_labels_are_told(tmp_path, capsys):
-    """Such as what a program wrote where there was no text."""
+    """Such as what a program wrote where there was no text, which is told by itself too."""
     rows = [{"text": "nan" if i % 4 == 0 else f"text {i}", "label": "abc"[i % 3]} for i in range(60)]
     path = write_json(tmp_path / "rows.jsonl", [*rows, {"text": "TEXT  1", "label": "c"}])
     load_splits(ClassificationData(path=path), seed=0)
     said = f"several labels, such as 'nan': 'a' ({path[0]}, line 1) and 'b' ({path[0]}, line 5)"
-    assert f"warning: 2 of 46 distinct texts have {said}\n" in capsys.readouterr().err
+    warned = capsys.readouterr().err
+    assert f"warning: 2 of 46 distinct texts have {said}\n" in warned
+    assert f"{path[0]}: 15 rows have the text 'nan'; if it stands for none, leave it empty there" in warned
+
+
+def test_an_unknown_label_of_other_capitals_is_known_again(tmp_path):
+    other = write_json(tmp_path / "test.jsonl", [{"text": "x", "label": "B "}])
+    with pytest.raises(UserError, match="one of the 2 classes a, b, got 'B'; is 'b' meant"):
+        labelled(tmp_path, ["a", "b"] * 20, test_path=other)
 
 
 def test_long_labels_are_not_told_whole(tmp_path, capsys):

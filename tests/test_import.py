@@ -347,6 +347,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "unknown activation": (_with(hidden_act="mish"), "hidden_act: expected one of gelu, .*, got 'mish'"),
     "regression": (_with(id2label={"0": "score"}), "expected at least two classes .* got None with 1"),
     "stated regression": (_with(problem_type="regression"), "expected at least two classes .* got 'regression' with 3"),
+    "ids with a gap": (
+        _with(id2label={"0": "a", "2": "b", "3": "c"}),
+        "id2label: expected the ids from 0 to 2 as keys",
+    ),
+    "ids below 0": (_with(id2label={"-1": "a", "0": "b", "1": "c"}), "id2label: expected the ids from 0 to 2 as keys"),
     "equal names": (_with(id2label={"0": "a", "1": "a", "2": "b"}), "id2label: expected different names, got a, a, b"),
     "number of classes": (
         _with(id2label={"0": "a", "1": "b"}),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from flax_transformer.data.json_files import looks_like_object
 from flax_transformer.data.rows import MissingColumnError, Row, find_name, find_place
 from flax_transformer.data.text_files import Reading, numbered_lines
 from flax_transformer.errors import UserError, warn
@@ -35,6 +36,8 @@ def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bo
         first = next(lines, "")
     if not first:
         return
+    if looks_like_object(first):
+        raise UserError(f"{path}: expected a line of column names, got a JSON object; name the file .jsonl")
     delimiter = reading.delimiter or (stated[1] if stated else _delimiter(first, columns, quoted))
     quoting = csv.QUOTE_MINIMAL if quoted or delimiter != "\t" else csv.QUOTE_NONE
     lines.push_back(first)

@@ -58,6 +58,7 @@ TABLES = ", ".join(_KINDS)
 # A file of a folder that belongs to one part of a data set, by its name.
 _SPLIT_NAME = re.compile(r"(train|validation|valid|val|dev|test)(?![a-z])", re.IGNORECASE)
 _START = 64  # bytes by which a file of another kind is known
+_PARQUET = b"PAR1"
 _ADDRESS = re.compile(r"[a-z0-9]{2,}:")
 _SHARD = re.compile(r"(.*)-\d+-of-(\d+)(.*)")
 
@@ -133,11 +134,12 @@ def _read_parquet(path: Path, columns: Sequence[str], reading: Reading) -> Itera
             start = opened.read(_START)
         if not start:
             return
-        refuse_foreign(start, path, "a Parquet file")
+        if not start.startswith(_PARQUET):
+            refuse_foreign(start, path, "a Parquet file")
         with pyarrow.parquet.ParquetFile(path) as file:
             header = file.schema_arrow.names
             outer = list(dict.fromkeys(_outer(path, header, column, reading) for column in columns))
-            table = file.read(columns=outer)
+            table = _with_short_floats(file.read(columns=outer))
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"{path}: expected a Parquet file, but it cannot be read ({error})") from error
     for number, entry in enumerate(_entries(table), start=1):
@@ -147,6 +149,17 @@ def _read_parquet(path: Path, columns: Sequence[str], reading: Reading) -> Itera
             continue
         values = tuple(look_up(entry, column) for column in columns)
         yield Row(where, tuple(None if value is MISSING else value for value in values))
+
+
+def _with_short_floats(table: Any) -> Any:
+    """0.1 of a column of float32 stays 0.1; as a float of Python it would be 0.10000000149011612."""
+    import pyarrow
+
+    for i, field in enumerate(table.schema):
+        if field.type == pyarrow.float32():
+            spelled = table.column(i).cast(pyarrow.string()).cast(pyarrow.float64())
+            table = table.set_column(i, field.name, spelled)
+    return table
 
 
 def _entries(table: Any) -> Iterator[dict[str, Any] | ValueError]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from flax_transformer.data.rows import MISSING, TWICE, Row, look_up, missing_column
+from flax_transformer.data.rows import MISSING, TWICE, Row, find_name, look_up, missing_column
 from flax_transformer.data.text_files import Reading, numbered_lines
 from flax_transformer.data.values import shown
 from flax_transformer.errors import UserError
@@ -22,7 +22,7 @@ def read_json(path: Path, columns: Sequence[str], reading: Reading) -> Iterator[
         UserError: it is neither, or no row has one of the columns.
     """
     absent = set(columns)
-    names: list[str] = []
+    first: dict[str, Any] = {}
     for where, value, problem in _entries(path, columns, reading):
         if problem or not isinstance(value, dict):
             yield Row(where, problem=problem or f"holds {_kind(value)} where an object is expected")
@@ -30,14 +30,21 @@ def read_json(path: Path, columns: Sequence[str], reading: Reading) -> Iterator[
         found = [look_up(value, column) for column in columns]
         missing = [column for column, entry in zip(columns, found, strict=True) if entry is MISSING]
         absent &= set(missing)
-        names = names or list(value)
+        first = first or value
         twice = [column for column, entry in zip(columns, found, strict=True) if entry is TWICE]
         if missing or twice:
             yield Row(where, problem=f"has no {missing[0]!r}" if missing else f"has {twice[0]!r} twice")
         else:
             yield Row(where, tuple(found))
-    if names and absent:
-        raise missing_column(path, names, next(column for column in columns if column in absent), reading)
+    if first and absent:
+        column = next(column for column in columns if column in absent)
+        inner = [f"{name}.{key}" for name, value in first.items() if (key := _key(value, column))]
+        meant = f"; is {inner[0]!r} meant?" if inner else ""
+        raise missing_column(path, list(first), column, reading, meant)
+
+
+def _key(value: Any, column: str) -> str | None:
+    return find_name(value, column) if isinstance(value, dict) else None
 
 
 def _entries(path: Path, columns: Sequence[str], reading: Reading) -> Iterator[Entry]:

@@ -15,8 +15,8 @@ from flax_transformer.errors import UserError, warn
 _NAMED = 10  # labels that a message lists
 _FEW = 20  # classes that a small file may have, however few rows there are of each
 # How programs spell a value that is missing, and sheets one that could not be computed.
-_MISSING = {"nan", "NaN", "NULL", "null", "None", "N/A", "n/a", "#N/A", "<NA>", "NaT"}
-_MISSING |= {"#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!"}
+MISSING = {"nan", "NaN", "NULL", "null", "None", "N/A", "n/a", "#N/A", "<NA>", "NaT"}
+MISSING |= {"#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!"}
 
 
 def in_order(labels: Iterable[str]) -> tuple[str, ...]:
@@ -43,7 +43,8 @@ def number(label: str) -> float | None:
 
 def unknown(label: str, classes: Sequence[str]) -> str:
     """What to say of a label that is not among the classes; the likeliest of them is named."""
-    similar = difflib.get_close_matches(label, classes, n=1) if len(label) < 200 else []
+    alike = [name for name in classes if _visible(name) == _visible(label)]
+    similar = alike or (difflib.get_close_matches(label, classes, n=1) if len(label) < 200 else [])
     hint = f"; is {shown(similar[0])!r} meant?" if similar else ""
     known = some([shown(name) for name in classes])
     return f"expected one of the {len(classes):,} classes {known}, got {shown(label)!r}{hint}"
@@ -113,7 +114,7 @@ def check(labels: Sequence[str], name: str, column: str) -> None:
     for alike in _look_alikes(rows):
         counts = ", ".join(f"{label!r} ({rows[label]:,} rows)" for label in alike)
         warn(f"{name}: classes that look like one: {counts}; if they are, spell them alike in {column!r}")
-    for label in sorted(rows.keys() & _MISSING):
+    for label in sorted(rows.keys() & MISSING):
         warn(
             f"{name}: {rows[label]:,} rows have the label {label!r}, which is taken as a class; "
             f"if it stands for none, leave {column!r} empty there"

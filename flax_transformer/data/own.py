@@ -111,6 +111,7 @@ def _read(config: OwnData) -> tuple[tuple[Path, ...], list[Examples]]:
         raise UserError(f"{config.task}: expected --data.path, files to learn from, with a name in {TABLES}")
     named = [find_files(names) for names in (config.path, config.validation_path, config.test_path) if names]
     parts = [_read_files(config, files, reading_of(config)) for files in named]
+    _tell_missing(parts[0], ", ".join(config.path))
     for files, part in zip(named[1:], parts[1:], strict=True):
         _tell_copies(parts[0], part, str(files[0]))
     return tuple(path for files in named for path in files), parts
@@ -158,6 +159,14 @@ def _tell_copies(train: Examples, other: Examples, name: str) -> None:
     copies = sum(folded(text) in known for text in other.sources)
     if copies:
         warn(f"{name}: {copies:,} of {len(other):,} texts are among the training texts too, which flatters the score")
+
+
+def _tell_missing(train: Examples, name: str) -> None:
+    """One text of that spelling may be meant, several stand for a value that is missing."""
+    rows = Counter(text for text in train.sources if text.strip() in labels.MISSING)
+    for text, count in rows.items():
+        if count > 1:
+            warn(f"{name}: {count:,} rows have the text {text!r}; if it stands for none, leave it empty there")
 
 
 def _tell_contradictions(train: Examples) -> None:

@@ -120,9 +120,11 @@ def _classes(settings: Settings) -> tuple[str, ...]:
             f"({MULTILABEL}), got {kind!r} with {len(names)}"
         )
     try:
-        ordered = tuple(str(name) for _, name in sorted((int(number), name) for number, name in names.items()))
-    except ValueError as error:
-        raise UserError(f"id2label: expected ids as keys, got {', '.join(names)[:80]}") from error
+        by_id = {int(number): str(name) for number, name in names.items()}
+        ordered = tuple(by_id[number] for number in range(len(names)))
+    except (ValueError, KeyError) as error:
+        got = ", ".join(names)[:80]
+        raise UserError(f"id2label: expected the ids from 0 to {len(names) - 1} as keys, got {got}") from error
     if len(set(ordered)) != len(ordered):
         raise UserError(f"id2label: expected different names, got {', '.join(ordered)[:200]}")
     return ordered
