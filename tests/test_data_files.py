@@ -124,6 +124,7 @@ MISTAKES = [
     ("rows.csv", bz2.compress(b"text,label\n"), r"got an archive of bzip2; unpack it, or pack it as \.gz"),
     ("rows.jsonl", lzma.compress(b"{}"), "got an archive of xz"),
     ("rows.csv", b"\x28\xb5\x2f\xfd\x04\x58", "got an archive of Zstandard"),
+    ("rows.csv.gz", gzip.compress(b"text,label\n"), "got an archive of gzip; unpack it"),
     ("rows.csv.gz", b"%PDF-1.4\n", "expected text, got a PDF file"),
     (
         "rows.parquet",
@@ -447,6 +448,9 @@ JSON = {
     "lines with blanks": '\n{"text": "a", "label": 1}\r\n\n{"Text": "b", "LABEL": 2}\n',
     "wrapped": '{"version": "1", "data": [{"text": "a", "label": 1}, {"text": "b", "label": 2}]}',
     "columns": '{"text": ["a", "b"], "label": [1, 2]}',
+    "pandas by row": '{"0": {"text": "a", "label": 1}, "1": {"text": "b", "label": 2}}',
+    "pandas split": '{"columns": ["i", "text", "label"], "index": [0, 1], "data": [[7, "a", 1], [8, "b", 2]]}',
+    "one of two arrays": '{"names": [{"of": "text"}], "rows": [{"text": "a", "label": 1}, {"text": "b", "label": 2}]}',
     "pandas": '{"text": {"0": "a", "1": "b"}, "label": {"0": 1, "1": 2}}',
 }
 
@@ -490,6 +494,9 @@ def test_files_by_folder_pattern_and_name(tmp_path):
     assert find_files([str(tmp_path)]) == in_order
     assert find_files([str(tmp_path / "train-*.csv")]) == in_order
     assert find_files([str(tmp_path / "train-2.csv"), str(tmp_path)]) == [in_order[1], in_order[0], in_order[2]]
+    (tmp_path / "link.csv").symlink_to(tmp_path / "train-2.csv")
+    assert find_files([str(tmp_path / name) for name in ("train-2.csv", "link.csv")]) == [in_order[1]]
+    (tmp_path / "link.csv").unlink()
     write(tmp_path / "[a].csv", "")
     assert find_files([str(tmp_path / "[a].csv")]) == [tmp_path / "[a].csv"]
     with pytest.raises(UserError, match="expected a pattern of files, but there are none"):
@@ -506,8 +513,12 @@ def test_a_folder_of_several_parts_is_refused(tmp_path):
         find_files([str(tmp_path / "empty")])
     (tmp_path / "empty" / "train").mkdir()
     write(tmp_path / "empty" / "train" / "a.csv", "")
-    with pytest.raises(UserError, match=r"name those in its folders by a pattern, such as '.*empty/\*/\*\.csv'"):
+    with pytest.raises(UserError, match=r"got none; name them by a pattern, such as '.*empty/\*/\*\.csv'"):
         find_files([str(tmp_path / "empty")])
+    write(tmp_path / "empty" / "train" / "b.txt", "")
+    (tmp_path / "empty" / "train" / "a.csv").unlink()
+    with pytest.raises(UserError, match=r"got none; name them by a pattern, such as '.*train/\*\.txt'"):
+        find_files([str(tmp_path / "empty" / "train")])
 
 
 def test_an_address_is_no_file():

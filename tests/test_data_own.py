@@ -270,6 +270,8 @@ LABELS = {
     "a sheet's errors": (["#REF!", "a", "b"] * 20, "20 rows have the label '#REF!'", None),
     "inner tab": (["card lost", "card\tlost", "x"] * 20, "look like one", None),
     "a mark of direction": (["spam", "spam\u200f", "x"] * 20, "look like one", None),
+    "large numbers": ([2**70, 2**70 + 1, 2**63] * 20, None, (str(2**63), str(2**70), str(2**70 + 1))),
+    "exponents": ([1e300, 2.0, 1e15] * 20, None, ("2", "1000000000000000", "1e+300")),
     "NA is a country": (["NA", "DE", "FR"] * 20, None, ("DE", "FR", "NA")),
     "booleans": ([True, False] * 30, None, ("False", "True")),
     "floats of whole numbers": ([1.0, 0.0, 2.0] * 20, None, ("0", "1", "2")),

@@ -5,6 +5,7 @@ said in the row.
 """
 
 import glob
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -192,7 +193,10 @@ def find_files(names: Sequence[str]) -> list[Path]:
     """
     found = [path for name in names for path in _expand(name)]
     _tell_missing_shards(found)
-    return list(dict.fromkeys(found))
+    distinct: dict[str, Path] = {}
+    for path in found:
+        distinct.setdefault(os.path.realpath(path), path)
+    return list(distinct.values())
 
 
 def _expand(name: str) -> list[Path]:
@@ -200,12 +204,8 @@ def _expand(name: str) -> list[Path]:
     if path.is_dir():
         tables = sorted((file for file in path.iterdir() if _is_table(file)), key=_natural)
         if not tables:
-            inner = next((file for file in sorted(path.glob("*/*")) if _is_table(file)), None)
-            advice = (
-                f"; name those in its folders by a pattern, such as '{path / '*' / ('*' + inner.suffix)}'"
-                if inner
-                else ""
-            )
+            pattern = _pattern_within(path)
+            advice = f"; name them by a pattern, such as '{pattern}'" if pattern else ""
             raise UserError(f"{path}: expected a folder with files in {TABLES}, got none{advice}")
         parts = sorted({match[1].lower() for file in tables if (match := _SPLIT_NAME.match(file.name))})
         if len(parts) > 1:
@@ -220,6 +220,13 @@ def _expand(name: str) -> list[Path]:
             raise UserError(f"{name}: expected a pattern of files, but there are none")
         return files
     return [path]
+
+
+def _pattern_within(folder: Path) -> str:
+    """That of tables one level below, or of plain text, which a folder alone does not name; empty if there are none."""
+    if table := next((file for file in sorted(folder.glob("*/*")) if _is_table(file)), None):
+        return str(folder / "*" / f"*{table.suffix}")
+    return str(folder / "*.txt") if any(folder.glob("*.txt")) else ""
 
 
 def _is_table(file: Path) -> bool:

@@ -116,8 +116,13 @@ def _items(whole: Any, columns: Sequence[str]) -> Sequence[Any]:
     values = [look_up(whole, column) for column in columns]
     if MISSING not in values:
         return _transposed(values, columns) or [whole]
+    names, data = whole.get("columns"), whole.get("data")
+    if isinstance(names, list) and isinstance(data, list):  # as pandas splits a table
+        return [dict(zip(names, row, strict=False)) if isinstance(row, list) else row for row in data]
     lists = [value for value in whole.values() if isinstance(value, list) and any(isinstance(e, dict) for e in value)]
-    return lists[0] if len(lists) == 1 else [whole]
+    by_key = [list(whole.values())] if whole and all(isinstance(value, dict) for value in whole.values()) else []
+    fitting = [rows for rows in lists + by_key if all(look_up(rows[0], column) is not MISSING for column in columns)]
+    return next((found[0] for found in (fitting, lists) if len(found) == 1), [whole])
 
 
 def _transposed(values: Sequence[Any], columns: Sequence[str]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -125,8 +126,8 @@ def _look_alikes(labels: Iterable[str]) -> list[list[str]]:
     """Groups of labels that are the same number, or differ in capitals, blanks and invisible characters only."""
     groups: dict[object, list[str]] = {}
     for label in sorted(labels):
-        value = number(label)
-        groups.setdefault(_visible(label) if value is None else value, []).append(label)
+        key = _visible(label) if number(label) is None else Decimal(label)  # exact, unlike a float
+        groups.setdefault(key, []).append(label)
     return [group for group in groups.values() if len(group) > 1]
 
 

@@ -33,6 +33,7 @@ _FOREIGN = {
     b"\xfd7zXZ\0": "an archive of xz; unpack it, or pack it as .gz",
     b"(\xb5/\xfd": "an archive of Zstandard; unpack it, or pack it as .gz",
     b"7z\xbc\xaf": "an archive of 7-Zip; unpack it, or pack it as .gz",
+    _GZIP: "an archive of gzip; unpack it",
     **{b"BZh%d1AY&SY" % level: "an archive of bzip2; unpack it, or pack it as .gz" for level in range(1, 10)},
     b"SQLite format 3\0": "a database of SQLite; save the table as CSV",
     b"\x80\x04\x95": "a pickle of Python; save it as Parquet",

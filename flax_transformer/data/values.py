@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_LARGEST_DIGITS = 1e16  # from which on Python writes a float with an exponent
 _SHOWN = 60  # characters of a name or a label that a message shows
 
 
@@ -35,7 +36,7 @@ def to_text(value: Any, *, numbers: bool = False) -> str:
             return _checked(" ".join(value))
         case bool():
             raise UnusableError("is true or false, no text")
-        case int() | float() | decimal.Decimal() | datetime.date():
+        case int() | float() | decimal.Decimal() | datetime.date() | datetime.time() | datetime.timedelta():
             if numbers:
                 return str(value)
             raise UnusableError("is a number or a date, no text")
@@ -66,9 +67,9 @@ def to_label(value: Any) -> str:
     """
     if is_missing(value):
         raise UnusableError("is missing")
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_DIGITS:
         return str(int(value))
-    if isinstance(value, bool | int | float | decimal.Decimal | datetime.date):
+    if isinstance(value, bool | int | float | decimal.Decimal | datetime.date | datetime.time | datetime.timedelta):
         return str(value)
     if isinstance(value, str | bytes):
         return to_text(value).strip()
