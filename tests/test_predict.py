@@ -38,16 +38,6 @@ SAMPLE = ("--strategy", "sample", "--max-new-tokens", "12", "--batch-size", "2")
 
 
 @pytest.fixture(scope="module")
-def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "generator", "seq2seq")
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "classifier", "classifier")
-
-
-@pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("texts") / "texts.jsonl.gz"
     path.write_bytes(gzip.compress("".join(json.dumps({"source": text}) + "\n" for text in TEXTS).encode()))

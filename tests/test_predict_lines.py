@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from random_exports import CLASSES, save_model
+from random_exports import CLASSES
 
 from flax_transformer.cli import main as cli
 from flax_transformer.cli.texts import read_standard_input
@@ -29,16 +29,6 @@ LINES = [
     "loud " * 80,  # longer than the model reads
     "the film",
 ]
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "classifier", "classifier")
-
-
-@pytest.fixture(scope="module")
-def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "generator", "seq2seq")
 
 
 def predict(output: Path, model: Path, *arguments: str | Path) -> list[dict[str, Any]]:
