@@ -129,7 +129,7 @@ def test_a_classifier_of_ours_answers_in_a_pipeline(tmp_path: Path):
 
 
 def test_labels_that_a_text_has_several_of_there_and_back(tmp_path: Path):
-    """The problem type decides for sigmoids: pipelines agree, the import predicts the same, and verification passes."""
+    """The problem type decides for sigmoids: pipelines agree, and the import predicts the same."""
     config = dataclasses.replace(OWN, architecture="classifier", num_classes=3, **POST_LN, **AS_BERT)
     halves = dataclasses.replace(LIMITS, thresholds=(0.5, 0.5, 0.5))
     source = random_export(tmp_path / "ours", config, halves)
@@ -149,7 +149,6 @@ def test_labels_that_a_text_has_several_of_there_and_back(tmp_path: Path):
             assert isinstance(prediction.value, tuple)
             found = dict(zip(prediction.value, prediction.label_scores, strict=True))
             assert found == pytest.approx(expected, abs=1e-6)
-    assert cli.main(["verify", str(tmp_path / "back")]) == 0
 
 
 def test_without_the_problem_type_the_probabilities_are_others(tmp_path: Path):
