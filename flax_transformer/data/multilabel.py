@@ -79,8 +79,8 @@ def _tell_joined(found: set[str], name: str) -> None:
     for separator in _UNUSUAL:
         joined = sorted(label for label in found if len(parts := cut(label, separator)) > 1 and found.issuperset(parts))
         if joined:
-            shown = labels.some([repr(label) for label in joined])
-            warn(f"{name}: labels that consist of others: {shown}; if so, say --data.label-separator '{separator}'")
+            listed = labels.some([repr(label) for label in joined])
+            warn(f"{name}: labels that consist of others: {listed}; if so, say --data.label-separator '{separator}'")
 
 
 def with_truths(examples: Examples, classes: Sequence[str]) -> Examples:
