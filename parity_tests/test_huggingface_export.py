@@ -53,7 +53,7 @@ SEQ2SEQ: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def random_export(folder: Path, config: ModelConfig) -> Path:
+def random_export(folder: Path, config: ModelConfig, limits: PredictionConfig = LIMITS) -> Path:
     """An export whose weights are all random, so that what comes out depends on what goes in."""
     model = create_model(config)
     with torch.random.fork_rng(), torch.no_grad():
@@ -61,7 +61,7 @@ def random_export(folder: Path, config: ModelConfig) -> Path:
         for parameter in model.parameters():
             parameter.normal_(std=0.4)
     save_export(folder, model)
-    save_prediction_files(folder, TOKENIZER, CLASSES if config.architecture == "classifier" else (), LIMITS)
+    save_prediction_files(folder, TOKENIZER, CLASSES if config.architecture == "classifier" else (), limits)
     return folder
 
 
@@ -126,6 +126,43 @@ def test_a_classifier_of_ours_answers_in_a_pipeline(tmp_path: Path):
     assert [prediction.value for prediction in ours] == [answer["label"] for answer in theirs]
     assert np.allclose([prediction.score for prediction in ours], [answer["score"] for answer in theirs], atol=1e-6)
     assert len({answer["score"] for answer in theirs}) == len(TEXTS)
+
+
+def test_labels_that_a_text_has_several_of_there_and_back(tmp_path: Path):
+    """The problem type decides for sigmoids: pipelines agree, and the import predicts the same."""
+    config = dataclasses.replace(OWN, architecture="classifier", num_classes=3, **POST_LN, **AS_BERT)
+    halves = dataclasses.replace(LIMITS, thresholds=(0.5, 0.5, 0.5))
+    source = random_export(tmp_path / "ours", config, halves)
+    folder = export(source, tmp_path / "theirs")
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager").eval()
+    assert theirs.config.problem_type == "multi_label_classification"
+    pipeline = transformers.pipeline("text-classification", model=str(folder), batch_size=len(TEXTS), top_k=None)
+    scores = [{answer["label"]: answer["score"] for answer in answers} for answers in pipeline(TEXTS)]
+    ids, lengths = padded(TEXTS)
+    encoded = transformers.AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")
+    assert cli.main(["import", str(folder), str(tmp_path / "back")]) == 0
+    for ours in (source, tmp_path / "back"):
+        with torch.no_grad():
+            mine = load_export(ours)(torch.tensor(ids), torch.tensor(lengths)).numpy()
+            assert ulps(mine, theirs(**_known(encoded)).logits.numpy()) <= STACK
+        for prediction, expected in zip(Exported.load(ours).predict(TEXTS, threshold=0.0), scores, strict=True):
+            assert isinstance(prediction.value, tuple)
+            found = dict(zip(prediction.value, prediction.label_scores, strict=True))
+            assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_without_the_problem_type_the_probabilities_are_others(tmp_path: Path):
+    """The planted mistake: classes that exclude each other."""
+    config = dataclasses.replace(OWN, architecture="classifier", num_classes=3, **POST_LN, **AS_BERT)
+    source = random_export(tmp_path / "ours", config, dataclasses.replace(LIMITS, thresholds=(0.5, 0.5, 0.5)))
+    settings = export(source, tmp_path / "theirs") / "config.json"
+    values = json.loads(settings.read_text(encoding="utf-8"))
+    del values["problem_type"]
+    settings.write_text(json.dumps(values), encoding="utf-8")
+    assert cli.main(["import", str(tmp_path / "theirs"), str(tmp_path / "back")]) == 0
+    assert not Exported.load(tmp_path / "back").thresholds()
+    pipeline = transformers.pipeline("text-classification", model=str(tmp_path / "theirs"), top_k=None)
+    assert sum(answer["score"] for answer in pipeline(TEXTS[:1])[0]) == pytest.approx(1)
 
 
 @pytest.mark.slow

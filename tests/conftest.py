@@ -1,4 +1,4 @@
-"""Shared by the tests of training and the command line: small data."""
+"""Shared by the tests of training and the command line: small data, and exports with random weights."""
 
 import random
 from pathlib import Path
@@ -19,3 +19,18 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "reviews.csv"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of three classes. It is read by many tests, and written by none."""
+    from random_exports import save_model
+
+    return save_model(tmp_path_factory.mktemp("exports") / "classifier", "classifier")
+
+
+@pytest.fixture(scope="session")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from random_exports import save_model
+
+    return save_model(tmp_path_factory.mktemp("exports") / "generator", "seq2seq")

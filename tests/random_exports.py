@@ -36,7 +36,7 @@ def save_model(folder: Path, architecture: Any, seed: int = 0, thresholds: tuple
         target_vocab_size=tokenizer.vocab_size,
         num_classes=len(CLASSES),
     )
-    model = create_model(config, seed=0)
+    model = nnx.eval_shape(lambda: create_model(config, seed=0))  # all of its weights are drawn here
     rng = np.random.default_rng(seed)
     draw = nnx.map_state(
         lambda _, param: param.replace(jnp.asarray(rng.standard_normal(param.shape), jnp.float32)),

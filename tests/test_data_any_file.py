@@ -4,6 +4,8 @@ import csv
 import gzip
 import io
 import json
+import re
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -170,3 +172,15 @@ def test_every_row_is_in_one_split_or_counted(tmp_path_factory, rows, is_classif
     places = [place for part in parts for place in part.places]
     assert len(set(places)) == len(places)
     assert all(isinstance(part, Examples) and len(part) for part in parts)
+
+
+@pytest.mark.parametrize("name", ["DATA.md", "RESULTS.md"])
+def test_the_tables_of_the_docs_name_tests_that_there_are(name):
+    tests = Path(__file__).parent
+    defined = {
+        found for path in tests.glob("test_*.py") for found in re.findall(r"def (test_\w+)", path.read_text("utf-8"))
+    }
+    named = re.findall(r"`(test_\w+)(\.py)?`", (tests.parent / "docs" / name).read_text("utf-8"))
+    assert len(named) > 20
+    assert [word for word, is_file in named if not is_file and word not in defined] == []
+    assert [word for word, is_file in named if is_file and not (tests / f"{word}.py").exists()] == []

@@ -1,8 +1,12 @@
 """Users' files: every format, plain and gzipped, and one clear line for whatever is wrong with them."""
 
+import bz2
 import gzip
 import json
+import lzma
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -38,6 +42,16 @@ def test_text_formats(tmp_path, name, suffix, mark):
     assert [row.values for row in read_table(path, COLUMNS)] == VALUES[name]
 
 
+def test_a_tsv_with_the_quotes_of_a_csv_is_told(tmp_path, capsys):
+    content = 'label\ttext\na\t"he said ""hi"""\nb\t"no quoting"\n'
+    (first, _) = read_table(write(tmp_path / "rows.tsv", content), COLUMNS)
+    assert first.values == ('"he said ""hi"""', "a")
+    assert "1 fields are quoted as in a CSV, but quotes are letters in a TSV; name it .csv?" in capsys.readouterr().err
+    (first, _) = read_table(write(tmp_path / "rows.csv", content), COLUMNS)
+    assert first.values == ('he said "hi"', "a")
+    assert capsys.readouterr().err == ""
+
+
 def test_rows_know_their_place(tmp_path):
     path = write(tmp_path / "rows.csv", CONTENT["rows.csv"])
     assert [row.where for row in read_table(path, COLUMNS)] == [f"{path}, line 2", f"{path}, line 5"]
@@ -64,7 +78,9 @@ def test_parquet(tmp_path):
 
 
 MISTAKES = [
-    ("rows.csv", "", "expected one column 'text', got none in an empty file"),
+    ("rows.csv", "", "expected at least one row, got an empty file"),
+    ("rows.csv", "\n\n", "expected one column 'text', got none in an empty line"),
+    ("rows.parquet", b"", "expected at least one row, got an empty file"),
     ("rows.csv", "label,text\n", "expected at least one row"),
     ("rows.jsonl", "\n", "expected at least one row"),
     ("rows.json", "[]", "expected at least one row"),
@@ -97,6 +113,35 @@ MISTAKES = [
     ("rows.xlsx", b"PK", r"got \.xlsx; save the sheet as CSV"),
     ("rows.csv.zip", b"PK", r"got \.zip; unpack it"),
     ("rows.parquet", b"PAR1", "expected a Parquet file"),
+    # Names that do not tell what is in a file.
+    (
+        "rows.csv",
+        b"PK\x03\x04\x14\0\x06\0\x08\0",
+        "expected text, got a zip archive or an Excel sheet; .* save the sheet as",
+    ),
+    ("rows.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "expected text, got an old Excel sheet; save it as CSV"),
+    ("rows.tsv", b"PAR1\x15\x04\x15", r"expected text, got a Parquet file; name it \.parquet"),
+    ("rows.csv", bz2.compress(b"text,label\n"), r"got an archive of bzip2; unpack it, or pack it as \.gz"),
+    ("rows.jsonl", lzma.compress(b"{}"), "got an archive of xz"),
+    ("rows.csv", b"\x28\xb5\x2f\xfd\x04\x58", "got an archive of Zstandard"),
+    ("rows.csv.gz", gzip.compress(b"text,label\n"), "got an archive of gzip; unpack it"),
+    ("rows.csv.gz", b"%PDF-1.4\n", "expected text, got a PDF file"),
+    (
+        "rows.parquet",
+        b"version https://git-lfs.github.com/spec/v1\noid",
+        "a Parquet file, got a pointer of Git LFS; fetch",
+    ),
+    ("rows.csv", b"version https://git-lfs.github.com/spec/v1\noid", "expected text, got a pointer of Git LFS; fetch"),
+    ("rows.parquet", b"PK\x03\x04", "expected a Parquet file, got a zip archive"),
+    ("rows.json", "<!DOCTYPE html>\n<html>", r"line 1: .* the file begins with '<!DOCTYPE html>'"),
+    ("rows.json", "text,label\na,b\n", r"line 1: .* the file begins with 'text,label'"),
+    # What stands above a table, or in place of its header.
+    ("rows.csv", "Report of 2024\n\nlabel;text\na;b\n", "; line 3 has such names: delete the lines above it"),
+    ("rows.csv", "# made by hand\nid,Label,Text\n1,a,b\n", "; line 2 has such names: delete the lines above it"),
+    ("rows.csv", "word " * 9_999 + ",a\n", r"got none in (word )+\.\.\., a \(the first line"),
+    ("rows.csv", '{"text": "a"}\n', r"expected a line of column names, got a JSON object; name the file \.jsonl"),
+    ("rows.json", '[{"data": {"Text": "a"}, "label": 1}]', r"got none in data, label; is 'data\.Text' meant\?"),
+    ("rows.csv", '"a\nb",label\nx,y\n', r"got none in a b, label \(the first line"),
 ]
 
 
@@ -114,6 +159,8 @@ BROKEN_ROWS = [
     ("rows.csv", "label,text\na,b\na,b,c\nd,e\n", "line 3", "has 3 columns, not 2 as the first line has"),
     ("rows.csv", "label,text\na,b\na\nd,e\n", "line 3", "has 1 columns, not 2"),
     ("rows.csv", 'label,text\na,b\na,"b" c\nd,e\n', "line 3", "is not well-formed"),
+    ("rows.csv", "label,text\na,b\nlabel,text\nd,e\n", "line 3", "repeats the names of the columns"),
+    ("rows.csv", "\ufefflabel;text\na;b\n\ufefflabel;text\nd;e\n", "line 3", "repeats the names of the columns"),
     ("rows.tsv", "label\ttext\na\tb\na\nd\te\n", "line 3", "has 1 columns"),
     ("rows.jsonl", '{"label": "a", "text": "b"}\n{"label": 1\n{"label": "d", "text": "e"}', "line 2", "is not JSON"),
     ("rows.jsonl", '{"label": "a", "text": "b"}\n[1]\n{"label": "d", "text": "e"}', "line 2", "holds an array"),
@@ -127,6 +174,18 @@ BROKEN_ROWS = [
     ),
     ("rows.json", '[{"label": "a", "text": "b"}, 3, {"label": "d", "text": "e"}]', "item 2", "holds a number"),
     ("rows.json", '[{"label": "a", "text": "b"}, "text", {"label": "d", "text": "e"}]', "item 2", "holds a text"),
+    (
+        "rows.jsonl",
+        '{"label": "a", "text": "b"}\n{"label": 1, "text": "x", "text": "y"}\n{"label": "d", "text": "e"}',
+        "line 2",
+        "has 'text' twice",
+    ),
+    (
+        "rows.json",
+        '[{"label": "a", "text": "b"}, {"label": 1, "label": 1, "text": "x"}, {"label": "d", "text": "e"}]',
+        "item 2",
+        "has 'label' twice",
+    ),
 ]
 
 
@@ -138,6 +197,40 @@ def test_a_broken_row_stops_no_other(tmp_path, name, content, place, problem):
     assert broken.where == f"{path}, {place}"
     assert problem in broken.problem
     assert [row.values for row in rows if not row.problem] == [("b", "a"), ("e", "d")]
+
+
+PARQUET: dict[str, Any] = {
+    "dictionary": (pyarrow.array(["b", "e"]).dictionary_encode(), ["b", "e"]),
+    "null": (pyarrow.nulls(2), [None, None]),
+    "large text": (pyarrow.array(["b", "e"], pyarrow.large_string()), ["b", "e"]),
+    "bytes": (pyarrow.array([b"b", b"\xff"]), [b"b", b"\xff"]),
+    "map": (pyarrow.array([[("k", "v")], None], pyarrow.map_(pyarrow.string(), pyarrow.string())), [{"k": "v"}, None]),
+    "list of maps": (
+        pyarrow.array([[[("k", 1)]], []], pyarrow.list_(pyarrow.map_(pyarrow.string(), pyarrow.int8()))),
+        [[{"k": 1}], []],
+    ),
+    "float32": (pyarrow.array([0.1, None], pyarrow.float32()), [0.1, None]),
+    "decimal": (pyarrow.array([Decimal("1.50"), None], pyarrow.decimal128(9, 2)), [Decimal("1.50"), None]),
+}
+
+
+@pytest.mark.parametrize("kind", PARQUET)
+def test_columns_that_only_parquet_has(tmp_path, kind):
+    column, values = PARQUET[kind]
+    pyarrow.parquet.write_table(pyarrow.table({"text": column}), tmp_path / "rows.parquet")
+    assert [row.values for row in read_table(tmp_path / "rows.parquet", ("text",))] == [(value,) for value in values]
+
+
+def test_a_value_of_parquet_that_cannot_be_read_stops_no_other_row(tmp_path):
+    """Text that is no UTF-8; twice the same key of a map."""
+    text = pyarrow.array([b"b", b"\xff", b"e"]).view(pyarrow.string())
+    keys = pyarrow.array([[("k", 1)], [("k", 1), ("k", 2)], []], pyarrow.map_(pyarrow.string(), pyarrow.int8()))
+    for column, values in ((text, ["b", "e"]), (keys, [{"k": 1}, {}])):
+        pyarrow.parquet.write_table(pyarrow.table({"text": column}), tmp_path / "rows.parquet")
+        rows = read_table(tmp_path / "rows.parquet", ("text",))
+        assert [row.values for row in rows if not row.problem] == [(value,) for value in values]
+        assert rows[1].where.endswith("row 2")
+        assert "holds a value that cannot be read" in rows[1].problem
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.csv.gz", "rows.parquet"])
@@ -197,6 +290,23 @@ def test_one_function_tells_the_kind(name, kind):
     assert file_kind(Path("folder.csv") / name) == kind
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("id\ttext\n1\tone\n", "the first one names a column 'text'"),
+        ("Text\none\n", "the first one names a column 'text'"),
+        ('{"text": "one"}\n', "the first one is a JSON object"),
+        ("the text\n", ""),
+        ("{text}\n", ""),
+    ],
+)
+def test_plain_text_that_begins_as_a_table_is_told(tmp_path, capsys, content, told):
+    read_table(write(tmp_path / "x.txt", content), ("text",))
+    said = capsys.readouterr().err
+    assert told in said
+    assert bool(said) == bool(told)
+
+
 def test_plain_text_is_a_table_of_one_column(tmp_path):
     path = write(tmp_path / "x.txt", "one\n\n three\u2028\x85\x0c\r\n\n")
     assert [row.values for row in read_table(path, ("any",))] == [("one",), ("",), (" three\u2028\x85\x0c",), ("",)]
@@ -253,6 +363,30 @@ def test_a_stated_encoding_that_is_not_the_file_s(tmp_path, capsys):
     write(path, "\ufefflabel,text\na,b\n".encode("utf-16"))
     with pytest.raises(UserError, match="expected cp1252, but it begins with the byte order mark of utf-16-le"):
         read_table(path, COLUMNS, Reading(encoding="cp1252"))
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp1251", "gb18030"])
+def test_a_file_of_two_encodings_is_told(tmp_path, capsys, encoding):
+    letters = {"cp1252": "schön", "cp1251": "привет", "gb18030": "很好"}[encoding]
+    lines = [f"a,{letters} {i}\n".encode("utf-8" if i in (4, 7) else encoding) for i in range(9)]
+    path = write(tmp_path / "rows.csv", b"label,text\n" + b"".join(lines))
+    assert len(read_table(path, COLUMNS, Reading(encoding=encoding, flags="--data."))) == 9
+    said = (
+        f"read as {encoding}, but 2 of its 9 lines with letters beyond ASCII are well-formed UTF-8, the first of them "
+    )
+    assert f"{said}line 6; is it of two encodings?" in capsys.readouterr().err
+    write(path, b"label,text\n" + b"".join(line for i, line in enumerate(lines) if i not in (4, 7)))
+    assert len(read_table(path, COLUMNS, Reading(encoding=encoding, flags="--data."))) == 7
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("order", ["le", "be"])
+@pytest.mark.parametrize("first", ["label,text", "类,文"])
+def test_utf_16_without_a_mark_is_named(tmp_path, first, order):
+    """Also where there is a single letter of ASCII in the first line."""
+    path = write(tmp_path / "rows.csv", f"{first}\na,b\n".encode(f"utf-16-{order}"))
+    with pytest.raises(UserError, match=f"got zero bytes; name it with --data.encoding utf-16-{order}"):
+        read_table(path, COLUMNS, Reading(flags="--data."))
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.txt"])
@@ -314,6 +448,9 @@ JSON = {
     "lines with blanks": '\n{"text": "a", "label": 1}\r\n\n{"Text": "b", "LABEL": 2}\n',
     "wrapped": '{"version": "1", "data": [{"text": "a", "label": 1}, {"text": "b", "label": 2}]}',
     "columns": '{"text": ["a", "b"], "label": [1, 2]}',
+    "pandas by row": '{"0": {"text": "a", "label": 1}, "1": {"text": "b", "label": 2}}',
+    "pandas split": '{"columns": ["i", "text", "label"], "index": [0, 1], "data": [[7, "a", 1], [8, "b", 2]]}',
+    "one of two arrays": '{"names": [{"of": "text"}], "rows": [{"text": "a", "label": 1}, {"text": "b", "label": 2}]}',
     "pandas": '{"text": {"0": "a", "1": "b"}, "label": {"0": 1, "1": 2}}',
 }
 
@@ -357,6 +494,9 @@ def test_files_by_folder_pattern_and_name(tmp_path):
     assert find_files([str(tmp_path)]) == in_order
     assert find_files([str(tmp_path / "train-*.csv")]) == in_order
     assert find_files([str(tmp_path / "train-2.csv"), str(tmp_path)]) == [in_order[1], in_order[0], in_order[2]]
+    (tmp_path / "link.csv").symlink_to(tmp_path / "train-2.csv")
+    assert find_files([str(tmp_path / name) for name in ("train-2.csv", "link.csv")]) == [in_order[1]]
+    (tmp_path / "link.csv").unlink()
     write(tmp_path / "[a].csv", "")
     assert find_files([str(tmp_path / "[a].csv")]) == [tmp_path / "[a].csv"]
     with pytest.raises(UserError, match="expected a pattern of files, but there are none"):
@@ -369,8 +509,22 @@ def test_a_folder_of_several_parts_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"expected a folder of one part, got files of test, train; .*train\*'"):
         find_files([str(tmp_path)])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="expected a folder with files in"):
+    with pytest.raises(UserError, match=r"expected a folder with files in .* got none$"):
         find_files([str(tmp_path / "empty")])
+    (tmp_path / "empty" / "train").mkdir()
+    write(tmp_path / "empty" / "train" / "a.csv", "")
+    with pytest.raises(UserError, match=r"got none; name them by a pattern, such as '.*empty/\*/\*\.csv'"):
+        find_files([str(tmp_path / "empty")])
+    write(tmp_path / "empty" / "train" / "b.txt", "")
+    (tmp_path / "empty" / "train" / "a.csv").unlink()
+    with pytest.raises(UserError, match=r"got none; name them by a pattern, such as '.*train/\*\.txt'"):
+        find_files([str(tmp_path / "empty" / "train")])
+
+
+def test_an_address_is_no_file():
+    for name in ("https://a.b/rows.csv", "s3://a/rows.parquet", "hf://datasets/a/b.jsonl"):
+        with pytest.raises(UserError, match="expected a file on this machine, got an address; download it first"):
+            read_table(find_files([name])[0], COLUMNS)
 
 
 def test_missing_shards_are_told(tmp_path, capsys):

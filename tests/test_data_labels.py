@@ -56,10 +56,11 @@ def in_processes(program: str, *arguments: str) -> list[str]:
 
 LOAD = """
 import json, sys
-from flax_transformer.config import ClassificationData
+from flax_transformer.config import ClassificationData, MultilabelData
 from flax_transformer.data.tasks import load_splits
 for path in sys.argv[1:]:
-    splits = load_splits(ClassificationData(path=(path,)), seed=0)
+    config = MultilabelData if path.endswith(".csv") else ClassificationData
+    splits = load_splits(config(path=(path,)), seed=0)
     parts = [[part.sources, part.targets] for part in (splits.train, splits.validation, splits.test)]
     print(json.dumps([splits.classes, parts]))
 """
@@ -67,8 +68,13 @@ for path in sys.argv[1:]:
 
 def test_class_ids_and_splits_are_the_same_under_every_hash_seed(tmp_path: Path):
     paths = [write_labelled(tmp_path / f"{name}.jsonl", names) for name, names in AMBIGUOUS.items()]
-    first, *others = in_processes(LOAD, *paths)
-    assert len(first.splitlines()) == len(AMBIGUOUS)
+    several = tmp_path / "several.csv"
+    cells = ["7|07", "007|x", "é|\u0065\u0301", "1|1.0|True"] * 9
+    several.write_text(
+        "text,labels\n" + "".join(f"text {i},{cell}\n" for i, cell in enumerate(cells)), encoding="utf-8"
+    )
+    first, *others = in_processes(LOAD, *paths, str(several))
+    assert len(first.splitlines()) == len(AMBIGUOUS) + 1
     assert others == [first] * len(others)
 
 

@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -133,9 +134,8 @@ def test_mistyped_words_follow_the_noise():
 
 
 def test_splits_follow_from_the_seed_and_share_nothing():
-    again = load_manifests(CONFIG, seed=0)
-    assert (again.train, again.validation, again.test) == (SPLITS.train, SPLITS.validation, SPLITS.test)
-    assert load_manifests(CONFIG, seed=1).test != SPLITS.test
+    """That the same seed gives the same is seen below, where only the number of training examples differs."""
+    assert load_manifests(replace(CONFIG, train_size=10), seed=1).test != SPLITS.test
     parts = (SPLITS.train, SPLITS.validation, SPLITS.test)
     assert [len(part) for part in parts] == [2000, 100, 100]
     for side in ("sources", "targets"):
@@ -174,7 +174,8 @@ def labels_of(kinds):
 def found_in(texts, phrases):
     """Those of the phrases that occur as whole words."""
     text = "\n".join(texts).casefold()
-    return {phrase for phrase in phrases if re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text)}
+    within = (phrase for phrase in phrases if phrase in text)  # which is told in no time
+    return {phrase for phrase in within if re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text)}
 
 
 def test_held_out_kinds_share_nothing_with_the_others():
@@ -217,9 +218,9 @@ def test_the_main_scores_are_those_of_held_out_kinds():
 
 
 def test_evaluation_does_not_depend_on_the_size_of_train():
-    larger = load_manifests(ManifestsData(2100, 100, 100, max_items=4, short=0.0), seed=0)
+    larger = load_manifests(replace(CONFIG, train_size=2100), seed=0)
     assert (larger.test, larger.validation) == (SPLITS.test, SPLITS.validation)
-    assert larger.train.sources[:2000] == SPLITS.train.sources
+    assert larger.train.take(range(2000)) == SPLITS.train
 
 
 def written(source, target, shipper="Ann", consignee="Ben"):

@@ -1,8 +1,10 @@
 """The user's own files: what each kind of row becomes, and what is said of labels that are mistakes."""
 
 import csv
+import datetime
 import json
 import math
+from decimal import Decimal
 from typing import Any
 
 import pyarrow
@@ -220,6 +222,39 @@ def test_several_files_are_one_data_set(tmp_path):
         assert splits.train.places[0].startswith(parts[0])
 
 
+@pytest.mark.parametrize("content", [("", ""), ("source,target\n", "source,target\n")], ids=["no bytes", "no rows"])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_shard_without_rows_stops_no_other(tmp_path, capsys, suffix, content):
+    rows = [{"source": f"text {i}", "target": "x"} for i in range(30)]
+    whole = tmp_path / f"part-1.{suffix}"
+    empty = [tmp_path / f"part-{i}.{suffix}" for i in (0, 2)]
+    for path, text in zip(empty, content, strict=True):
+        path.write_text(text if suffix == "csv" else "")
+    if suffix == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), whole)
+        if content[0]:
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows).slice(0, 0), empty[0])
+    elif suffix == "csv":
+        write_csv(whole, ("source", "target"), [tuple(row.values()) for row in rows])
+    else:
+        write_json(whole, rows)
+    assert sum(sizes(load_splits(Seq2SeqData(path=(str(tmp_path / "part-*"),)), seed=0))) == 30
+    assert f"2 of 3 files have no rows: {empty[0]}, {empty[1]}\n" in capsys.readouterr().err
+    whole.unlink()
+    with pytest.raises(UserError, match="expected at least one row, got an empty file"):
+        load_splits(Seq2SeqData(path=(str(tmp_path / "part-*"),)), seed=0)
+
+
+def test_values_that_only_parquet_has_become_the_json_of_the_same_data(tmp_path, capsys):
+    target = {"n": Decimal("1.50"), "i": Decimal("3"), "d": datetime.date(2024, 1, 2), "b": "ü".encode()}
+    rows: list[Any] = [{"source": f"text {i}", "target": target} for i in range(30)]
+    rows[3]["target"] = target | {"b": b"\xff"}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    found = examples_of(load_splits(Seq2SeqData(path=(str(tmp_path / "rows.parquet"),)), seed=0))
+    assert set(found.values()) == {'{"n":1.5,"i":3,"d":"2024-01-02","b":"ü"}'}
+    assert "1 of 30 rows are left out ('target' holds broken characters: row 4)" in capsys.readouterr().err
+
+
 # Labels, and words that must or must not be said of them.
 LABELS = {
     "blank behind": (["crash ", "crash", "late"] * 20, None, ("crash", "late")),
@@ -232,6 +267,11 @@ LABELS = {
     "full width": (["spam", "\uff53pam", "x"] * 20, "look like one", None),
     "nan": (["nan", "a", "b"] * 20, "20 rows have the label 'nan'", None),
     "None": (["None", "a", "b"] * 20, "20 rows have the label 'None'", None),
+    "a sheet's errors": (["#REF!", "a", "b"] * 20, "20 rows have the label '#REF!'", None),
+    "inner tab": (["card lost", "card\tlost", "x"] * 20, "look like one", None),
+    "a mark of direction": (["spam", "spam\u200f", "x"] * 20, "look like one", None),
+    "large numbers": ([2**70, 2**70 + 1, 2**63] * 20, None, (str(2**63), str(2**70), str(2**70 + 1))),
+    "exponents": ([1e300, 2.0, 1e15] * 20, None, ("2", "1000000000000000", "1e+300")),
     "NA is a country": (["NA", "DE", "FR"] * 20, None, ("DE", "FR", "NA")),
     "booleans": ([True, False] * 30, None, ("False", "True")),
     "floats of whole numbers": ([1.0, 0.0, 2.0] * 20, None, ("0", "1", "2")),
@@ -250,6 +290,32 @@ def test_labels_that_look_like_mistakes_are_told(tmp_path, capsys, kind):
         assert any(warning in line for line in lines), lines
     if classes is not None:
         assert splits.classes == classes
+
+
+def test_texts_with_several_labels_are_told(tmp_path, capsys):
+    """Such as what a program wrote where there was no text, which is told by itself too."""
+    rows = [{"text": "nan" if i % 4 == 0 else f"text {i}", "label": "abc"[i % 3]} for i in range(60)]
+    path = write_json(tmp_path / "rows.jsonl", [*rows, {"text": "TEXT  1", "label": "c"}])
+    load_splits(ClassificationData(path=path), seed=0)
+    said = f"several labels, such as 'nan': 'a' ({path[0]}, line 1) and 'b' ({path[0]}, line 5)"
+    warned = capsys.readouterr().err
+    assert f"warning: 2 of 46 distinct texts have {said}\n" in warned
+    assert f"{path[0]}: 15 rows have the text 'nan'; if it stands for none, leave it empty there" in warned
+
+
+def test_an_unknown_label_of_other_capitals_is_known_again(tmp_path):
+    other = write_json(tmp_path / "test.jsonl", [{"text": "x", "label": "B "}])
+    with pytest.raises(UserError, match="one of the 2 classes a, b, got 'B'; is 'b' meant"):
+        labelled(tmp_path, ["a", "b"] * 20, test_path=other)
+
+
+def test_long_labels_are_not_told_whole(tmp_path, capsys):
+    names = ["a" * 50_000, "b"] * 20
+    labelled(tmp_path, names)
+    other = write_json(tmp_path / "test.jsonl", [{"text": "x", "label": "c" * 50_000}])
+    with pytest.raises(UserError, match=r"one of the 2 classes a+\.\.\., b, got 'c+\.\.\.'") as refused:
+        labelled(tmp_path, names, test_path=other)
+    assert len(str(refused.value)) < 400
 
 
 def test_swapped_columns_are_refused(tmp_path):

@@ -82,6 +82,27 @@ def test_export_of_an_import_gives_the_same_files_back(bert: Path, tmp_path: Pat
     assert settings["id2label"] == {"0": "poor", "1": "good", "2": "mixed"}
 
 
+@pytest.mark.parametrize("names", [("poor", "good", "mixed"), ("toxic",)], ids=len)
+def test_a_checkpoint_of_several_labels_is_one_here_and_comes_back(bert: Path, tmp_path: Path, names: tuple[str, ...]):
+    """Also where there is only one label, which a text has or has not."""
+    change_settings(bert, problem_type="multi_label_classification", id2label=dict(enumerate(names)))
+    change_weights(
+        bert,
+        lambda weights: {name: w[: len(names)] if name.startswith("classifier") else w for name, w in weights.items()},
+    )
+    assert cli.main(["import", str(bert), str(tmp_path / "ours")]) == 0
+    loaded = Exported.load(tmp_path / "ours")
+    assert loaded.thresholds() == (0.5,) * len(names)
+    first, second = loaded.predict(["the film was good", "a poor film"])
+    assert isinstance(first.value, tuple)
+    assert first.score != second.score
+    assert cli.main(["export", str(tmp_path / "ours"), str(tmp_path / "theirs"), "--format", "hf"]) == 0
+    assert same(weights_of(tmp_path / "theirs"), weights_of(bert))
+    settings = json.loads((tmp_path / "theirs" / "config.json").read_text(encoding="utf-8"))
+    assert settings["problem_type"] == "multi_label_classification"
+    assert list(settings["id2label"].values()) == list(names)
+
+
 # Files
 
 
@@ -324,11 +345,13 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "quantized": (_with(quantization_config={"quant_method": "gptq"}), r"got quantized ones \(gptq\)"),
     "unknown activation": (_with(hidden_act="mish"), "hidden_act: expected one of gelu, .*, got 'mish'"),
-    "several labels a text": (
-        _with(problem_type="multi_label_classification"),
-        "at least two classes of which a text has one, got 'multi_label_classification'",
-    ),
     "regression": (_with(id2label={"0": "score"}), "expected at least two classes .* got None with 1"),
+    "stated regression": (_with(problem_type="regression"), "expected at least two classes .* got 'regression' with 3"),
+    "ids with a gap": (
+        _with(id2label={"0": "a", "2": "b", "3": "c"}),
+        "id2label: expected the ids from 0 to 2 as keys",
+    ),
+    "ids below 0": (_with(id2label={"-1": "a", "0": "b", "1": "c"}), "id2label: expected the ids from 0 to 2 as keys"),
     "equal names": (_with(id2label={"0": "a", "1": "a", "2": "b"}), "id2label: expected different names, got a, a, b"),
     "number of classes": (
         _with(id2label={"0": "a", "1": "b"}),

@@ -4,6 +4,7 @@ The models are exports with random weights, which generate nonsense, but do so r
 """
 
 import gzip
+import itertools
 import json
 import os
 import re
@@ -34,23 +35,14 @@ SCHEMA = {
     "properties": {"kind": {"enum": ["bags", "drums"]}, "note": {"type": "string"}},
     "required": ["kind", "note"],
 }
+MANY = TEXTS[:300]  # several times what is written at once
 SAMPLE = ("--strategy", "sample", "--max-new-tokens", "12", "--batch-size", "2")
-
-
-@pytest.fixture(scope="module")
-def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "generator", "seq2seq")
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "classifier", "classifier")
 
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("texts") / "texts.jsonl.gz"
-    path.write_bytes(gzip.compress("".join(json.dumps({"source": text}) + "\n" for text in TEXTS).encode()))
+    path.write_bytes(gzip.compress("".join(json.dumps({"source": text}) + "\n" for text in MANY).encode()))
     return path
 
 
@@ -90,7 +82,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_never_been_stopped(
     """Byte for byte, with tokens that are drawn by chance."""
     whole, stopped = tmp_path / "whole.jsonl", tmp_path / "stopped.jsonl"
     assert predict(generator, "--file", texts, *SAMPLE, "--output", whole) == 0
-    assert [line["text"] for line in lines_of(whole)] == TEXTS
+    assert [line["text"] for line in lines_of(whole)] == MANY
 
     arguments = [str(generator), "--file", str(texts), *SAMPLE, "--output", str(stopped)]
     command = [sys.executable, "-m", "flax_transformer", "predict", *arguments]
@@ -139,6 +131,7 @@ def test_an_output_of_other_texts_is_left_alone(
         assert output.read_text(encoding="utf-8") == content
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_an_output_that_something_else_made_is_left_alone(
     generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -150,6 +143,7 @@ def test_an_output_that_something_else_made_is_left_alone(
     assert predict(generator, *texts, *settings, "--output", output) == 0
     written = output.read_bytes()
     whole = written.splitlines(keepends=True)
+    contents = itertools.cycle((written, whole[0], whole[0] + whole[1][:9]))
     for model, changed, named in (
         (other, settings, "another weights made it"),
         (generator, ("--max-new-tokens", "4", "--batch-size", "2"), "another generation"),
@@ -158,11 +152,11 @@ def test_an_output_that_something_else_made_is_left_alone(
         (generator, ("--max-new-tokens", "3", "--batch-size", "3"), "another batch_size"),
         (generator, (*settings, "--long", "cut"), "another long"),
     ):
-        for content in (written, whole[0], whole[0] + whole[1][:9]):
-            output.write_bytes(content)
-            assert predict(model, *texts, *changed, "--output", output, "--resume") == 2
-            assert named in capsys.readouterr().err
-            assert output.read_bytes() == content
+        content = next(contents)
+        output.write_bytes(content)
+        assert predict(model, *texts, *changed, "--output", output, "--resume") == 2
+        assert named in capsys.readouterr().err
+        assert output.read_bytes() == content
     output.write_bytes(whole[0])
     assert predict(same, *texts, *settings, "--output", output, "--resume") == 0, (
         "a copy of the model is the same model"
@@ -193,6 +187,7 @@ def test_a_note_is_not_written_over_something_else(generator: Path, tmp_path: Pa
     assert not (tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_resume_starts_where_nothing_was_written(generator: Path, tmp_path: Path):
     output = tmp_path / "out.jsonl"
     assert predict(generator, "the film", "--max-new-tokens", "3", "--output", output, "--resume") == 0
@@ -232,14 +227,16 @@ def test_what_is_said_of_a_text_depends_on_its_number_alone(generator: Path, str
     assert predictions(8, first=131) == (values[131:], scores[131:])
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_progress_counts_what_is_new(generator: Path):
     predictor, tokenizer = make_predictor(generator, 2)
     counts: list[int] = []
-    predictions = list(predictor.predict(encode(tokenizer, TEXTS[:70]), 37, counts.append))
-    assert sum(counts) == len(predictions) == 33
+    predictions = list(predictor.predict(encode(tokenizer, TEXTS[:20]), 7, counts.append))
+    assert sum(counts) == len(predictions) == 13
     assert max(counts) == 2
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_the_next_best_outputs_are_told(generator: Path):
     predictor, tokenizer = make_predictor(generator, 4, strategy="beam", beam_width=3, n_best=3)
     for best in predictor.predict(encode(tokenizer, TEXTS[:5])):
@@ -257,6 +254,7 @@ def test_a_class_comes_with_its_probability(classifier: Path, capsys: pytest.Cap
     assert all(1 / 3 <= line["score"] <= 1 for line in lines)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_an_output_that_was_cut_off_says_so(generator: Path, capsys: pytest.CaptureFixture[str]):
     assert predict(generator, "the film", "--max-new-tokens", "1") == 0
     assert json.loads(capsys.readouterr().out)["complete"] is False
@@ -266,18 +264,20 @@ def test_an_output_that_was_cut_off_says_so(generator: Path, capsys: pytest.Capt
 # Constraints
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_every_output_is_json_of_the_schema(generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps(SCHEMA), encoding="utf-8")
+    texts, settings = TEXTS[:12], ("--max-new-tokens", "32")
     for strategy in ("greedy", "sample", "beam"):
         capsys.readouterr()
-        assert predict(generator, *TEXTS[:40], "--schema", schema, "--strategy", strategy) == 0
+        assert predict(generator, *texts, *settings, "--schema", schema, "--strategy", strategy) == 0
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         outputs = [json.loads(line["prediction"]) for line in lines]
-        assert [list(output) for output in outputs] == [["kind", "note"]] * 40
+        assert [list(output) for output in outputs] == [["kind", "note"]] * len(texts)
         assert {output["kind"] for output in outputs} <= {"bags", "drums"}
         assert not any("complete" in line for line in lines)
-    assert predict(generator, *TEXTS[:40]) == 0
+    assert predict(generator, *texts, *settings) == 0
     free = [json.loads(line)["prediction"] for line in capsys.readouterr().out.splitlines()]
     assert not any(text.startswith("{") for text in free), "the model writes JSON of its own accord"
 

@@ -1,6 +1,7 @@
 """Lines of predictions: one for each text that came in, whatever came, and the same from a file and from a pipe."""
 
 import gzip
+import io
 import json
 import os
 import re
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from random_exports import CLASSES, save_model
+from random_exports import CLASSES
 
 from flax_transformer.cli import main as cli
+from flax_transformer.cli.texts import read_standard_input
+from flax_transformer.data.text_files import Reading
 
 ROOT = Path(__file__).parent.parent
 # A line of each kind. Only \n ends one, with or without \r before it.
@@ -26,16 +29,6 @@ LINES = [
     "loud " * 80,  # longer than the model reads
     "the film",
 ]
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "classifier", "classifier")
-
-
-@pytest.fixture(scope="module")
-def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "generator", "seq2seq")
 
 
 def predict(output: Path, model: Path, *arguments: str | Path) -> list[dict[str, Any]]:
@@ -81,6 +74,16 @@ def test_standard_input_and_file_give_the_same_lines(classifier: Path, tmp_path:
     assert result.stderr.decode() == "3 of 8 texts have no prediction (3 blank); 1 of 8 texts were cut to 64 tokens\n"
 
 
+def test_a_table_on_standard_input_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    for content, told in ((b"id,text\n1,one\n", "names a column 'text'"), (b'{"text": 1}\n', "is a JSON object")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        texts = read_standard_input("text", Reading())
+        assert [text.text for text in texts] == content.decode().splitlines()
+        said = capsys.readouterr().err
+        assert f"{told}; if it is a table, name the file with --file" in said
+
+
+@pytest.mark.usefixtures("quick_compilation")
 def test_too_long_for_a_generator_is_an_error_of_its_own_line(
     generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -161,6 +164,19 @@ def test_broken_rows_have_their_reason_in_their_own_lines(
     assert "4 of 7 texts have no prediction" in capsys.readouterr().err
 
 
+def test_what_is_kept_is_json_whatever_its_column_holds(classifier: Path, tmp_path: Path):
+    import pyarrow
+    import pyarrow.parquet
+
+    values = {"list": [1.0, float("nan")], "bytes": b"\xff ok", "struct": {"a": float("inf"), "b": [None]}}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"text": "the film", **values}]), tmp_path / "rows.parquet")
+    output = tmp_path / "out.jsonl"
+    (line,) = predict(output, classifier, "--file", tmp_path / "rows.parquet", "--keep", *values)
+    assert "NaN" not in output.read_text("utf-8")
+    assert [line[name] for name in values] == [[1.0, None], "\\xff ok", {"a": None, "b": [None]}]
+
+
+@pytest.mark.usefixtures("quick_compilation")
 def test_a_stopped_output_with_gaps_goes_on(classifier: Path, tmp_path: Path):
     """Rows without a prediction take no part in the count of those that have one."""
     output = tmp_path / "out.jsonl"
@@ -168,7 +184,8 @@ def test_a_stopped_output_with_gaps_goes_on(classifier: Path, tmp_path: Path):
     whole = predict(output, classifier, "--batch-size", "2", "--", *texts)
     content = output.read_bytes()
     ends = [i + 1 for i, byte in enumerate(content) if byte == 10]
-    for end in (*ends[:9], ends[3] + 5, ends[-2]):
+    # Behind a text, a blank one, both, a line and a half, and all but one.
+    for end in (ends[0], ends[1], ends[3], ends[3] + 5, ends[-2]):
         output.write_bytes(content[:end])
         arguments = [str(classifier), "--batch-size", "2", "--output", str(output), "--resume", "--", *texts]
         assert cli.main(["predict", *arguments]) == 0
@@ -176,6 +193,7 @@ def test_a_stopped_output_with_gaps_goes_on(classifier: Path, tmp_path: Path):
     assert len(whole) == len(texts)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_top_names_the_next_classes_with_their_probabilities(classifier: Path, tmp_path: Path):
     output = tmp_path / "out.jsonl"
     plain = predict(output, classifier, "the film", "loud")
@@ -200,6 +218,14 @@ def test_top_names_the_next_classes_with_their_probabilities(classifier: Path, t
         (["--file", "t.csv", "--keep", "absent"], "expected one column 'absent', got none"),
         (["--file", "t.csv", "--column", "absent"], "expected one column 'absent', got none"),
         (["--file", "t.txt", "--keep", "id"], "expected a table with columns"),
+        (
+            ["--file", "t.txt", "--column", "text"],
+            r"--column, --delimiter: expected a table with columns, .* got t\.txt",
+        ),
+        (
+            ["--file", "t.txt", "--delimiter", ";"],
+            r"--column, --delimiter: expected a table with columns, .* got t\.txt",
+        ),
         (["--file", "empty.txt"], r"empty\.txt: expected"),
         (["--file", "absent.csv"], r"absent\.csv"),
         (["--top", "0", "--", "x"], "--top: expected at least 1"),

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from checkpoints import make_checkpoint
-from random_exports import save_model
 
 from flax_transformer.cli.main import main
 from flax_transformer.config import ModelConfig
@@ -16,16 +15,6 @@ from flax_transformer.doctor.command import DoctorFlags, doctor
 from flax_transformer.errors import UserError
 from flax_transformer.interop.onnx_export import save_onnx
 from flax_transformer.outputs import check_report
-
-
-@pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("exports") / "export", "classifier")
-
-
-@pytest.fixture(scope="module")
-def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("exports") / "generator", "seq2seq")
 
 
 def error_line(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -59,17 +48,17 @@ def test_an_index_that_names_no_files_is_named(tmp_path: Path, capsys: Any) -> N
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "[" * 100_000], ids=["cut", "list", "deep"])
-def test_a_damaged_record_of_an_import_is_named(export: Path, tmp_path: Path, capsys: Any, content: str) -> None:
-    folder = shutil.copytree(export, tmp_path / "import")
+def test_a_damaged_record_of_an_import_is_named(classifier: Path, tmp_path: Path, capsys: Any, content: str) -> None:
+    folder = shutil.copytree(classifier, tmp_path / "import")
     (folder / "source.json").write_text(content, encoding="utf-8")
     said = error_line(capsys, "export", folder, tmp_path / "new", "--format", "hf")
     assert "source.json: expected the record of an import" in said
 
 
 def test_a_start_from_damaged_weights_leaves_no_run_behind(
-    export: Path, reviews: Path, tmp_path: Path, capsys: Any
+    classifier: Path, reviews: Path, tmp_path: Path, capsys: Any
 ) -> None:
-    damaged = shutil.copytree(export, tmp_path / "damaged")
+    damaged = shutil.copytree(classifier, tmp_path / "damaged")
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-50])
     flags = ["--data.path", reviews, "--run", tmp_path / "new", "--batch.size", "8", "--batch.buckets", "1"]
@@ -86,22 +75,22 @@ def test_vectors_take_no_flags_of_generation(generator: Path, capsys: Any, flags
 
 
 @pytest.mark.parametrize("name", ["embedding", "fields", "scores"])
-def test_columns_of_the_output_are_not_carried_over(export: Path, tmp_path: Path, capsys: Any, name: str) -> None:
+def test_columns_of_the_output_are_not_carried_over(classifier: Path, tmp_path: Path, capsys: Any, name: str) -> None:
     (tmp_path / "rows.csv").write_text(f"text,{name}\na,b\n", encoding="utf-8")
-    assert name in error_line(capsys, "predict", export, "--file", tmp_path / "rows.csv", "--keep", name)
+    assert name in error_line(capsys, "predict", classifier, "--file", tmp_path / "rows.csv", "--keep", name)
 
 
-def test_the_doctor_says_what_is_wrong_with_a_flag_in_one_line(export: Path, capsys: Any) -> None:
-    assert "--kind" in error_line(capsys, "doctor", export, "--kind", "horse")
-    assert "horse" in error_line(capsys, "doctor", export, "--horse")
+def test_the_doctor_says_what_is_wrong_with_a_flag_in_one_line(classifier: Path, capsys: Any) -> None:
+    assert "--kind" in error_line(capsys, "doctor", classifier, "--kind", "horse")
+    assert "horse" in error_line(capsys, "doctor", classifier, "--horse")
 
 
 @pytest.mark.parametrize("flag", ["json", "html", "png"])
-def test_the_doctor_writes_over_no_file_of_others(export: Path, tmp_path: Path, flag: str) -> None:
+def test_the_doctor_writes_over_no_file_of_others(classifier: Path, tmp_path: Path, flag: str) -> None:
     taken = tmp_path / "taken"
     taken.write_text("precious", encoding="utf-8")
     with pytest.raises(UserError, match="expected a name that is not taken"):
-        doctor(replace(DoctorFlags(str(export)), **{flag: taken}))
+        doctor(replace(DoctorFlags(str(classifier)), **{flag: taken}))
     assert taken.read_text("utf-8") == "precious"
     older = tmp_path / "older"
     older.write_bytes({"json": b"{}", "html": b"<html>", "png": b"\x89PNG"}[flag])

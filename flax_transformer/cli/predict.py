@@ -142,6 +142,8 @@ def _check(flags: PredictFlags, run: "Predictable") -> None:
     for name in ("column", "keep", "delimiter"):
         if getattr(flags, name) and not flags.file:
             raise UserError(f"--{name}: expected --file, of which it is said, got none")
+    if flags.file and (flags.column or flags.delimiter):
+        _require_table(flags.file)
     if flags.top < 1 or (flags.top > 1 and run.model_config.architecture != "classifier"):
         raise UserError(f"--top: expected at least 1, and more than 1 of a classifier alone, got {flags.top}")
     if flags.review:
@@ -154,6 +156,14 @@ def _check(flags: PredictFlags, run: "Predictable") -> None:
         raise UserError("--embed: expected no --threshold and no flags of generation, since nothing is predicted")
     if flags.batch_size < 1:
         raise UserError(f"--batch-size: expected a whole number of at least 1, got {flags.batch_size}")
+
+
+def _require_table(file: Path) -> None:
+    """Raises :class:`UserError` for plain text, of which flags for columns would have no effect."""
+    from flax_transformer.data.files import TABLES, file_kind
+
+    if file_kind(file) == "text":
+        raise UserError(f"--column, --delimiter: expected a table with columns, a name in {TABLES}, got {file}")
 
 
 def _require_review(run: "Predictable") -> None:
@@ -173,7 +183,7 @@ def _read(flags: PredictFlags, limits: PredictionConfig) -> list["Text"]:
     reading = Reading(checked.delimiter, checked.encoding, "--", "--column")
     if flags.file:
         return read_file(flags.file, flags.column or limits.text_column, flags.keep, reading, limits.numbers_as_text)
-    return read_arguments(flags.texts) if flags.texts else read_standard_input(reading)
+    return read_arguments(flags.texts) if flags.texts else read_standard_input(limits.text_column, reading)
 
 
 def _refuse(texts: Sequence["Text"], problems: Sequence[str]) -> None:

@@ -176,8 +176,17 @@ def _to_json(values: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """NaN is no JSON."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """A value of a column as JSON can have it: NaN is null, and bytes are text."""
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case bytes():
+            return value.decode("utf-8", "backslashreplace")
+        case list() | tuple():
+            return [_plain(entry) for entry in value]
+        case dict():
+            return {name: _plain(entry) for name, entry in value.items()}
+    return value
 
 
 def _to_dict(prediction: Prediction) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flax_transformer.data.files import read_table
+from flax_transformer.data.files import read_table, tell_table
 from flax_transformer.data.text_files import Reading, lines_of
 from flax_transformer.data.values import UnusableError, to_text
 from flax_transformer.errors import UserError
@@ -51,18 +51,21 @@ def read_file(path: Path, column: str, keep: Sequence[str], reading: Reading, nu
     return texts
 
 
-def read_standard_input(reading: Reading) -> list[Text]:
+def read_standard_input(column: str, reading: Reading) -> list[Text]:
     """A text for each of its lines, which are cut as those of a file are.
+
+    Args:
+        column: that a table would have, which is then told to be none.
 
     Raises:
         UserError: there are none, or they are not text.
     """
     where = "standard input"
-    lines = lines_of(sys.stdin.buffer, where, reading)
-    texts = [_text(f"{where}, line {number}", line.rstrip("\r\n")) for number, line in lines]
-    if not texts:
+    lines = [line.rstrip("\r\n") for _, line in lines_of(sys.stdin.buffer, where, reading)]
+    if not lines:
         raise UserError(f"{where}: expected at least one line of text, got none")
-    return texts
+    tell_table(lines[0], column, where, "if it is a table, name the file with --file")
+    return [_text(f"{where}, line {number}", line) for number, line in enumerate(lines, start=1)]
 
 
 def read_arguments(arguments: Sequence[str]) -> list[Text]:

@@ -1,17 +1,22 @@
 """Separated columns: CSV, quoted as RFC 4180 has it, with any delimiter; and TSV, which knows no quotes."""
 
 import csv
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from flax_transformer.data.rows import Row, find_name, find_place
+from flax_transformer.data.json_files import looks_like_object
+from flax_transformer.data.rows import MissingColumnError, Row, find_name, find_place
 from flax_transformer.data.text_files import Reading, numbered_lines
-from flax_transformer.errors import UserError
+from flax_transformer.errors import UserError, warn
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # What Excel writes above the header where the delimiter is not the one of the reader's country.
 _STATED = re.compile(r'"?sep=(.)"?[\r\n]*', re.DOTALL)
+# A field that holds quotes, as a CSV has it; hardly anybody writes so where quotes are letters.
+_QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
+_PREAMBLE = 30  # lines in which column names are looked for that do not stand in the first one
 
 
 def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bool) -> Iterator[Row]:
@@ -29,6 +34,10 @@ def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bo
     stated = _STATED.fullmatch(first)
     if stated:
         first = next(lines, "")
+    if not first:
+        return
+    if looks_like_object(first):
+        raise UserError(f"{path}: expected a line of column names, got a JSON object; name the file .jsonl")
     delimiter = reading.delimiter or (stated[1] if stated else _delimiter(first, columns, quoted))
     quoting = csv.QUOTE_MINIMAL if quoted or delimiter != "\t" else csv.QUOTE_NONE
     lines.push_back(first)
@@ -43,14 +52,18 @@ def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bo
     if len(header) == 1 and reading.flags is not None:
         seen += f"; {reading.flags}delimiter names another"
     seen = f" ({seen})" if header else ""
-    places = [find_place(path, header, column, reading, seen) for column in columns]
+    try:
+        places = [find_place(path, header, column, reading, seen) for column in columns]
+    except MissingColumnError as error:
+        raise _below(path, columns, reading, error) from error
     named = max(i for i, name in enumerate(header, start=1) if name.strip())
+    quoted_fields = 0
     while True:
         lines.begin_row()
         try:
             fields = next(reader)
         except StopIteration:
-            return
+            break
         except csv.Error as error:
             unclosed = _broken(path, lines, delimiter, error)
             if unclosed:
@@ -63,8 +76,23 @@ def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bo
         fields = fields or [""]
         if len(fields) < named or any(fields[len(header) :]):  # a delimiter behind the last column is harmless
             yield Row(where, problem=f"has {len(fields)} columns, not {len(header)} as the first line has")
+        elif len(header) > 1 and [fields[0].removeprefix("\ufeff"), *fields[1:]] == header:  # of files in a row
+            yield Row(where, problem="repeats the names of the columns")
         else:
-            yield Row(where, tuple(fields[place] for place in places))
+            values = tuple(fields[place] for place in places)
+            quoted_fields += sum(_QUOTED.fullmatch(value) is not None for value in values)
+            yield Row(where, values)
+    if quoted_fields and quoting == csv.QUOTE_NONE:
+        warn(f"{path}: {quoted_fields:,} fields are quoted as in a CSV, but quotes are letters in a TSV; name it .csv?")
+
+
+def _below(path: Path, columns: Sequence[str], reading: Reading, error: MissingColumnError) -> MissingColumnError:
+    """The error for columns that are not there; where a line below the first one names them, it says so."""
+    for number, line in itertools.islice(numbered_lines(path, reading), 1, _PREAMBLE):
+        for delimiter in _DELIMITERS:
+            if all(find_name(_split(line.rstrip("\r\n"), delimiter), column) is not None for column in columns):
+                return MissingColumnError(f"{error}; line {number} has such names: delete the lines above it")
+    return error
 
 
 class _Lines(Iterator[str]):
@@ -112,6 +140,11 @@ def _broken(path: Path, lines: _Lines, delimiter: str, error: csv.Error) -> User
         f"{path}, line {lines.opening_quote(delimiter)}: expected the quote that opens here to be closed, got {error} "
         f"in line {lines.number}; double the quotes within a text, or close it"
     )
+
+
+def looks_like_header(line: str, column: str) -> bool:
+    """Whether a line names a column."""
+    return any(find_name(_split(line.rstrip("\r\n"), delimiter), column) is not None for delimiter in _DELIMITERS)
 
 
 def _delimiter(header: str, columns: Sequence[str], quoted: bool) -> str:

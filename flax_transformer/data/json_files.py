@@ -2,12 +2,14 @@
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from flax_transformer.data.rows import MISSING, Row, look_up, missing_column
+from flax_transformer.data.rows import MISSING, TWICE, Row, find_name, look_up, missing_column
 from flax_transformer.data.text_files import Reading, numbered_lines
+from flax_transformer.data.values import shown
 from flax_transformer.errors import UserError
 
 Entry = tuple[str, Any, str]  # the place, the value, and why it could not be read
@@ -20,7 +22,7 @@ def read_json(path: Path, columns: Sequence[str], reading: Reading) -> Iterator[
         UserError: it is neither, or no row has one of the columns.
     """
     absent = set(columns)
-    names: list[str] = []
+    first: dict[str, Any] = {}
     for where, value, problem in _entries(path, columns, reading):
         if problem or not isinstance(value, dict):
             yield Row(where, problem=problem or f"holds {_kind(value)} where an object is expected")
@@ -28,13 +30,21 @@ def read_json(path: Path, columns: Sequence[str], reading: Reading) -> Iterator[
         found = [look_up(value, column) for column in columns]
         missing = [column for column, entry in zip(columns, found, strict=True) if entry is MISSING]
         absent &= set(missing)
-        names = names or list(value)
-        if missing:
-            yield Row(where, problem=f"has no {missing[0]!r}")
+        first = first or value
+        twice = [column for column, entry in zip(columns, found, strict=True) if entry is TWICE]
+        if missing or twice:
+            yield Row(where, problem=f"has no {missing[0]!r}" if missing else f"has {twice[0]!r} twice")
         else:
             yield Row(where, tuple(found))
-    if names and absent:
-        raise missing_column(path, names, next(column for column in columns if column in absent), reading)
+    if first and absent:
+        column = next(column for column in columns if column in absent)
+        inner = [f"{name}.{key}" for name, value in first.items() if (key := _key(value, column))]
+        meant = f"; is {inner[0]!r} meant?" if inner else ""
+        raise missing_column(path, list(first), column, reading, meant)
+
+
+def _key(value: Any, column: str) -> str | None:
+    return find_name(value, column) if isinstance(value, dict) else None
 
 
 def _entries(path: Path, columns: Sequence[str], reading: Reading) -> Iterator[Entry]:
@@ -45,7 +55,7 @@ def _entries(path: Path, columns: Sequence[str], reading: Reading) -> Iterator[E
         return
     rest = [*start, *lines]
     try:
-        whole = json.loads("".join(line for _, line in rest) or "[]")
+        whole = _load("".join(line for _, line in rest) or "[]")
     except (ValueError, RecursionError) as error:
         entries = list(_lines(path, rest))
         if any(isinstance(value, dict) for _, value, _ in entries):
@@ -54,7 +64,10 @@ def _entries(path: Path, columns: Sequence[str], reading: Reading) -> Iterator[E
         index = error.lineno - 1 if isinstance(error, json.JSONDecodeError) else 0
         place = f"{path}, line {rest[min(index, len(rest) - 1)][0]}"
         reason = error.msg if isinstance(error, json.JSONDecodeError) else error
-        raise UserError(f"{place}: expected a JSON object on each line, or one array ({reason})") from error
+        seen = shown(rest[0][1])
+        raise UserError(
+            f"{place}: expected a JSON object on each line, or one array ({reason}); the file begins with {seen!r}"
+        ) from error
     items = _items(whole, columns)
     if len(items) == 1 and items[0] is whole:
         yield f"{path}, line {rest[0][0]}", whole, ""
@@ -71,11 +84,27 @@ def _lines(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[Entry]:
 
 def _parse(line: str) -> tuple[Any, str]:
     try:
-        return json.loads(line), ""
+        return _load(line), ""
     except ValueError:
         return None, "is not JSON"
     except RecursionError:
         return None, "is JSON that is nested too deep"
+
+
+def looks_like_object(line: str) -> bool:
+    """Whether a line is one row of JSON."""
+    return line.lstrip().startswith("{") and isinstance(_parse(line)[0], dict)
+
+
+def _load(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_to_object)
+
+
+def _to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        values |= {name: TWICE for name, count in Counter(name for name, _ in pairs).items() if count > 1}
+    return values
 
 
 def _items(whole: Any, columns: Sequence[str]) -> Sequence[Any]:
@@ -87,8 +116,13 @@ def _items(whole: Any, columns: Sequence[str]) -> Sequence[Any]:
     values = [look_up(whole, column) for column in columns]
     if MISSING not in values:
         return _transposed(values, columns) or [whole]
+    names, data = whole.get("columns"), whole.get("data")
+    if isinstance(names, list) and isinstance(data, list):  # as pandas splits a table
+        return [dict(zip(names, row, strict=False)) if isinstance(row, list) else row for row in data]
     lists = [value for value in whole.values() if isinstance(value, list) and any(isinstance(e, dict) for e in value)]
-    return lists[0] if len(lists) == 1 else [whole]
+    by_key = [list(whole.values())] if whole and all(isinstance(value, dict) for value in whole.values()) else []
+    fitting = [rows for rows in lists + by_key if all(look_up(rows[0], column) is not MISSING for column in columns)]
+    return next((found[0] for found in (fitting, lists) if len(found) == 1), [whole])
 
 
 def _transposed(values: Sequence[Any], columns: Sequence[str]) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """The labels of a text, any number of them: how a cell, a list or several columns of 0 and 1 say which they are."""
 
+import ast
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,10 +10,11 @@ from typing import Any
 from flax_transformer.data.values import UnusableError, is_missing, to_label
 from flax_transformer.errors import UserError
 
-SEPARATORS = {"|": "bars", ";": "semicolons", ",": "commas"}
-# A list as Python or JSON writes it, which is what pandas and numpy put into a CSV.
+SEPARATORS = {"|": "bars", ";": "semicolons", "\n": "line breaks", ",": "commas"}
+# A list, tuple or set as Python writes it, which is what pandas and numpy put into a CSV.
 _QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
-_LIST = re.compile(rf"\[\s*(?:(?:{_QUOTED})(?:\s*,\s*|\s*))*\]", re.DOTALL)
+_ENTRIES = rf"\s*(?:(?:{_QUOTED})(?:\s*,\s*|\s*))*"
+_LIST = re.compile(rf"\[{_ENTRIES}\]|\({_ENTRIES}\)|\{{{_ENTRIES}\}}|set\(\)", re.DOTALL)
 FLAGS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 
 
@@ -26,13 +29,19 @@ def to_cell(value: Any) -> str | tuple[str, ...]:
     if is_missing(value) or _is_blank(value):
         return ()
     if isinstance(value, list | tuple):
-        if any(isinstance(entry, list | tuple | dict) for entry in value):
-            raise UnusableError("is a list of something else than labels")
-        return tuple(to_label(entry) for entry in value if not _is_blank(entry))
+        return _of_list(value)
     if isinstance(value, dict):
         raise UnusableError("is an object, no list of labels")
     label = to_label(value)
-    return _read_list(label) if label.startswith("[") and label.endswith("]") else label
+    if _LIST.fullmatch(label) or (label.startswith("[") and label.endswith("]")):
+        return _of_list(_read_list(label))
+    return label
+
+
+def _of_list(entries: Sequence[Any]) -> tuple[str, ...]:
+    if any(isinstance(entry, list | tuple | dict) for entry in entries):
+        raise UnusableError("is a list of something else than labels")
+    return tuple(to_label(entry) for entry in entries if not (is_missing(entry) or _is_blank(entry)))
 
 
 def to_flag(value: Any) -> bool:
@@ -52,8 +61,8 @@ def to_flag(value: Any) -> bool:
 def find_separator(cells: Mapping[str, str], classes: Sequence[str] = ()) -> str | None:
     """What separates the labels of texts, or None where each cell is one label.
 
-    Bars and semicolons hardly stand within labels, and are taken at their word. Commas do: they are only taken where
-    they separate what also stands alone, or beside others.
+    Bars, semicolons and line breaks hardly stand within labels, and are taken at their word. Commas do: they are only
+    taken where they separate what also stands alone, or beside others.
 
     Args:
         cells: each with its place, which a message names.
@@ -104,11 +113,18 @@ def _fit(cells: Iterable[str], separator: str | None, known: set[str]) -> tuple[
     return sum(known.issuperset(one) for one in found), sum(label in known for one in found for label in one)
 
 
-def _read_list(text: str) -> tuple[str, ...]:
+def _read_list(text: str) -> Sequence[Any]:
+    """The entries of a list in a text: of JSON's, or of what Python or numpy writes."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
     if not _LIST.fullmatch(text):
         raise UnusableError("is no list of labels")
-    entries = (re.sub(r"\\(.)", r"\1", entry[1:-1], flags=re.DOTALL) for entry in re.findall(_QUOTED, text, re.DOTALL))
-    return tuple(entry.strip() for entry in entries if entry.strip())
+    try:
+        return [ast.literal_eval(entry) for entry in re.findall(_QUOTED, text, re.DOTALL)]
+    except (ValueError, SyntaxError) as error:
+        raise UnusableError("is no list of labels") from error
 
 
 def _is_blank(value: Any) -> bool:

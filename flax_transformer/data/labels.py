@@ -5,16 +5,19 @@ import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from flax_transformer.data.values import shown
 from flax_transformer.errors import UserError, warn
 
 _NAMED = 10  # labels that a message lists
 _FEW = 20  # classes that a small file may have, however few rows there are of each
-# How programs spell a value that is missing.
-_MISSING = {"nan", "NaN", "NULL", "null", "None", "N/A", "n/a", "#N/A", "<NA>", "NaT"}
+# How programs spell a value that is missing, and sheets one that could not be computed.
+MISSING = {"nan", "NaN", "NULL", "null", "None", "N/A", "n/a", "#N/A", "<NA>", "NaT"}
+MISSING |= {"#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!"}
 
 
 def in_order(labels: Iterable[str]) -> tuple[str, ...]:
@@ -41,9 +44,11 @@ def number(label: str) -> float | None:
 
 def unknown(label: str, classes: Sequence[str]) -> str:
     """What to say of a label that is not among the classes; the likeliest of them is named."""
-    similar = difflib.get_close_matches(label, classes, n=1) if len(label) < 200 else []
-    hint = f"; is {similar[0]!r} meant?" if similar else ""
-    return f"expected one of the {len(classes):,} classes {some(classes)}, got {label!r}{hint}"
+    alike = [name for name in classes if _visible(name) == _visible(label)]
+    similar = alike or (difflib.get_close_matches(label, classes, n=1) if len(label) < 200 else [])
+    hint = f"; is {shown(similar[0])!r} meant?" if similar else ""
+    known = some([shown(name) for name in classes])
+    return f"expected one of the {len(classes):,} classes {known}, got {shown(label)!r}{hint}"
 
 
 def some(names: Sequence[str]) -> str:
@@ -100,7 +105,7 @@ def check(labels: Sequence[str], name: str, column: str) -> None:
         advice = "cut them into a few ranges" if None not in map(number, rows) else "is it the column of the labels?"
         raise UserError(
             f"{name}: expected classes in {column!r}, got {len(rows):,} labels in {len(labels):,} rows, "
-            f"such as {some(sorted(rows))}; {advice}"
+            f"such as {some([shown(label) for label in sorted(rows)])}; {advice}"
         )
     fractions = sum("." in label and (number(label) or 0) % 1 != 0 for label in rows)
     if len(rows) > _FEW and 2 * fractions > len(rows):
@@ -110,7 +115,7 @@ def check(labels: Sequence[str], name: str, column: str) -> None:
     for alike in _look_alikes(rows):
         counts = ", ".join(f"{label!r} ({rows[label]:,} rows)" for label in alike)
         warn(f"{name}: classes that look like one: {counts}; if they are, spell them alike in {column!r}")
-    for label in sorted(rows.keys() & _MISSING):
+    for label in sorted(rows.keys() & MISSING):
         warn(
             f"{name}: {rows[label]:,} rows have the label {label!r}, which is taken as a class; "
             f"if it stands for none, leave {column!r} empty there"
@@ -121,11 +126,11 @@ def _look_alikes(labels: Iterable[str]) -> list[list[str]]:
     """Groups of labels that are the same number, or differ in capitals, blanks and invisible characters only."""
     groups: dict[object, list[str]] = {}
     for label in sorted(labels):
-        value = number(label)
-        groups.setdefault(_visible(label) if value is None else value, []).append(label)
+        key = _visible(label) if number(label) is None else Decimal(label)  # exact, unlike a float
+        groups.setdefault(key, []).append(label)
     return [group for group in groups.values() if len(group) > 1]
 
 
 def _visible(label: str) -> str:
     text = unicodedata.normalize("NFKC", label).casefold()
-    return "".join(character for character in text if unicodedata.category(character) not in ("Cf", "Zs"))
+    return "".join(character for character in text if unicodedata.category(character) not in ("Cf", "Cc", "Zs"))

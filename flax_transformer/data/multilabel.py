@@ -14,6 +14,9 @@ from flax_transformer.data.text_files import Reading
 from flax_transformer.data.values import to_text
 from flax_transformer.errors import UserError, warn
 
+# What people write between labels, beside the separators that are recognized; the last ones of Chinese and Japanese.
+_UNUSUAL = (" and ", " ", "/", "+", "&", "\u3001", "\uff1b", "\uff0c")
+
 
 def read(config: MultilabelData, files: Sequence[Path], reading: Reading) -> Examples:
     """Texts, each with a tuple of its labels, or with the text that holds them and is yet to be separated."""
@@ -59,15 +62,25 @@ def find_classes(config: MultilabelData, found: Sequence[Sequence[str]]) -> tupl
         raise UserError(f"{name}: expected texts with labels in {column!r}, got {len(found):,} texts without any")
     if config.label_columns:
         return labels.in_order(config.label_columns)
+    if {label.casefold() for label in occurring} <= FLAGS.keys():
+        raise UserError(
+            f"{name}: expected labels in {config.label_column!r}, got 0 and 1; name all columns of 0 and 1, each "
+            "of which is a label, with --data.label-columns, or write lists of the names of labels"
+        )
     if all(len(target) == 1 for target in found):
-        if {label.casefold() for label in occurring} <= FLAGS.keys():
-            raise UserError(
-                f"{name}: expected labels in {config.label_column!r}, got 0 and 1; name all columns of 0 and 1, each "
-                "of which is a label, with --data.label-columns"
-            )
         warn(f"{name}: each text has one label; the task classification is made for that, and compares the classes")
     labels.check(occurring, name, config.label_column)
+    _tell_joined(set(occurring), name)
     return labels.in_order(occurring)
+
+
+def _tell_joined(found: set[str], name: str) -> None:
+    """Labels that are others with something between them, which is no separator that is recognized."""
+    for separator in _UNUSUAL:
+        joined = sorted(label for label in found if len(parts := cut(label, separator)) > 1 and found.issuperset(parts))
+        if joined:
+            listed = labels.some([repr(label) for label in joined])
+            warn(f"{name}: labels that consist of others: {listed}; if so, say --data.label-separator '{separator}'")
 
 
 def with_truths(examples: Examples, classes: Sequence[str]) -> Examples:

@@ -12,7 +12,7 @@ from flax_transformer.data.files import TABLES, find_files
 from flax_transformer.data.pairs import Column, read_pairs, read_texts
 from flax_transformer.data.splitting import folded, split_by_content
 from flax_transformer.data.text_files import Reading
-from flax_transformer.data.values import to_label, to_target, to_text
+from flax_transformer.data.values import shown, to_label, to_target, to_text
 from flax_transformer.errors import UserError, warn
 
 
@@ -29,6 +29,7 @@ def load_classification(config: ClassificationData, seed: int, classes: Sequence
     names = tuple(classes) or _classes(config, parts[0].targets)
     splits = _split(config, [_with_ids(part, names) for part in parts], seed, names, files)
     if not classes:
+        _tell_contradictions(parts[0])
         _tell_untested(splits)
     return splits
 
@@ -110,6 +111,7 @@ def _read(config: OwnData) -> tuple[tuple[Path, ...], list[Examples]]:
         raise UserError(f"{config.task}: expected --data.path, files to learn from, with a name in {TABLES}")
     named = [find_files(names) for names in (config.path, config.validation_path, config.test_path) if names]
     parts = [_read_files(config, files, reading_of(config)) for files in named]
+    _tell_missing(parts[0], ", ".join(config.path))
     for files, part in zip(named[1:], parts[1:], strict=True):
         _tell_copies(parts[0], part, str(files[0]))
     return tuple(path for files in named for path in files), parts
@@ -157,6 +159,27 @@ def _tell_copies(train: Examples, other: Examples, name: str) -> None:
     copies = sum(folded(text) in known for text in other.sources)
     if copies:
         warn(f"{name}: {copies:,} of {len(other):,} texts are among the training texts too, which flatters the score")
+
+
+def _tell_missing(train: Examples, name: str) -> None:
+    """One text of that spelling may be meant, several stand for a value that is missing."""
+    rows = Counter(text for text in train.sources if text.strip() in labels.MISSING)
+    for text, count in rows.items():
+        if count > 1:
+            warn(f"{name}: {count:,} rows have the text {text!r}; if it stands for none, leave it empty there")
+
+
+def _tell_contradictions(train: Examples) -> None:
+    """One text with several labels: a mistake, or no text at all, such as the nan of a table that had none."""
+    found: dict[str, dict[str, int]] = {}
+    for i, (text, label) in enumerate(zip(train.sources, train.targets, strict=True)):
+        found.setdefault(folded(text), {}).setdefault(label, i)
+    several = [rows for rows in found.values() if len(rows) > 1]
+    if several:
+        first = list(several[0].items())[:2]
+        labelled = " and ".join(f"{shown(label)!r} ({train.places[i]})" for label, i in first)
+        text = shown(train.sources[first[0][1]])
+        warn(f"{len(several):,} of {len(found):,} distinct texts have several labels, such as {text!r}: {labelled}")
 
 
 def _tell_untested(splits: Splits) -> None:

@@ -1,12 +1,12 @@
 """Columns of users' files -> examples: rows that cannot be used are left out, counted, and told once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flax_transformer.data.examples import Examples
-from flax_transformer.data.files import Row, read_table
+from flax_transformer.data.files import EmptyFileError, Row, read_table
 from flax_transformer.data.text_files import Reading
 from flax_transformer.data.values import UnusableError
 from flax_transformer.errors import UserError, warn
@@ -55,7 +55,7 @@ def read_rows(files: Sequence[Path], columns: Sequence[Column], reading: Reading
     """The values of the rows that can be used, and their places; raises :class:`UserError` as :func:`read_pairs`."""
     rows, places = [], []
     unusable: dict[str, list[str]] = {}
-    for row in (row for path in files for row in read_table(path, [column.name for column in columns], reading)):
+    for row in _read_tables(files, [column.name for column in columns], reading):
         try:
             rows.append(_convert(row, columns))
         except UnusableError as error:
@@ -65,6 +65,21 @@ def read_rows(files: Sequence[Path], columns: Sequence[Column], reading: Reading
     if unusable:
         _tell(unusable, len(rows), files, columns)
     return rows, places
+
+
+def _read_tables(files: Sequence[Path], columns: Sequence[str], reading: Reading) -> Iterator[Row]:
+    """The rows of all files. Shards without a row are told; that all files have none is an EmptyFileError."""
+    empty: list[Path] = []
+    for path in files:
+        try:
+            yield from read_table(path, columns, reading)
+        except EmptyFileError:
+            empty.append(path)
+            if len(empty) == len(files):
+                raise
+    if empty:
+        names = ", ".join(map(str, empty[:_NAMED]))
+        warn(f"{len(empty):,} of {len(files):,} files have no rows: {names}{' ...' if len(empty) > _NAMED else ''}")
 
 
 def _convert(row: Row, columns: Sequence[Column]) -> list[Any]:

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from flax_transformer.data.text_files import Reading
-from flax_transformer.data.values import UnusableError, to_text
+from flax_transformer.data.values import UnusableError, shown, to_text
 from flax_transformer.errors import UserError
 
 _NAMED = 12  # columns that a message lists
 MISSING = object()
+# What a key of an object stands for that is there several times: none of the values is known to be the right one.
+TWICE = object()
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class MissingColumnError(UserError):
     """A table has no column of that name, or several."""
 
 
+class EmptyFileError(UserError):
+    """A file has no rows, as some shards of a data set have none."""
+
+
 def find_name(names: Iterable[str], wanted: str) -> str | None:
     """``wanted`` among the names: as it is, else the only one that differs in capitals and outer blanks."""
     if wanted in (known := list(names)):
@@ -65,11 +71,12 @@ def missing_column(
 ) -> MissingColumnError:
     """The error for a column that is not there, or there several times."""
     number = sum(_plain(name) == _plain(wanted) for name in header)
-    names = ", ".join(header[:_NAMED]) + (f" and {len(header) - _NAMED} more" if len(header) > _NAMED else "")
+    listed = ", ".join(map(shown, header[:_NAMED]))
+    names = listed + (f" and {len(header) - _NAMED} more" if len(header) > _NAMED else "")
     advice = f"; name yours with {reading.columns_flags}" if reading.columns_flags else ""
     got = f"{number} of them" if number else "none"
     return MissingColumnError(
-        f"{path}: expected one column {wanted!r}, got {got} in {names.strip() or 'an empty file'}{seen}{advice}"
+        f"{path}: expected one column {wanted!r}, got {got} in {names.strip() or 'an empty line'}{seen}{advice}"
     )
 
 

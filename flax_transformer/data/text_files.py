@@ -24,6 +24,21 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
 _GZIP = b"\x1f\x8b"
+# What begins so is no text, whatever its name says; and what to do with it.
+_FOREIGN = {
+    b"PK\x03\x04": "a zip archive or an Excel sheet; unpack it, or save the sheet as CSV",
+    b"\xd0\xcf\x11\xe0": "an old Excel sheet; save it as CSV",
+    b"PAR1\x15": "a Parquet file; name it .parquet",
+    b"%PDF-": "a PDF file; save it as plain text",
+    b"\xfd7zXZ\0": "an archive of xz; unpack it, or pack it as .gz",
+    b"(\xb5/\xfd": "an archive of Zstandard; unpack it, or pack it as .gz",
+    b"7z\xbc\xaf": "an archive of 7-Zip; unpack it, or pack it as .gz",
+    _GZIP: "an archive of gzip; unpack it",
+    **{b"BZh%d1AY&SY" % level: "an archive of bzip2; unpack it, or pack it as .gz" for level in range(1, 10)},
+    b"SQLite format 3\0": "a database of SQLite; save the table as CSV",
+    b"\x80\x04\x95": "a pickle of Python; save it as Parquet",
+    b"version https://git-lfs.github.com/spec/": "a pointer of Git LFS; fetch the file itself with git lfs pull",
+}
 _HEAD = 200  # bytes in which zero bytes are looked for
 _SHOWN = 20  # characters on either side of a byte that cannot be decoded
 
@@ -80,6 +95,7 @@ def lines_of(file: IO[bytes] | gzip.GzipFile, where: str, reading: Reading = Rea
         UserError: the bytes are not text of the encoding; ``where`` is what the message names.
     """
     first = file.readline()
+    refuse_foreign(first, where, "text")
     encoding, mark = _encoding(first, where, reading)
     first = first.removeprefix(mark)
     if encoding.startswith(("utf-16", "utf-32")):  # a byte of 10 is no line end there
@@ -87,14 +103,32 @@ def lines_of(file: IO[bytes] | gzip.GzipFile, where: str, reading: Reading = Rea
         yield from enumerate(io.StringIO(text, newline="\n"), start=1)
         return
     lines = itertools.chain([first], file) if first.endswith(b"\n") else first.splitlines(keepends=True)
-    unusual = is_utf8 = 0
+    unusual, in_utf8 = 0, list[int]()
     for number, line in enumerate(lines, start=1):
         yield number, _decode(line, encoding, f"{where}, line {number}", reading)
         if encoding != "utf-8" and not line.isascii():
             unusual += 1
-            is_utf8 += _is_utf8(line)
-    if unusual and unusual == is_utf8:
-        warn(f"{where}: read as {encoding}, but all of it is well-formed UTF-8; leave {reading.flags}encoding out?")
+            in_utf8 += [number] if _is_utf8(line) else []
+    if in_utf8:
+        _tell_utf8(in_utf8, unusual, f"{where}: read as {encoding}", reading)
+
+
+def _tell_utf8(lines: list[int], unusual: int, read: str, reading: Reading) -> None:
+    """Hardly a line of another encoding with letters beyond ASCII is well-formed UTF-8 by chance."""
+    if len(lines) == unusual:
+        warn(f"{read}, but all of it is well-formed UTF-8; leave {reading.flags}encoding out?")
+    else:
+        warn(
+            f"{read}, but {len(lines):,} of its {unusual:,} lines with letters beyond ASCII are well-formed UTF-8, the "
+            f"first of them line {lines[0]:,}; is it of two encodings?"
+        )
+
+
+def refuse_foreign(start: bytes, where: object, expected: str) -> None:
+    """Raises :class:`UserError` where a file begins as one of a kind that is not read."""
+    for beginning, kind in _FOREIGN.items():
+        if start.startswith(beginning):
+            raise UserError(f"{where}: expected {expected}, got {kind}")
 
 
 def _encoding(first: bytes, where: str, reading: Reading) -> tuple[str, bytes]:
@@ -112,9 +146,10 @@ def _encoding(first: bytes, where: str, reading: Reading) -> tuple[str, bytes]:
 
 
 def _wide_advice(first: bytes, reading: Reading) -> str:
-    """UTF-16 without a mark has a zero byte beside each Latin letter."""
+    """UTF-16 without a mark has a zero byte beside each Latin letter, comma or blank, always on the same side."""
     even, odd = first[0:_HEAD:2].count(0), first[1:_HEAD:2].count(0)
-    return reading.advice("encoding", "utf-16-le" if odd > even else "utf-16-be") if max(even, odd) > 2 else ""
+    is_wide = min(even, odd) == 0 and 20 * max(even, odd) > len(first[:_HEAD])
+    return reading.advice("encoding", "utf-16-le" if odd else "utf-16-be") if is_wide else ""
 
 
 def _decode(data: bytes, encoding: str, where: str, reading: Reading) -> str:

@@ -8,6 +8,8 @@ import re
 from typing import Any
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_LARGEST_DIGITS = 1e16  # from which on Python writes a float with an exponent
+_SHOWN = 60  # characters of a name or a label that a message shows
 
 
 class UnusableError(ValueError):
@@ -34,7 +36,7 @@ def to_text(value: Any, *, numbers: bool = False) -> str:
             return _checked(" ".join(value))
         case bool():
             raise UnusableError("is true or false, no text")
-        case int() | float() | decimal.Decimal() | datetime.date():
+        case int() | float() | decimal.Decimal() | datetime.date() | datetime.time() | datetime.timedelta():
             if numbers:
                 return str(value)
             raise UnusableError("is a number or a date, no text")
@@ -51,7 +53,7 @@ def to_target(value: Any, *, numbers: bool = False) -> str:
     if not isinstance(value, dict | list | tuple) or is_words:
         return to_text(value, numbers=numbers)
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str)
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_in_json)
     except (ValueError, TypeError, RecursionError) as error:
         raise UnusableError("holds what JSON cannot") from error
     return _checked(text)
@@ -65,18 +67,36 @@ def to_label(value: Any) -> str:
     """
     if is_missing(value):
         raise UnusableError("is missing")
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_DIGITS:
         return str(int(value))
-    if isinstance(value, bool | int | float | decimal.Decimal | datetime.date):
+    if isinstance(value, bool | int | float | decimal.Decimal | datetime.date | datetime.time | datetime.timedelta):
         return str(value)
     if isinstance(value, str | bytes):
         return to_text(value).strip()
     raise UnusableError("is an array, no label" if isinstance(value, list | tuple) else "is an object, no label")
 
 
+def shown(text: str) -> str:
+    """A name or a label as a message shows it: in one line, and not all of a long one."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
+
+
 def is_missing(value: Any) -> bool:
     """Null, and the numbers that stand for it."""
     return value is None or (isinstance(value, float | decimal.Decimal) and math.isnan(value))
+
+
+def _in_json(value: Any) -> Any:
+    """A value that only Parquet has, as the same data in JSON has it."""
+    match value:
+        case bytes():
+            return value.decode("utf-8", "surrogateescape")
+        case decimal.Decimal() if decimal.Decimal(repr(float(value))) == value:
+            return int(value) if value == int(value) else float(value)
+        case decimal.Decimal() | datetime.date() | datetime.time():
+            return str(value)
+    raise TypeError(f"{type(value).__name__} is not of JSON")
 
 
 def _checked(text: str) -> str:

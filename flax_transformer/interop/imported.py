@@ -7,6 +7,7 @@ from pathlib import Path
 import safetensors.numpy
 
 from flax_transformer.config import PredictionConfig, save_config
+from flax_transformer.data.label_scores import DEFAULT_THRESHOLD
 from flax_transformer.decoding.predictable import CLASSES_FILE, Predictable, limits_of_model, save_prediction_files
 from flax_transformer.errors import UserError
 from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE
@@ -84,4 +85,5 @@ def model_type_of(folder: Path) -> str | None:
 def _limits(imported: Imported) -> PredictionConfig:
     limits = limits_of_model(imported.config)
     most = min(imported.generation.get("max_new_tokens", limits.max_new_tokens), limits.max_new_tokens)
-    return replace(limits, max_source_length=imported.longest, max_new_tokens=most)
+    thresholds = (DEFAULT_THRESHOLD,) * len(imported.classes) if imported.has_labels else ()
+    return replace(limits, max_source_length=imported.longest, max_new_tokens=most, thresholds=thresholds)

@@ -76,6 +76,13 @@ DATA_FILES: dict[str, str | bytes] = {
     "surrogates.jsonl": '{"text": "\\ud83d", "label": "x"}\n{"text": "\\ud83d", "label": "y"}\n',
     "surrogate_labels.jsonl": '{"text": "a", "label": "\\ud83d"}\n{"text": "b", "label": "\\ude00"}\n',
     "nulls.jsonl": '{"text": null, "label": null}\n' * 3,
+    "sheet.csv": b"PK\x03\x04\x14\x00\x06\x00\x08\x00",
+    "old_sheet.csv": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+    "json.csv": '{"text": "a", "label": "x"}\n',
+    "page.json": "<!DOCTYPE html>\n<html></html>\n",
+    "pointer.parquet": "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n",
+    "preamble.csv": "Report of 2024\n\ntext;label\na;x\nb;y\n",
+    "twice.jsonl": '{"text": "a", "label": "x", "label": "y"}\n{"text": "b", "label": "y", "label": "x"}\n',
     "plain.txt": "no table\n",
     "blank.txt": "\n\n  \n",
 }

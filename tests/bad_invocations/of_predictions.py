@@ -31,6 +31,10 @@ def _inputs() -> Iterator[Case]:
         yield Case("texts to predict for", ("predict", "export", "--file", name))
     for name in ("data/utf16_no_mark.csv", "data/packed.parquet.gz", "data/archive.zip", "data/twice.csv", "dangling"):
         yield Case("texts to predict for", ("predict", "export", "--file", name))
+    for name in ("sheet.csv", "old_sheet.csv", "json.csv", "page.json", "pointer.parquet", "preamble.csv"):
+        yield Case("texts to predict for", ("predict", "export", "--file", f"data/{name}"))
+    for flag, value in (("--column", "text"), ("--delimiter", ";")):
+        yield Case("texts to predict for", ("predict", "export", "--file", "data/plain.txt", flag, value))
     for flags in (
         ("--column", "absent"),
         ("--keep", "absent"),
@@ -51,7 +55,15 @@ def _inputs() -> Iterator[Case]:
     yield Case("texts to predict for", ("predict", "export", "", "--strict"))
     yield Case("texts to predict for", ("predict", "generator", "loud " * 99, "--strict"))
     yield Case("texts to predict for", ("predict", "generator", "loud " * 99, "--long", "error"))
-    for stdin in (b"", b"\xff\xfe", b"\x00\x01\x02", "schön".encode("latin-1"), b"a\nb\n\xc3\n", b"\xef\xbb\xbf"):
+    for stdin in (
+        b"",
+        b"\x1f\x8b\x08\x00",
+        b"\xff\xfe",
+        b"\x00\x01\x02",
+        "schön".encode("latin-1"),
+        b"a\nb\n\xc3\n",
+        b"\xef\xbb\xbf",
+    ):
         yield Case("standard input", ("predict", "export"), stdin=stdin, apart=True)
     for name in (
         "blank.txt",

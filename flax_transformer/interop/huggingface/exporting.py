@@ -14,7 +14,7 @@ from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.errors import UserError
 from flax_transformer.interop.huggingface.checkpoint import CONFIG_FILE, GENERATION_FILE, WEIGHTS_FILE
 from flax_transformer.interop.huggingface.families import FAMILIES
-from flax_transformer.interop.huggingface.family import Family, Settings, Weights
+from flax_transformer.interop.huggingface.family import MULTILABEL, Family, Settings, Weights
 from flax_transformer.interop.huggingface.flags import spelled
 from flax_transformer.interop.huggingface.generation import write_generation
 from flax_transformer.interop.huggingface.own import in_their_terms
@@ -80,7 +80,7 @@ def save_huggingface(
     """
     family, settings, tensors = write_model(config, weights, classes, model_type)
     if prediction.thresholds:
-        settings["problem_type"] = "multi_label_classification"
+        settings["problem_type"] = MULTILABEL
     with whole_folder(directory) as folder:
         _write_json(folder / CONFIG_FILE, settings)
         # The mark by which transformers knows a file whose tensors lie as PyTorch has them.

@@ -14,6 +14,8 @@ from flax_transformer.interop.huggingface.keys import Keys, Rule
 Settings = dict[str, Any]
 Weights = dict[str, np.ndarray]
 
+# The problem type in ``config.json`` of a classifier that decides each label by itself.
+MULTILABEL = "multi_label_classification"
 # What decides how a model is made, trained or computed, and not which function it is.
 _NOT_OF_THE_FUNCTION = {
     *("initialization", "attention_backend", "remat", "scan_layers", "dtype", "param_dtype"),

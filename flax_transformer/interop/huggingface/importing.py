@@ -9,7 +9,7 @@ from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.errors import UserError
 from flax_transformer.interop.huggingface.checkpoint import Checkpoint, read_checkpoint, sha256
 from flax_transformer.interop.huggingface.families import check_class, family_of, has_classes
-from flax_transformer.interop.huggingface.family import Family, Settings, Weights
+from flax_transformer.interop.huggingface.family import MULTILABEL, Family, Settings, Weights
 from flax_transformer.interop.huggingface.generation import forced_begin, generation_settings, read_generation
 from flax_transformer.interop.huggingface.tokenizer import TOKENIZER_FILE, longest_text, read_tokenizer
 from flax_transformer.interop.huggingface.weights import to_ours
@@ -23,6 +23,7 @@ class Imported:
         weights: in PyTorch's names and layouts, float32.
         tokenizer: None if it was left out.
         classes: names of the class ids; empty for seq2seq and for an encoder without a head.
+        has_labels: whether a text has any number of the classes, each decided by itself.
         longest: tokens of the longest text, special ones included.
         generation: fields of GenerationConfig that the checkpoint generates with.
         record: where it comes from: for ``source.json``.
@@ -32,6 +33,7 @@ class Imported:
     weights: Weights
     tokenizer: Tokenizer | None
     classes: tuple[str, ...]
+    has_labels: bool
     longest: int
     generation: dict[str, Any]
     record: dict[str, Any]
@@ -81,8 +83,10 @@ def import_checkpoint(folder: Path, *, bare: bool = False) -> Imported:
         "generation": fields,
         "generation_not_carried": left,
     }
-    classes = _classes(checkpoint.settings) if config.architecture == "classifier" and config.num_classes else ()
-    return Imported(config, weights, tokenizer, classes, longest_text(folder, config), fields, record)
+    has_classes = config.architecture == "classifier" and config.num_classes > 0
+    classes = _classes(checkpoint.settings) if has_classes else ()
+    has_labels = has_classes and checkpoint.settings.get("problem_type") == MULTILABEL
+    return Imported(config, weights, tokenizer, classes, has_labels, longest_text(folder, config), fields, record)
 
 
 def _head(family: Family, settings: Settings, weights: Weights) -> dict[str, Any]:
@@ -106,18 +110,21 @@ def _classes(settings: Settings) -> tuple[str, ...]:
     """The names of the classes, in the order of their ids.
 
     Raises:
-        UserError: they do not exclude each other.
+        UserError: there are none, as where the model predicts numbers.
     """
     names = settings.get("id2label") or {str(i): f"LABEL_{i}" for i in range(settings.get("num_labels") or 2)}
     kind = settings.get("problem_type")
-    if kind not in (None, "single_label_classification") or len(names) < 2:
+    if kind != MULTILABEL and (kind not in (None, "single_label_classification") or len(names) < 2):
         raise UserError(
-            f"problem_type: expected at least two classes of which a text has one, got {kind!r} with {len(names)}"
+            "problem_type: expected at least two classes of which a text has one, or labels of which it has any number "
+            f"({MULTILABEL}), got {kind!r} with {len(names)}"
         )
     try:
-        ordered = tuple(str(name) for _, name in sorted((int(number), name) for number, name in names.items()))
-    except ValueError as error:
-        raise UserError(f"id2label: expected ids as keys, got {', '.join(names)[:80]}") from error
+        by_id = {int(number): str(name) for number, name in names.items()}
+        ordered = tuple(by_id[number] for number in range(len(names)))
+    except (ValueError, KeyError) as error:
+        got = ", ".join(names)[:80]
+        raise UserError(f"id2label: expected the ids from 0 to {len(names) - 1} as keys, got {got}") from error
     if len(set(ordered)) != len(ordered):
         raise UserError(f"id2label: expected different names, got {', '.join(ordered)[:200]}")
     return ordered
