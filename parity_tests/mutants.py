@@ -564,8 +564,8 @@ MUTANTS = (
     Mutant(
         "mean of the parts' means",
         f"{_T}/training/step.py",
-        "loss_sum.backward()",
-        "(loss_sum / count.clamp(min=1)).backward()",
+        "self.scaler.scale(loss_sum)",
+        "self.scaler.scale(loss_sum / count.clamp(min=1))",
         "step",
         training={"gradient_accumulation_steps": 2},
     ),

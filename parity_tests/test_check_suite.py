@@ -103,8 +103,9 @@ def test_1000_steps_in_float64(x64):
     assert_passed([result])
 
 
-def test_bfloat16_forward_pass():
-    model = dataclasses.replace(TINY, dtype="bfloat16")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_forward_pass_in_half_precision(dtype: str):
+    model = dataclasses.replace(TINY, dtype=dtype)
     assert_passed(run_checks(Pair(make_case(model, seed=0, sizes=SIZES))))
 
 

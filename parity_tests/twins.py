@@ -18,7 +18,7 @@ from flax_transformer.parity.measure import EPS, Arrays, scaled_ulp
 OPERATION = tolerances.OPERATION.small
 STACK = tolerances.STACK.small
 LOSS = tolerances.LOSS.small
-BFLOAT16 = tolerances.BFLOAT16
+BFLOAT16 = tolerances.HALF_PRECISION
 GRADIENT = {dtype: ceiling.small for dtype, ceiling in tolerances.GRADIENT.items()}
 
 # Sizes that differ from each other, most of them primes, so that no swapped axis can pass.

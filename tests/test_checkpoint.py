@@ -14,6 +14,7 @@ from flax import nnx
 from flax_transformer.config import ModelConfig, TrainConfig
 from flax_transformer.errors import UserError
 from flax_transformer.training.checkpoint import Checkpoints
+from flax_transformer.training.loss_scale import LossScale, create_loss_scale
 from flax_transformer.training.state import TrainState
 
 CONFIG = TrainConfig()
@@ -114,6 +115,15 @@ def overwritten(path: Path) -> None:
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 0x10
     largest.write_bytes(content)
+
+
+def test_the_loss_scale_is_kept(tmp_path: Path, state: TrainState):
+    scaled = state._replace(loss_scale=LossScale(jnp.asarray(512.0), jnp.asarray(7, jnp.int32)))
+    like = state._replace(loss_scale=create_loss_scale())
+    with Checkpoints(tmp_path, CONFIG, "accuracy") as checkpoints:
+        checkpoints.save(1, scaled)
+    with Checkpoints(tmp_path, CONFIG, "accuracy") as checkpoints:
+        assert_same_bits(checkpoints.restore(1, like), scaled)
 
 
 @pytest.mark.parametrize("part", ["training", "params", "fingerprints"])

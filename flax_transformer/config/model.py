@@ -16,7 +16,7 @@ HeadHidden = Literal["none", "tanh", "relu", "gelu"]
 Initialization = Literal["torch", "paper"]
 AttentionBackend = Literal["auto", "xla", "blockwise", "cudnn", "flash"]
 Remat = Literal["none", "dots", "full"]
-FloatDtype = Literal["bfloat16", "float32", "float64"]
+FloatDtype = Literal["bfloat16", "float16", "float32", "float64"]
 
 _DEEPEST = 1_000  # layers, as in DeepNet (Wang et al., 2022); programs of more take hours to compile
 _LARGEST_TABLE = 2**20  # of distances and their buckets, which is part of the program
@@ -136,7 +136,8 @@ class ModelConfig:
     remat: Remat = "none"
     # train the layers as one loop, compiled in the same time however many there are; dropout draws other masks
     scan_layers: bool = False
-    # of matrix products; softmax, norms, residuals and losses stay in at least float32
+    # of matrix products; softmax, norms, residuals and losses stay in at least float32. float16 scales the loss so that
+    # small gradients do not vanish, and skips steps whose gradients overflow
     dtype: FloatDtype = "float32"
     # of the weights and the optimizer's state; float64 needs JAX_ENABLE_X64=1
     param_dtype: Literal["float32", "float64"] = "float32"

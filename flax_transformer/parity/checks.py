@@ -18,7 +18,7 @@ from flax_transformer.nn import positions as flax_positions
 from flax_transformer.parity import flax_side, multilabel, tolerances, torch_side
 from flax_transformer.parity.cases import Case
 from flax_transformer.parity.influence import influence
-from flax_transformer.parity.measure import EPS, mismatches, scaled_ulp, scaled_ulps
+from flax_transformer.parity.measure import EPS, HALF, mismatches, scaled_ulp, scaled_ulps
 from flax_transformer.parity.pair import Pair, cast, with_dropout
 from flax_transformer.parity.torch_side import Outcome
 from flax_transformer.parity.training import FreeRun, free_steps, locked_step, optimizer_alone
@@ -233,7 +233,7 @@ def _cross_entropy(pair: Pair, smoothing: float) -> float:
     of_torch, torch_count = torch_losses.cross_entropy(logits, labels, real, smoothing)
     if int(flax_count) != int(torch_count):
         return np.inf
-    return scaled_ulp(np.asarray(of_flax), of_torch.numpy(), "float32" if pair.dtype == "bfloat16" else pair.dtype)
+    return scaled_ulp(np.asarray(of_flax), of_torch.numpy(), "float32" if pair.dtype in HALF else pair.dtype)
 
 
 def labels(pair: Pair) -> list[Result]:
@@ -425,7 +425,7 @@ DECODING: dict[str, Check] = {"cached decoding": cached_decoding, "generated ids
 
 
 def check_suite(pair: Pair) -> dict[str, Check]:
-    """The checks that apply to a pair: bfloat16 has no training checks, a classifier does not decode."""
+    """The checks that apply to a pair: half precision has no training checks, a classifier does not decode."""
     checks = dict(FORWARD)
     if pair.differentiates:
         checks |= TRAINING

@@ -24,12 +24,13 @@ from flax_transformer.parity.measure import Arrays
 from flax_transformer.parity.torch_side import OptimizerState, Outcome
 from flax_transformer.training import optim
 from flax_transformer.training import step as training
+from flax_transformer.training.loss_scale import create_loss_scale
 from flax_transformer.training.muon import is_hidden_matrix
 
 
 def to_numpy(array: Any) -> np.ndarray:
-    """On the host; bfloat16, which numpy lacks, as float32."""
-    return np.asarray(array.astype(jnp.float32) if array.dtype == jnp.bfloat16 else array)
+    """On the host; half precision as float32, since numpy lacks bfloat16."""
+    return np.asarray(array.astype(jnp.float32) if array.dtype.itemsize == 2 else array)
 
 
 @functools.lru_cache(maxsize=64)
@@ -194,7 +195,10 @@ class Trainer:
             self.step.optimizer.init(params), **moments, count=jnp.array(state.count, jnp.int32)
         )
         # The step donates its state: no two of its arrays may share a buffer.
-        self._state = training.TrainState(params, jax.tree.map(jnp.array, opt_state), jnp.array(state.count, jnp.int32))
+        loss_scale = create_loss_scale() if self._model.dtype == "float16" else None
+        self._state = training.TrainState(
+            params, jax.tree.map(jnp.array, opt_state), jnp.array(state.count, jnp.int32), None, loss_scale
+        )
 
     def as_trained(self, arrays: Arrays) -> nnx.State:
         """Parameters, gradients or moments as the training step has them, whose layers may be stacked."""

@@ -6,7 +6,9 @@ import numpy as np
 from jaxtyping import Float
 
 Arrays = Mapping[str, np.ndarray]
-EPS = {"bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
+EPS = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}
+# Of matrix products alone: weights, softmax and losses are of float32.
+HALF = ("bfloat16", "float16")
 
 
 def scaled_ulp(a: np.ndarray, reference: np.ndarray, dtype: str) -> float:

@@ -9,7 +9,7 @@ import torch
 
 from flax_transformer.nn import losses as flax_losses
 from flax_transformer.parity import flax_side, torch_side
-from flax_transformer.parity.measure import mismatches, scaled_ulp
+from flax_transformer.parity.measure import HALF, mismatches, scaled_ulp
 from flax_transformer.parity.pair import Pair
 from torch_reference.nn import losses as torch_losses
 
@@ -35,7 +35,7 @@ def _difference(pair: Pair, smoothing: float, weighted: bool, factor: int) -> fl
     of_torch, torch_count = torch_losses.binary_cross_entropy(*tensors)
     if int(flax_count) != int(torch_count):
         return np.inf
-    return scaled_ulp(np.asarray(of_flax), of_torch.numpy(), "float32" if pair.dtype == "bfloat16" else pair.dtype)
+    return scaled_ulp(np.asarray(of_flax), of_torch.numpy(), "float32" if pair.dtype in HALF else pair.dtype)
 
 
 def differing_decisions() -> dict[str, float]:

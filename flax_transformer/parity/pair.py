@@ -9,7 +9,7 @@ import numpy as np
 from flax_transformer.data.batches import MultilabelBatch, PaddedBatch
 from flax_transformer.parity import flax_side, torch_side
 from flax_transformer.parity.cases import Case, take_rows
-from flax_transformer.parity.measure import Arrays, scaled_ulp, scaled_ulps
+from flax_transformer.parity.measure import HALF, Arrays, scaled_ulp, scaled_ulps
 from flax_transformer.parity.torch_side import Outcome
 
 # A gradient below this share of the model's largest is zero but for rounding, in float64.
@@ -87,8 +87,8 @@ class Pair:
 
     @property
     def differentiates(self) -> bool:
-        """bfloat16 is a profile of the forward pass and the loss."""
-        return self.backward and self.dtype != "bfloat16"
+        """Half precision is a profile of the forward pass and the loss."""
+        return self.backward and self.dtype not in HALF
 
     def _run(self, side, **arguments) -> Outcome:
         return side.run(self.case.config, self.case.weights, self.case.batch, **arguments)
@@ -150,7 +150,7 @@ class Pair:
     @cached_property
     def intermediate_floor(self) -> dict[str, float]:
         """The noise floor of each intermediate, in scaled ULP."""
-        dtype, rounded = ("bfloat16", self.torch) if self.dtype == "bfloat16" else ("float32", self.rounded)
+        dtype, rounded = (self.dtype, self.torch) if self.dtype in HALF else ("float32", self.rounded)
         floors = [
             scaled_ulps(rounded.intermediates, self.exact.intermediates, dtype),
             scaled_ulps(self.shuffled.intermediates, self.torch.intermediates, self.dtype),

@@ -11,12 +11,14 @@ That makes four floors in all, but no more than the ceiling, which was measured 
 tensor whose own four floors lie above the ceiling, because its sums cancel, is held to those: no one can ask more of
 two implementations than of one.
 
-bfloat16 rounds at the same places on both sides. There two ULP are the ceiling, and two floors where that is more.
+bfloat16 and float16 round at the same places on both sides. There two ULP are the ceiling, and two floors where that is
+more.
 """
 
 from dataclasses import dataclass
 
 from flax_transformer.config import ModelConfig
+from flax_transformer.parity.measure import HALF
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ STACK = Ceiling(8, 16)
 LOSS = Ceiling(4, 4)
 GRADIENT = {"float32": Ceiling(16, 32), "float64": Ceiling(24, 32)}
 DROPOUT_GRADIENT = Ceiling(16, 32)
-BFLOAT16 = 2.0
+HALF_PRECISION = 2.0
 # Absolute difference of parameters after free-running training with a smooth activation: in float32 of 99.9% of them,
 # in float64 of all. Beyond 100 steps in float32 there is no ceiling: the trajectory is chaotic.
 FREE_STEPS = {("float32", 100): 2e-7, ("float64", 100): 1e-13, ("float64", 1000): 1e-11}
@@ -51,9 +53,9 @@ def tolerance(floor: float, ceiling: float, own_floor: float, dtype: str) -> flo
         own_floor: of the tensor that is judged.
     """
     highest = lifted(ceiling, own_floor, dtype)
-    return highest if dtype == "bfloat16" else min(4 * max(floor, 1.0), highest)
+    return highest if dtype in HALF else min(4 * max(floor, 1.0), highest)
 
 
 def lifted(ceiling: float, own_floor: float, dtype: str) -> float:
-    """The ceiling, or four floors where that is more; in bfloat16 its own ceiling, or two floors."""
-    return max(BFLOAT16, 2 * own_floor) if dtype == "bfloat16" else max(ceiling, 4 * own_floor)
+    """The ceiling, or four floors where that is more; in half precision its own ceiling, or two floors."""
+    return max(HALF_PRECISION, 2 * own_floor) if dtype in HALF else max(ceiling, 4 * own_floor)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from flax_transformer.config import GenerationConfig, ModelConfig, TrainConfig
 from flax_transformer.data.batches import MultilabelBatch, PaddedBatch, Seq2SeqBatch
 from flax_transformer.intermediates import Recorder, recording
-from flax_transformer.parity.measure import Arrays
+from flax_transformer.parity.measure import HALF, Arrays
 from torch_reference.decoding import generate as generation
 from torch_reference.decoding import labels
 from torch_reference.nn import linear, losses, models
@@ -41,9 +41,9 @@ class OptimizerState:
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """On the host; bfloat16, which numpy lacks, as float32."""
+    """On the host; half precision as float32, since numpy lacks bfloat16."""
     tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return (tensor.float() if tensor.dtype.itemsize == 2 else tensor).numpy()
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
@@ -75,7 +75,7 @@ def run(
     """
     model = build(config.model, weights).train(dropout_step is not None)
     names = {id(module): path for path, module in model.named_modules()}
-    dtypes = _tap_dtypes(model, names, batch) if feed and config.model.dtype == "bfloat16" else {}
+    dtypes = _tap_dtypes(model, names, batch) if feed and config.model.dtype in HALF else {}
     replacements = {name: _tensor(value).to(dtypes.get(name)) for name, value in (feed or {}).items()}
     with torch.set_grad_enabled(gradients), recording(Recorder(names, replacements)) as recorder:
         loss_sum, count = training.batch_loss(model, batch, config.label_smoothing)

@@ -30,7 +30,7 @@ from flax_transformer.parity.targets import Target, load_target
 
 CERTIFICATE = "parity.json"
 _WIDTH_OF_A_LOG = 180
-Dtype = Literal["float64", "float32", "bfloat16"]
+Dtype = Literal["float64", "float32", "bfloat16", "float16"]
 
 
 def verify(

@@ -197,7 +197,8 @@ class Checkpoints:
         items = self._read(step, params=like.weights, training={**_only_to_train(like), "step": like.step})
         averaged = like.average is not None
         params, average = (items.training["params"], items.params) if averaged else (items.params, None)
-        state = TrainState(params, items.training["opt_state"], items.training["step"], average)
+        opt_state, loss_scale = items.training["opt_state"], items.training.get("loss_scale")
+        state = TrainState(params, opt_state, items.training["step"], average, loss_scale)
         self._check(step, items, params=state.weights, opt_state=_only_to_train(state))
         return state
 
@@ -261,7 +262,9 @@ class Checkpoints:
 
 def _only_to_train(state: TrainState) -> dict[str, Any]:
     """What going on takes beside the weights that are exported: where these are an average, also the parameters."""
-    return {"opt_state": state.opt_state} | ({} if state.average is None else {"params": state.params})
+    others = {} if state.average is None else {"params": state.params}
+    others |= {} if state.loss_scale is None else {"loss_scale": state.loss_scale}
+    return {"opt_state": state.opt_state, **others}
 
 
 def _free_name(path: Path) -> Path:

@@ -124,6 +124,8 @@ class Report:
             "learning_rate": float(steps[-1]["learning_rate"]),
             "tokens_per_second": speed,
         }
+        if "loss_scale" in steps[-1]:
+            values["loss_scale"] = float(steps[-1]["loss_scale"])
         if len(taken) < len(steps):
             values["skipped"] = len(steps) - len(taken)
             self.say(f"step {self._step}: skipped {len(steps) - len(taken)} steps, loss or gradient were not finite")

@@ -26,6 +26,7 @@ from flax_transformer.nn.losses import (
     shift_target,
 )
 from flax_transformer.nn.models import Classifier, MaskedLM, Model, Seq2Seq, create_model
+from flax_transformer.training.loss_scale import create_loss_scale, update_loss_scale
 from flax_transformer.training.optim import create_optimizer, schedule, update_average
 from flax_transformer.training.state import TrainState
 
@@ -153,7 +154,8 @@ class TrainStep:
     def _create(self) -> tuple[nnx.GraphDef, TrainState]:
         graph, params = nnx.split(stack_layers(create_model(self.config.model, self.config.seed)))
         average = jax.tree.map(jnp.copy, params) if self.config.optimizer.ema_decay else None
-        return graph, TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32), average)
+        loss_scale = create_loss_scale() if self.config.model.dtype == "float16" else None
+        return graph, TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32), average, loss_scale)
 
     def model(self, state: TrainState) -> Model:
         """The model with the state's weights, for evaluation and export."""
@@ -164,7 +166,8 @@ class TrainStep:
 
         Returns:
             The new state, and ``loss`` (mean per real token or row), ``tokens``, ``grad_norm``, ``learning_rate`` and
-            ``skipped``: whether loss or gradient were not finite, so that only the step number changed.
+            ``skipped``: whether loss or gradient were not finite, so that only the step number changed, and the loss
+            scale of float16, which the metrics then hold too.
         """
         return self._step(state, batch)
 
@@ -178,7 +181,8 @@ class TrainStep:
 
     def _update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(self.config.seed), state.step)
-        loss_sum, count, gradients = self._gradients(state.params, batch, key)
+        scale = None if state.loss_scale is None else state.loss_scale.scale
+        loss_sum, count, gradients = self._gradients(state.params, batch, key, scale)
         count = jnp.where(count > 0, count, 1)
         gradients = self._unless_frozen(gradients, jax.tree.map(jnp.zeros_like, gradients))
         gradients = jax.tree.map(lambda gradient: gradient / count, gradients)
@@ -202,7 +206,11 @@ class TrainStep:
             "learning_rate": self.learning_rate(state.step),
             "skipped": ~is_finite,
         }
-        return TrainState(params, opt_state, state.step + 1, average), metrics
+        loss_scale = state.loss_scale
+        if loss_scale is not None:
+            metrics["loss_scale"] = loss_scale.scale
+            loss_scale = update_loss_scale(loss_scale, is_finite)
+        return TrainState(params, opt_state, state.step + 1, average, loss_scale), metrics
 
     def _unless_frozen(self, params: Any, frozen: Any) -> Any:
         """``params``, and ``frozen`` in place of those that keep their values."""
@@ -210,16 +218,21 @@ class TrainStep:
         others = zip(self._is_frozen, leaves, jax.tree.leaves(frozen), strict=True)
         return structure.unflatten([old if keeps else new for keeps, new, old in others])
 
-    def _gradients(self, params: nnx.State, batch: Batch, key: PRNGKeyArray) -> tuple[Array, Array, nnx.State]:
+    def _gradients(
+        self, params: nnx.State, batch: Batch, key: PRNGKeyArray, scale: Float[Array, ""] | None
+    ) -> tuple[Array, Array, nnx.State]:
         """Summed loss, its count, and the gradient of the sum: part by part, the parts add up to the whole batch."""
 
-        def loss(params: nnx.State, part: Batch, key: PRNGKeyArray) -> tuple[Array, Array]:
+        def loss(params: nnx.State, part: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Array, Array]]:
             model = nnx.merge(self.graph, params)
             weights = None if self._class_weights is None else jnp.asarray(self._class_weights)
-            return batch_loss(model, part, self.config.label_smoothing, Rngs(dropout=key), weights)
+            loss_sum, count = batch_loss(model, part, self.config.label_smoothing, Rngs(dropout=key), weights)
+            return (loss_sum if scale is None else loss_sum * scale), (loss_sum, count)
 
         def gradient(part: Batch, key: PRNGKeyArray) -> tuple[Array, Array, nnx.State]:
-            (loss_sum, count), gradients = jax.value_and_grad(loss, has_aux=True)(params, part, key)
+            gradients, (loss_sum, count) = jax.grad(loss, has_aux=True)(params, part, key)
+            if scale is not None:
+                gradients = jax.tree.map(lambda gradient: gradient / scale, gradients)
             return loss_sum, count, gradients
 
         parts = self.config.gradient_accumulation_steps

@@ -106,6 +106,10 @@ class TrainStep:
             parameter.requires_grad_(not config.freezes(name))
         self.optimizer = create_optimizer(config.optimizer, self.model)
         self.scheduler = schedule(self.optimizer, config.optimizer, total_steps)
+        # Of the sum over a batch's tokens, which is that many times as large as their mean.
+        self.scaler = torch.amp.GradScaler(
+            "cpu", init_scale=2.0**10, growth_interval=2_000, enabled=config.model.dtype == "float16"
+        )
         self._names = {id(module): path for path, module in self.model.named_modules()}
 
     def __call__(self, batch: Batch, keep: Sequence[Mapping[str, Tensor]] | None = None) -> Metrics:
@@ -115,9 +119,11 @@ class TrainStep:
             keep: the dropout masks of each accumulated part, to be used in place of torch's own draws.
 
         Returns:
-            ``loss`` (mean per real token or row), ``tokens``, ``grad_norm`` and ``learning_rate``.
+            ``loss`` (mean per real token or row), ``tokens``, ``grad_norm`` and ``learning_rate``. Where a gradient of
+            float16 is not finite, only the scale of the loss changes.
         """
         loss_sum, count = self._accumulate(batch, keep or [{}] * self.config.gradient_accumulation_steps)
+        self.scaler.unscale_(self.optimizer)
         count = torch.where(count > 0, count, 1)
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         for gradient in gradients:
@@ -130,8 +136,11 @@ class TrainStep:
         }
         if self.config.optimizer.max_grad_norm:
             clip_by_global_norm(self.model.parameters(), self.config.optimizer.max_grad_norm)
-        self.optimizer.step()
-        self.scheduler.step()
+        self.scaler.step(self.optimizer)
+        before = self.scaler.get_scale()
+        self.scaler.update()
+        if self.scaler.get_scale() >= before:
+            self.scheduler.step()
         return metrics
 
     def _accumulate(self, batch: Batch, keep: Sequence[Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -141,7 +150,7 @@ class TrainStep:
         for part, masks in zip(_split_batch(batch, self.config.gradient_accumulation_steps), keep, strict=True):
             with recording(Recorder(self._names, masks)):
                 loss_sum, count = batch_loss(self.model, part, self.config.label_smoothing, self._class_weights)
-            loss_sum.backward()
+            self.scaler.scale(loss_sum).backward()
             sums.append(loss_sum.detach())
             counts.append(count)
         return torch.stack(sums).sum(), torch.stack(counts).sum()
