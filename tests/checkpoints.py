@@ -78,7 +78,8 @@ def write_tokenizer(folder: Path, template: str = "[CLS] $A [SEP]") -> None:
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.add_special_tokens(WORDS[:4])
     special = [(word, WORDS.index(word)) for word in ("[CLS]", "[SEP]") if word in template]
-    backend.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+    pair = f"{template} $B:1 [SEP]:1"  # as BERT's
+    backend.post_processor = processors.TemplateProcessing(single=template, pair=pair, special_tokens=special)
     backend.enable_padding(length=9)
     backend.enable_truncation(4)
     backend.save(str(folder / "tokenizer.json"))

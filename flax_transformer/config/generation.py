@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from flax_transformer.config.checks import check, check_choices, check_finite, check_whole
+from flax_transformer.config.checks import check, check_choices, check_finite, check_whole, make_tuples
 
 Strategy = Literal["greedy", "sample", "beam"]
 LengthPenalty = Literal["gnmt", "mean"]
@@ -81,9 +81,9 @@ class PredictionConfig:
     long: Long = "auto"
     # what the model was trained on, which may know the JSON schema of its outputs; empty if unknown
     task: str = ""
-    # column of a table to read texts from, where the command names none
-    text_column: str = "text"
-    # take numbers in that column for texts, as they are written
+    # column of a table to read texts from, where the command names none; two where the model reads pairs of texts
+    text_column: tuple[str, ...] = ("text",)
+    # take numbers in these columns for texts, as they are written
     numbers_as_text: bool = False
     # of the tokenizer.json and the classes.json that belong to the weights; empty if unknown
     tokenizer_sha256: str = ""
@@ -95,4 +95,5 @@ class PredictionConfig:
     def __post_init__(self) -> None:
         check_choices(self)
         check_whole(self, "max_source_length", "max_new_tokens", "batch_size")
+        make_tuples(self, "text_column")
         check(self, "thresholds", "probabilities, in [0, 1]", all(0 <= value <= 1 for value in self.thresholds))

@@ -95,11 +95,11 @@ def _read_files(config: OwnData, files: Sequence[Path], reading: Reading) -> Exa
     return read_pairs(files, _columns(config), reading)
 
 
-def _columns(config: ClassificationData | Seq2SeqData) -> tuple[Column, Column]:
+def _columns(config: ClassificationData | Seq2SeqData) -> tuple[Column, ...]:
     """What is read, and what it becomes."""
     text = partial(to_text, numbers=config.numbers_as_text)
     if isinstance(config, ClassificationData):
-        return Column(config.text_column, text), Column(config.label_column, to_label)
+        return *(Column(name, text) for name in config.text_column), Column(config.label_column, to_label)
     target = partial(to_target, numbers=config.numbers_as_text)
     return Column(config.source_column, text), Column(config.target_column, target)
 

@@ -25,7 +25,8 @@ from flax_transformer.config import (
     to_dict,
 )
 from flax_transformer.data.copying import CopyRule
-from flax_transformer.data.encoding import Sources, encode_sources, resolve_long
+from flax_transformer.data.encoding import Sources, check_pairs, encode_sources, resolve_long
+from flax_transformer.data.examples import Source
 from flax_transformer.data.generation import Constraint
 from flax_transformer.data.tasks import copy_rule
 from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer
@@ -79,7 +80,7 @@ class Predictable(ABC):
 
     def predict(
         self,
-        texts: Sequence[str],
+        texts: Sequence[Source],
         generation: GenerationConfig | None = None,
         constraint: Constraint | None = None,
         *,
@@ -91,6 +92,7 @@ class Predictable(ABC):
         """A prediction for each text, in order.
 
         Args:
+            texts: of a model that was trained on pairs of texts, pairs (first, second), as of its two columns.
             generation: how to generate; greedily, and at most as many tokens as the longest target in training, if not
                 given.
             constraint: what generated texts may look like.
@@ -106,7 +108,7 @@ class Predictable(ABC):
             labels. For a text that is blank or too long it is None, and ``error`` says why.
 
         Raises:
-            UserError: the model cannot generate as it is told to.
+            UserError: the model cannot generate as it is told to; or ``texts`` are not what it reads.
         """
         _check_texts(texts)
         limits = self.prediction_config
@@ -138,7 +140,7 @@ class Predictable(ABC):
         return (threshold,) * len(own)
 
     def embed(
-        self, texts: Sequence[str], pooling: Pooling = "mean", *, batch_size: int | None = None
+        self, texts: Sequence[Source], pooling: Pooling = "mean", *, batch_size: int | None = None
     ) -> Float[np.ndarray, "texts d_model"]:
         """Each text as a vector of length 1, for search and comparison. Texts that are too long are cut.
 
@@ -150,7 +152,7 @@ class Predictable(ABC):
             (texts, d_model); NaN for a text that is blank. The dot product of two rows is their cosine similarity.
 
         Raises:
-            UserError: ``texts`` is a single text.
+            UserError: ``texts`` is a single text, or they are not what the model reads.
         """
         _check_texts(texts)
         batch = BatchConfig(batch_size or self.prediction_config.batch_size)
@@ -159,10 +161,30 @@ class Predictable(ABC):
         predictions = self.predictions(predictor, self.encode(texts, "cut"))
         return np.array([prediction.embedding or nothing for prediction in predictions], np.float32)
 
-    def encode(self, texts: Sequence[str | None], long: Long) -> Sources:
-        """Texts as the model reads them; ``long`` says what becomes of those that are too long for it."""
+    def encode(self, texts: Sequence[Source | None], long: Long) -> Sources:
+        """Texts as the model reads them; ``long`` says what becomes of those that are too long for it.
+
+        Raises:
+            UserError: there are single texts where the model reads pairs, or pairs where it does not.
+        """
+        self._check_sources([text for text in texts if text is not None])
         what = resolve_long(long, self.model_config.architecture == "seq2seq")
         return encode_sources(texts, self.tokenizer, self.prediction_config.max_source_length, what)
+
+    def _check_sources(self, texts: Sequence[Source]) -> None:
+        limits, folder = self.prediction_config, self.folder
+        reads_pairs = len(limits.text_column) == 2
+        pair = next((text for text in texts if not isinstance(text, str)), None)
+        if reads_pairs and (single := next((text for text in texts if isinstance(text, str)), None)) is not None:
+            names = ", ".join(limits.text_column)
+            raise UserError(f"{folder}: expected pairs of texts ({names}), got the single text {single[:40]!r}")
+        if pair is None:
+            return
+        if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            raise UserError(f"texts: expected texts, or tuples of two texts, got {str(pair)[:80]}")
+        if limits.task and not reads_pairs:
+            raise UserError(f"{folder}: expected single texts, which it was trained on, got the pair {str(pair)[:80]}")
+        check_pairs(self.tokenizer, self.model_config)
 
     def predictions(
         self,
@@ -235,7 +257,7 @@ def load_prediction_config(folder: Path) -> PredictionConfig | None:
 def limits_of_model(config: ModelConfig) -> PredictionConfig:
     """As exports of version 0.1.0 have them, which do not say what their runs were held to."""
     column = "source" if config.architecture == "seq2seq" else "text"
-    return PredictionConfig(config.max_length, max(1, config.max_length - 1), text_column=column)
+    return PredictionConfig(config.max_length, max(1, config.max_length - 1), text_column=(column,))
 
 
 def load_tokenizer_of(folder: Path, model: ModelConfig, config: PredictionConfig | None) -> Tokenizer:
