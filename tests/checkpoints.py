@@ -88,7 +88,7 @@ def write_tokenizer(folder: Path, template: str = "[CLS] $A [SEP]") -> None:
 def make_checkpoint(folder: Path, settings: Settings = BERT, **changed: Any) -> Path:
     settings = settings | changed
     folder.mkdir()
-    decided = {"num_classes": 3} if settings["model_type"] == "bert" else {}
+    decided = {"num_classes": 3} if "id2label" in settings else {}
     write_json(folder / "config.json", settings)
     safetensors.numpy.save_file(random_weights(settings, **decided), folder / "model.safetensors")
     write_tokenizer(folder, "[CLS] $A [SEP]" if settings["model_type"] != "t5" else "$A [SEP]")

@@ -30,7 +30,7 @@ from flax_transformer.decoding.predictable import (
 from flax_transformer.distributed.memory import require_memory
 from flax_transformer.distributed.sharding import on_mesh
 from flax_transformer.errors import UserError
-from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE, save_export
+from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE, keep_source, save_export
 from flax_transformer.interop.exported import Exported
 from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
 from flax_transformer.nn.models import Model, create_model
@@ -64,6 +64,8 @@ class Run(Predictable):
             limits = replace(self.prediction_config, thresholds=())
             save_prediction_files(folder, self.tokenizer, self.classes, limits)
             save_record(record, folder)
+            if self.config.pretrained:
+                keep_source(Path(self.config.pretrained), folder)
             save_config(self.config, folder / CONFIG_FILE)
 
     def save_config(self) -> None:
@@ -160,7 +162,8 @@ class Run(Predictable):
             UserError: it is taken, or cannot be written; or the run has no whole checkpoint.
         """
         check_new_folder(Path(directory))  # before the work
-        save_export(directory, self.best_model(), self.tokenizer, self.classes, self.prediction_config)
+        limits = self.prediction_config
+        save_export(directory, self.best_model(), self.tokenizer, self.classes, limits, origin=self.folder)
         return Exported.load(directory)
 
 
