@@ -49,10 +49,15 @@ class GenerationConfig:
     early_stopping: bool = True
     # of beam: outputs returned for each source, the best first
     n_best: int = 1
+    # only ids below this one are generated: those that the tokenizer has a token for, where the model's table has more
+    # rows; all if not given
+    num_tokens: int | None = None
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_whole(self, "max_new_tokens", "beam_width", "n_best")
+        check_whole(
+            self, "max_new_tokens", "beam_width", "n_best", *(() if self.num_tokens is None else ("num_tokens",))
+        )
         check_whole(self, "min_new_tokens", "top_k", "seed", at_least=0)
         limit = f"max_new_tokens={self.max_new_tokens}"
         check(self, "min_new_tokens", f"at most {limit}", self.min_new_tokens <= self.max_new_tokens)
@@ -85,8 +90,10 @@ class PredictionConfig:
     text_column: tuple[str, ...] = ("text",)
     # take numbers in these columns for texts, as they are written
     numbers_as_text: bool = False
-    # of the tokenizer.json and the classes.json that belong to the weights; empty if unknown
+    # of the tokenizer.json, the special_tokens.json and the classes.json that belong to the weights; empty if unknown,
+    # or if there is none
     tokenizer_sha256: str = ""
+    special_tokens_sha256: str = ""
     classes_sha256: str = ""
     # where a text may have several labels: the probability from which on it has one, for each in order; empty where a
     # text has one class

@@ -28,6 +28,7 @@ from flax_transformer.data.copying import CopyRule
 from flax_transformer.data.encoding import Sources, check_pairs, encode_sources, resolve_long
 from flax_transformer.data.examples import Source
 from flax_transformer.data.generation import Constraint
+from flax_transformer.data.special_tokens import SPECIAL_TOKENS_FILE
 from flax_transformer.data.tasks import copy_rule
 from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer
 from flax_transformer.decoding.predictor import Prediction, Predictor
@@ -35,6 +36,8 @@ from flax_transformer.errors import UserError
 from flax_transformer.nn.models import Model
 
 TOKENIZER_FILE, CLASSES_FILE, PREDICTION_FILE = "tokenizer.json", "classes.json", "prediction.json"
+# What predictions follow from, beside weights and limits.
+_HASHED = {"tokenizer": TOKENIZER_FILE, "special_tokens": SPECIAL_TOKENS_FILE, "classes": CLASSES_FILE}
 
 
 class Predictable(ABC):
@@ -225,7 +228,7 @@ class Predictable(ABC):
             digest.update(f"{path} {array.dtype} {array.shape}".encode() + array.tobytes())
         config = {**to_dict(self.model_config), **to_dict(self.prediction_config)}
         config = {name: value for name, value in config.items() if not name.endswith("_sha256")}
-        files = {"tokenizer": _sha256(self.folder / TOKENIZER_FILE), "classes": _sha256(self.folder / CLASSES_FILE)}
+        files = {name: _sha256(self.folder / file) for name, file in _HASHED.items()}
         return {"weights": digest.hexdigest(), **files, "config": json.dumps(config, sort_keys=True)}
 
 
@@ -240,7 +243,7 @@ def save_prediction_files(folder: Path, tokenizer: Tokenizer, classes: Sequence[
     if classes:
         text = json.dumps(classes, ensure_ascii=False, indent=2) + "\n"
         (folder / CLASSES_FILE).write_text(text, encoding="utf-8")
-    hashes = {"tokenizer_sha256": _sha256(folder / TOKENIZER_FILE), "classes_sha256": _sha256(folder / CLASSES_FILE)}
+    hashes = {f"{name}_sha256": _sha256(folder / file) for name, file in _HASHED.items()}
     save_config(replace(config, **hashes), folder / PREDICTION_FILE)
 
 
@@ -267,6 +270,7 @@ def load_tokenizer_of(folder: Path, model: ModelConfig, config: PredictionConfig
         UserError: it cannot be read, or is another one.
     """
     path = folder / TOKENIZER_FILE
+    _check_unchanged(folder / SPECIAL_TOKENS_FILE, config.special_tokens_sha256 if config else "")
     tokenizer = load_tokenizer(path)
     for name in ("pad_id", "bos_id", "eos_id"):
         expected, found = getattr(model, name), getattr(tokenizer, name)
