@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import make_checkpoint
+from checkpoints import BERT, make_checkpoint
 
 from flax_transformer import load, train
 from flax_transformer.cli.main import main
@@ -161,8 +161,8 @@ def test_a_model_of_another_kind_is_refused(run: Run, tmp_path: Path, capsys):
 def test_the_record_of_an_import_stays_with_what_is_trained_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Of the families whose models have the same form, it tells which one is written."""
     roberta = {"model_type": "xlm-roberta", "architectures": ["XLMRobertaForSequenceClassification"]}
-    changed = roberta | {"type_vocab_size": 1, "pad_token_id": 0}
-    save_imported(tmp_path / "imported", import_checkpoint(make_checkpoint(tmp_path / "theirs", **changed)), "somebody")
+    settings = BERT | roberta | {"type_vocab_size": 1, "pad_token_id": 0}
+    save_imported(tmp_path / "imported", import_checkpoint(make_checkpoint(tmp_path / "theirs", settings)), "somebody")
     imported = Exported.load(tmp_path / "imported")
     batch = BatchConfig(max_source_length=8)
     config = TrainConfig(data=ClassificationData(), model=imported.config, batch=batch, pretrained=str(imported.folder))

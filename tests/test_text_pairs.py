@@ -240,9 +240,10 @@ def with_other_second_type(run: Run) -> Any:
 def test_token_types_reach_the_model_in_training_evaluation_and_prediction(run: Run, monkeypatch: pytest.MonkeyPatch):
     source = Exported.load(str(run.config.pretrained))
     start, _, _ = start_from(source, run.config, run.classes, TrainStep(run.config, 10))
-    before = TrainStep(run.config, 10).model(start).source_embedding.types.embedding[...]
+    begun: Any = TrainStep(run.config, 10).model(start)
     trained: Any = run.best_model()
-    assert (before[1] != trained.source_embedding.types.embedding[1]).all()
+    before, after = (model.source_embedding.types.embedding[...] for model in (begun, trained))
+    assert (before[1] != after[1]).all()
 
     other = with_other_second_type(run)
     test = load_splits(run.config.data, run.config.seed).test
@@ -264,7 +265,8 @@ def test_a_table_and_the_command_line_give_the_predictions_of_python(
     run: Run, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     run.export(tmp_path / "export")
-    pairs = [tuple(line.split(",")[:2]) for line in table.read_text(encoding="utf-8").splitlines()[1:9]]
+    rows = [line.split(",") for line in table.read_text(encoding="utf-8").splitlines()[1:9]]
+    pairs = [(first, second) for first, second, _ in rows]
     expected = [(one.value, round(one.score, 4)) for one in run.predict(pairs)]
 
     def predicted(*arguments: object) -> list[dict[str, Any]]:

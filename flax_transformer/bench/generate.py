@@ -132,7 +132,7 @@ def _bench(
 def _save_weights(config: ModelConfig, folder: Path) -> None:
     """An export without tokenizer, which each candidate reads."""
     save_config(config, folder / CONFIG_FILE)
-    safetensors.numpy.save_file(random_weights(config, seed=0), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    safetensors.numpy.save_file(dict(random_weights(config, seed=0)), folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
 def _set_shapes(workers: dict[str, Worker], shape: tuple[int, int, int]) -> dict[str, Measured]:

@@ -188,10 +188,11 @@ class OnnxRuntime(Generator):
         with tempfile.TemporaryDirectory() as parent:
             served = Path(parent, "served")
             save_onnx(served, self.config, read_weights(folder / WEIGHTS_FILE))
-            self._encoder, self._decoder = (
+            sessions: list[Any] = [
                 onnxruntime.InferenceSession(served / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
                 for name in ("encoder", "decoder")
-            )
+            ]
+        self._encoder, self._decoder = sessions
 
     def generate(self, source: Tokens, settings: GenerationConfig) -> Tokens:
         lengths = np.full(len(source), source.shape[1], np.int64)

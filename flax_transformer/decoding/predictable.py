@@ -232,7 +232,7 @@ class Predictable(ABC):
         return {"weights": digest.hexdigest(), **files, "config": json.dumps(config, sort_keys=True)}
 
 
-def _check_texts(texts: Sequence[str]) -> None:
+def _check_texts(texts: Sequence[Source]) -> None:
     if isinstance(texts, str):
         raise UserError(f"texts: expected a list of texts, got the single text {texts[:40]!r}; write [text]")
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from flax import nnx
 from jax.sharding import Mesh
@@ -96,14 +97,14 @@ class Run(Predictable):
     def prediction_config(self) -> PredictionConfig:
         batch, data = self.config.batch, self.config.data
         # Where the task has no column of its own, its texts are called "text".
-        column = getattr(data, "text_column", None) or getattr(data, "source_column", "text")
+        columns: Any = getattr(data, "text_column", None) or getattr(data, "source_column", "text")
         return PredictionConfig(
             batch.max_source_length,
             batch.max_new_tokens,
             batch.size,
             batch.long,
             data.task,
-            column,
+            columns,
             getattr(data, "numbers_as_text", False),
             thresholds=self._thresholds() if isinstance(data, MultilabelData) else (),
         )
