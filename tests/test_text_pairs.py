@@ -1,12 +1,11 @@
 """Pairs of texts, such as premise and hypothesis: read, split, encoded, trained on, scored and predicted for."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -43,13 +42,6 @@ OWN = train_tokenizer(TokenizerConfig(vocab_size=300), ["the film was good", "a 
 COLUMNS = ("premise", "hypothesis")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation_of_all() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(
@@ -78,7 +70,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(checkpoint: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(quick_module: None, checkpoint: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("runs")
     save_imported(folder / "bert", import_checkpoint(checkpoint), "bert")
     config = TrainConfig(
