@@ -174,13 +174,15 @@ _GENERATORS = {
 
 def _generate(records: list[Record]) -> list[str]:
     """New tokens per second, and in parentheses how many times as many as flax."""
-    rows = []
+    rows, loads = [], []
     for record in records:
         if record.label.startswith("throughput"):
             for shape in record.results["shapes"]:
                 cells = [_generated(shape["candidates"].get(name)) for name in _GENERATORS]
                 rows.append([record.label.removeprefix("throughput-"), str(shape["batch"]), *cells])
-    return _table(["model", "batch", *_GENERATORS.values()], rows)
+                loads += [load for own in shape["candidates"].values() for load in own["background_load"]]
+    told = f"Other processes took {min(loads):.0%} to {max(loads):.0%} of the cores in a turn." if loads else ""
+    return [*_table(["model", "batch", *_GENERATORS.values()], rows), "", told]
 
 
 def _generated(own: dict | None) -> str:
