@@ -280,6 +280,7 @@ def test_generation_settings_become_fields_and_the_others_are_listed():
 
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("strategy", ["greedy", "sample", "beam"])
+@pytest.mark.sample(1)
 def test_rows_of_the_table_without_a_token_are_not_generated(tmp_path: Path, strategy: Any):
     folder = make_checkpoint(tmp_path / "t5", T5, tie_word_embeddings=False)
     direction = np.random.default_rng(0).standard_normal(8).astype(np.float32)
