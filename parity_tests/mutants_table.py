@@ -7,6 +7,7 @@ from mutants import MUTANTS, Mutant, measure
 from mutants_families import FAMILY_MUTANTS
 from mutants_mixers import MIXER_MUTANTS
 from mutants_multilabel import MULTILABEL_MUTANTS
+from mutants_muon import MUON_MUTANTS
 
 from flax_transformer.parity.pair import Pair
 from flax_transformer.parity.report import number
@@ -22,7 +23,7 @@ def rows() -> list[str]:
         "| mutant | twin | check | precision | figure | tolerance | margin |",
         "|---|---|---|---|---|---|---|",
     ]
-    for mutant in (*MUTANTS, *FAMILY_MUTANTS, *MIXER_MUTANTS, *MULTILABEL_MUTANTS):
+    for mutant in (*MUTANTS, *FAMILY_MUTANTS, *MIXER_MUTANTS, *MULTILABEL_MUTANTS, *MUON_MUTANTS):
         with jax.enable_x64(mutant.dtype == "float64"):
             key = repr((mutant.dtype, mutant.model, mutant.training))
             pair = pairs.setdefault(key, Pair(mutant.case()))

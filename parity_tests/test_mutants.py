@@ -14,6 +14,7 @@ from mutants_families import FAMILY_MUTANTS
 from mutants_mixers import MIXER_MUTANTS
 from mutants_multilabel import LABELS, MULTILABEL_MUTANTS
 from mutants_multilabel import TRAINING as MULTILABEL
+from mutants_muon import MUON_MUTANTS
 from mutation import mutated
 
 from flax_transformer.parity.cases import Sizes, make_case
@@ -21,7 +22,7 @@ from flax_transformer.parity.checks import FORWARD, check_suite, run_checks
 from flax_transformer.parity.pair import Pair
 from torch_reference.nn import masks, models
 
-ALL_MUTANTS = (*MUTANTS, *FAMILY_MUTANTS, *MIXER_MUTANTS, *MULTILABEL_MUTANTS)
+ALL_MUTANTS = (*MUTANTS, *FAMILY_MUTANTS, *MIXER_MUTANTS, *MULTILABEL_MUTANTS, *MUON_MUTANTS)
 # Mutants of one case share its unharmed pair, which is what takes the time.
 _clean_pairs: dict[str, Pair] = {}
 

@@ -1,12 +1,13 @@
 """One process of a training run on simulated devices: the manifests model, small and in float64, with dropout.
 
-Argument: [mesh, steps, devices of a process, coordinator, processes, index, mixer, packing] as JSON. Prints losses,
-bytes held by each device, and the rows that this process loads, as JSON.
+Argument: [mesh, steps, devices of a process, coordinator, processes, index, mixer, packing, optimizer] as JSON. Prints
+losses, bytes held by each device, and the rows that this process loads, as JSON.
 """
 
 import json
 import sys
 from dataclasses import replace
+from typing import Literal
 
 import jax
 
@@ -56,6 +57,7 @@ def main(
     index: int,
     mixer: Mixer,
     packing: bool,
+    optimizer: Literal["adamw", "muon"],
 ) -> None:
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_num_cpu_devices", devices)
@@ -69,6 +71,7 @@ def main(
         config = replace(config, model=replace(config.model, attention_dropout=0.0))
     batch = replace(config.batch, packing=packing)
     config = replace(config, model=replace(config.model, mixer=mixer), batch=batch)
+    config = replace(config, optimizer=replace(config.optimizer, name=optimizer))
     mesh = create_mesh(config.mesh)
     encoded = encode_examples(splits.train, tokenizer, config.batch, training=True)
     rows = local_rows(mesh, config.batch.size)

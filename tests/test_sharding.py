@@ -10,16 +10,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 from kill_and_resume import FLAGS
 
-from flax_transformer.config import BatchConfig, MeshConfig, Mixer, ModelConfig, TrainConfig
+from flax_transformer.config import BatchConfig, MeshConfig, Mixer, ModelConfig, OptimizerConfig, TrainConfig
 from flax_transformer.distributed.mesh import MESH_AXES, constrain, partition
 from flax_transformer.distributed.sharding import check_batch, create_mesh, local_rows, state_shardings, undivided
 from flax_transformer.errors import UserError
@@ -37,15 +38,22 @@ def free_address() -> str:
 
 
 def run_worker(
-    sizes: Sizes, steps: int, *, devices: int, processes: int = 1, mixer: Mixer = "attention", packing: bool = False
+    sizes: Sizes,
+    steps: int,
+    *,
+    devices: int,
+    processes: int = 1,
+    mixer: Mixer = "attention",
+    packing: bool = False,
+    optimizer: str = "adamw",
 ) -> list[dict[str, Any]]:
     """What each process of a training run on simulated devices says."""
-    coordinator = free_address()
+    coordinator, options = free_address(), [mixer, packing, optimizer]
     program = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "sharding_worker.py")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     started = [
         subprocess.Popen(
-            [*program, json.dumps([sizes, steps, devices // processes, coordinator, processes, index, mixer, packing])],
+            [*program, json.dumps([sizes, steps, devices // processes, coordinator, processes, index, *options])],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -89,10 +97,10 @@ def test_every_mesh_trains_to_the_losses_of_one_device(sizes: Sizes, one_device:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mixer", ["linear", "lstm"])
-def test_other_mixers_train_to_the_losses_of_one_device(mixer: Mixer):
-    (alone,) = run_worker((1, 1, 1), 5, devices=1, mixer=mixer)
-    (cut,) = run_worker((2, 2, 2), 5, devices=8, mixer=mixer)
+@pytest.mark.parametrize("options", [{"mixer": "linear"}, {"mixer": "lstm"}, {"optimizer": "muon"}], ids=str)
+def test_other_mixers_and_muon_train_to_the_losses_of_one_device(options: dict[str, Any]):
+    (alone,) = run_worker((1, 1, 1), 5, devices=1, **options)
+    (cut,) = run_worker((2, 2, 2), 5, devices=8, **options)
     assert len(set(alone["losses"])) == 5
     np.testing.assert_allclose(cut["losses"], alone["losses"], rtol=0, atol=1e-10)
 
@@ -226,16 +234,21 @@ def test_one_device_is_a_mesh_like_any_other():
 
 
 @pytest.mark.parametrize("scan_layers", [False, True])
-def test_the_optimizer_state_lies_as_its_parameters_do(scan_layers: bool):
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_optimizer_state_lies_as_its_parameters_do(scan_layers: bool, name: Literal["adamw", "muon"]):
     mesh = AbstractMesh((2, 4, 2), MESH_AXES, (AxisType.Auto,) * 3)
-    config = TrainConfig(model=ModelConfig(d_model=32, num_heads=4, scan_layers=scan_layers))
+    model = ModelConfig(d_model=32, num_heads=4, scan_layers=scan_layers)
+    config = TrainConfig(model=model, optimizer=OptimizerConfig(name=name))
     state = TrainStep(config, total_steps=1).abstract_state
     shardings = state_shardings(state, mesh)  # pyright: ignore[reportArgumentType]
     specs = [leaf.spec for leaf in jax.tree.leaves(shardings.params)]
     assert PartitionSpec(*[None] * scan_layers, ("fsdp",), ("model",)) in specs
-    adam = next(part for part in shardings.opt_state if hasattr(part, "mean"))
-    for moment in (adam.mean, adam.square):
-        assert [leaf.spec for leaf in jax.tree.leaves(moment)] == specs
+    momentum, mean, square = (
+        optax.tree_utils.tree_get(shardings.opt_state, key) for key in ("momentum", "mean", "square")
+    )
+    for moment in (mean, square):
+        whole = moment if name == "adamw" else nnx.merge_state(moment, momentum)
+        assert [leaf.spec for leaf in jax.tree.leaves(whole)] == specs
 
 
 def test_weights_that_do_not_divide_are_named():

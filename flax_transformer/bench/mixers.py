@@ -223,7 +223,7 @@ def _of_recall(name: str, results: dict[str, list[dict[str, Any]]]) -> Claim:
     accuracies = ", ".join(f"{point['accuracy']:.0%} at {point['distance']:,}" for point in points)
     far, is_learned = points[-1]["accuracy"], results["attention"][-1]["accuracy"] >= _RECALLS
     if name == "attention":
-        verdict = "holds" if is_learned else "does not hold"
+        verdict = "holds" if is_learned else "not learned in the time"
     elif far >= _RECALLS:
         verdict = "does not hold"
     else:

@@ -44,7 +44,8 @@ def scaling(record: Record, file: Path) -> None:
 
 def mixers(record: Record, file: Path) -> None:
     """Time of a pass, memory, cost of a new token and recall, a line for each mixer."""
-    figure, (times, tokens, memories, recall) = _figure(columns=4)
+    figure, grid = _figure(columns=2, rows=2)
+    times, tokens, memories, recall = grid.flat
     for name, own in record.results["length"].items():
         lengths = [point["length"] for point in own["points"]]
         times.loglog(lengths, [point["seconds"] * 1e3 for point in own["points"]], "o-", label=name)
@@ -63,7 +64,7 @@ def mixers(record: Record, file: Path) -> None:
     _save(figure, file)
 
 
-def _figure(columns: int = 1) -> Any:
+def _figure(columns: int = 1, rows: int = 1) -> Any:
     try:
         import matplotlib
     except ModuleNotFoundError as error:
@@ -71,7 +72,7 @@ def _figure(columns: int = 1) -> Any:
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    return plt.subplots(1, columns, figsize=(6 * columns, 3.6), layout="constrained")
+    return plt.subplots(rows, columns, figsize=(6 * columns, 3.6 * rows), layout="constrained")
 
 
 def _save(figure: Any, file: Path) -> None:

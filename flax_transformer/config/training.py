@@ -49,22 +49,25 @@ class BatchConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam or AdamW with torch's semantics and defaults, clipping and a schedule.
+    """Adam, AdamW or Muon with torch's semantics and defaults, clipping and a schedule.
 
     Example:
         >>> OptimizerConfig(learning_rate=5e-5, schedule="linear").name
         'adamw'
     """
 
-    # adam: weight_decay is an L2 term in the gradient; adamw: decoupled (Loshchilov & Hutter, 2019)
-    name: Literal["adam", "adamw"] = "adamw"
+    # adam: weight_decay is an L2 term in the gradient; adamw: decoupled (Loshchilov & Hutter, 2019); muon: the matrices
+    # of the layers by Muon, at the same learning rate, and all else by adamw
+    name: Literal["adam", "adamw", "muon"] = "adamw"
     # the peak of the schedule
     learning_rate: float = 1e-3
     # decay of the running mean of the gradient
     beta1: float = 0.9
     # decay of the running mean of its square
     beta2: float = 0.999
-    # added to the root of that mean, against division by zero
+    # decay of Muon's running mean of the gradient
+    momentum: float = 0.95
+    # added to the root of the mean of squares, against division by zero
     eps: float = 1e-8
     # of matrices only: never of norms and biases
     weight_decay: float = 0.01
@@ -83,7 +86,7 @@ class OptimizerConfig:
         # Otherwise the gradient of a token that does not occur, which is 0, would be divided by 0.
         is_normal = math.isfinite(self.eps) and self.eps >= _SMALLEST_NORMAL
         check(self, "eps", f"a finite number above 0, at least {_SMALLEST_NORMAL:.2g}", is_normal)
-        check_rate(self, "beta1", "beta2", "ema_decay")
+        check_rate(self, "beta1", "beta2", "momentum", "ema_decay")
         check_whole(self, "warmup_steps", at_least=0)
 
 

@@ -24,6 +24,7 @@ from flax_transformer.parity.measure import Arrays
 from flax_transformer.parity.torch_side import OptimizerState, Outcome
 from flax_transformer.training import optim
 from flax_transformer.training import step as training
+from flax_transformer.training.muon import is_hidden_matrix
 
 
 def to_numpy(array: Any) -> np.ndarray:
@@ -173,15 +174,24 @@ class Trainer:
 
     @property
     def state(self) -> OptimizerState:
-        mean, square = (optax.tree_utils.tree_get(self._state.opt_state, name) for name in ("mean", "square"))
+        mean, square, momentum = (
+            optax.tree_utils.tree_get(self._state.opt_state, name) for name in ("mean", "square", "momentum")
+        )
+        if momentum is not None:  # of Muon, whose matrices have no mean of squares
+            mean = nnx.merge_state(mean, momentum)
+            square = nnx.merge_state(square, jax.tree.map(jnp.zeros_like, momentum))
         params, mean, square = map(self._layer_by_layer, (self._state.params, mean, square))
         return OptimizerState(params, mean, square, int(self._state.step))
 
     @state.setter
     def state(self, state: OptimizerState) -> None:
         params, mean, square = map(self.as_trained, (state.weights, state.mean, state.square))
+        moments: dict[str, nnx.State] = {"mean": mean, "square": square}
+        if self.step.config.optimizer.name == "muon":
+            moments["momentum"], moments["mean"] = nnx.split_state(mean, is_hidden_matrix, ...)
+            _, moments["square"] = nnx.split_state(square, is_hidden_matrix, ...)
         opt_state = optax.tree_utils.tree_set(
-            self.step.optimizer.init(params), mean=mean, square=square, count=jnp.array(state.count, jnp.int32)
+            self.step.optimizer.init(params), **moments, count=jnp.array(state.count, jnp.int32)
         )
         # The step donates its state: no two of its arrays may share a buffer.
         self._state = training.TrainState(params, jax.tree.map(jnp.array, opt_state), jnp.array(state.count, jnp.int32))

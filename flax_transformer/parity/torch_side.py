@@ -17,6 +17,7 @@ from torch_reference.decoding import labels
 from torch_reference.nn import linear, losses, models
 from torch_reference.training import optim
 from torch_reference.training import step as training
+from torch_reference.training.muon import is_hidden_matrix
 
 
 @dataclass(frozen=True)
@@ -147,17 +148,25 @@ class Trainer:
     def state(self) -> OptimizerState:
         model, slots = self.step.model, self.step.optimizer.state
 
-        def read(slot: str) -> Arrays:
-            return {name: to_numpy(slots[p][slot]).copy() for name, p in model.named_parameters()}
+        def read(*slots_of: str) -> Arrays:
+            """The first slot that a parameter has; zeros where it has none: Muon keeps no mean of squares."""
+            tensors = {
+                name: next((slots[p][slot] for slot in slots_of if slot in slots[p]), torch.zeros_like(p))
+                for name, p in model.named_parameters()
+            }
+            return {name: to_numpy(tensor).copy() for name, tensor in tensors.items()}
 
         weights = {name: to_numpy(p).copy() for name, p in model.named_parameters()}
-        return OptimizerState(weights, read("exp_avg"), read("exp_avg_sq"), self.step.scheduler.last_epoch)
+        return OptimizerState(weights, read("exp_avg", "momentum"), read("exp_avg_sq"), self.step.scheduler.last_epoch)
 
     @state.setter
     def state(self, state: OptimizerState) -> None:
         model, optimizer, scheduler = self.step.model, self.step.optimizer, self.step.scheduler
         model.load_state_dict({name: _tensor(weight) for name, weight in state.weights.items()}, strict=True)
         for name, parameter in model.named_parameters():
+            if self.step.config.optimizer.name == "muon" and is_hidden_matrix(name, parameter):
+                optimizer.state[parameter] = {"momentum": _tensor(state.mean[name])}
+                continue
             optimizer.state[parameter] = {
                 "step": torch.tensor(float(state.count)),
                 "exp_avg": _tensor(state.mean[name]),

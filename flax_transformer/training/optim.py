@@ -1,4 +1,4 @@
-"""Schedules, clipping, Adam and AdamW, with torch's semantics, as optax transformations."""
+"""Schedules, clipping, Adam, AdamW and Muon, with torch's semantics, as optax transformations."""
 
 import math
 from typing import Any
@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from flax_transformer.config import OptimizerConfig
 from flax_transformer.training.adam import scale_by_adam
+from flax_transformer.training.scale_by_muon import scale_by_muon
 
 
 def learning_rates(config: OptimizerConfig, total_steps: int) -> Float[np.ndarray, " {total_steps}"]:
@@ -70,15 +71,22 @@ def update_average(average: Any, params: Any, step: Int[Array, ""], decay: float
 
 
 def create_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """Clipping, then Adam with L2 decay in the gradient or AdamW with decoupled decay, then the schedule."""
+    """Clipping, then Adam with L2 decay in the gradient, or AdamW or Muon with decoupled decay, then the schedule."""
 
     def mask(params: Any) -> Any:
         return jax.tree.map(decays, params, is_leaf=lambda leaf: isinstance(leaf, nnx.Param))
 
     decay = optax.add_decayed_weights(config.weight_decay, mask)
     adam = scale_by_adam(config.beta1, config.beta2, config.eps)
+    match config.name:
+        case "adam":
+            rule = (decay, adam)
+        case "adamw":
+            rule = (adam, decay)
+        case "muon":
+            rule = (scale_by_muon(config.momentum, adam), decay)
     return optax.chain(
         clip_by_global_norm(config.max_grad_norm) if config.max_grad_norm else optax.identity(),
-        *((decay, adam) if config.name == "adam" else (adam, decay)),
+        *rule,
         optax.scale_by_learning_rate(schedule(config, total_steps)),
     )

@@ -1,4 +1,4 @@
-"""Schedules, clipping, Adam and AdamW: torch's own, set up from the shared config."""
+"""Schedules, clipping, Adam and AdamW: torch's own, set up from the shared config; and Muon."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from flax_transformer.config import OptimizerConfig
+from torch_reference.training.muon import is_hidden_matrix
+from torch_reference.training.muon_optimizer import Muon
 
 
 def learning_rates(config: OptimizerConfig, total_steps: int) -> list[float]:
@@ -65,15 +67,18 @@ def update_average(average: Sequence[torch.Tensor], params: Sequence[torch.Tenso
 
 
 def create_optimizer(config: OptimizerConfig, model: nn.Module, *, fused: bool | None = None) -> torch.optim.Optimizer:
-    """Adam with L2 decay in the gradient, or AdamW with decoupled decay, at rate 1 for :func:`schedule` to scale.
+    """Adam with L2 decay in the gradient, or AdamW or Muon with decoupled decay; at rate 1, for :func:`schedule`.
 
     Args:
         fused: torch's one-kernel implementation, which is faster; None for torch's default.
     """
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
-    parameters = list(model.parameters())
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": torch.optim.AdamW}[config.name]
+    by_muon = {name for name, p in model.named_parameters() if config.name == "muon" and is_hidden_matrix(name, p)}
+    matrices = [p for name, p in model.named_parameters() if name in by_muon]
+    parameters = [p for name, p in model.named_parameters() if name not in by_muon]
     groups = [
         {"params": [p for p in parameters if decays(p)], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if not decays(p)], "weight_decay": 0.0},
     ]
-    return kind(groups, lr=1.0, betas=(config.beta1, config.beta2), eps=config.eps, fused=fused)
+    adam = kind(groups, lr=1.0, betas=(config.beta1, config.beta2), eps=config.eps, fused=fused)
+    return Muon(matrices, config.momentum, config.weight_decay, adam) if config.name == "muon" else adam

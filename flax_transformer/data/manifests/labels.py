@@ -17,15 +17,15 @@ SEEN_ENGLISH = _labels("""
 carrier: Carrier, Line, Shipping line, SSL, Ocean carrier, Carrier name, Steamship line, SS Line, Liner,
  Vessel operator
 pol: POL, Port of loading, Load port, From, Loading port, Origin, Origin port, P.O.L., Loading, Port of load.,
- PORT LOAD, POL (load)
+ PORT LOAD, POL (load), Loaded at, Ex port
 pod: POD, Port of discharge, Disch. port, To, Discharge port, Destination, Dest. port, P.O.D., Discharging,
- Port of disch., PORT DISCH, POD (discharge)
+ Port of disch., PORT DISCH, POD (discharge), Discharged at, Unloading port
 etd: ETD, Sailing, Departure, ETS, Date, E.T.D., Sailing date, Dep. date, Est. departure, Departs, Sails, ETD
  date, Expected sailing
 shipper: Shipper, Shpr, SHPR, Shipper name, Exporter, Sender, Seller, Consignor, Supplier, Shipper/Exporter,
- Shpr., Actual shipper
+ Shpr., Actual shipper, Shipped by, Sold by, Exported by, Sent by, Supplied by, Vendor, Manufacturer
 consignee: Consignee, Cnee, CNEE, Receiver, Consignee name, Buyer, Importer, Consigned to, Customer, Cons.,
- Final consignee, Cnee.
+ Final consignee, Cnee., Ship to, Sold to, Deliver to, Imported by, Received by, Bought by, Recipient, Purchaser
 container: Cntr, Container, Cntr no, Equipment, Container no., CTR#, Cntr no., Cont. no, Equip., Unit no, Container nr
 packages: Pkgs, Packages, Qty, No. of pkgs, Quantity, Pieces, Colli, Number, Count, Pcs, Quantity/Kind
 kind: Type, Kind, Pack, Packing, Package type, Pkg type, Packaging
@@ -53,7 +53,7 @@ weight: Total weight, Weight gross, Weighs
 unit: Weight in, Measured in
 hazard: Hazardous cargo, DG details, Danger
 un: UN code, UN nr
-imo: Hazard class, Class of danger
+imo: Risk class, Class of danger
 """)
 
 SEEN_LANGUAGES = (

@@ -52,6 +52,12 @@ _HAZARDS = (
     "UN{un} ({imo})", "hazardous cl.{imo}, un{un}", "class {imo}, UN {un}, PG II", "UN {un}, class {imo}, PG III",
     "UN {un}, {imo}, III",
 )  # fmt: skip
+# What some forms have around a label.
+_AROUND_LABELS = (
+    "our {}", "the {}", "this {}", "{} (full)", "{} firm", "{} info", "{} data", "{} field", "{} for B/L", "B/L {}",
+    "{} as agreed", "{} here", "main {}", "intended {}", "{} requested", "{} (1)", "{}*", "{}, if known", "{} please",
+    "booked {}", "{} entry", "{} line",
+)  # fmt: skip
 _NOT_DANGEROUS = (
     "not dangerous",
     "non-haz",
@@ -126,6 +132,8 @@ class Sender:
     def label(self, field: str) -> str:
         """What the sender calls a field."""
         label = self.draw.pick(self._english[field])
+        if self.draw.chance(0.1):
+            label = self.draw.pick(_AROUND_LABELS).format(label)
         if self._foreign is not None:
             label = self._bilingual.format(self.draw.pick(self._foreign[field]), label)
         return self.mistyped(self._case(label))
