@@ -45,12 +45,16 @@ def forget_programs_of_a_module() -> Iterator[None]:
     jax.clear_caches()
 
 
-@pytest.fixture
-def quick_compilation() -> Iterator[None]:
+def _quick_compilation() -> Iterator[None]:
     """Programs that run for milliseconds are not worth seconds of optimisation."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+quick_compilation = pytest.fixture(_quick_compilation)
+# For what a module trains once for all its tests, which are then quick too.
+quick_module = pytest.fixture(_quick_compilation, scope="module")
 
 
 @pytest.fixture(autouse=True)

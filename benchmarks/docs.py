@@ -161,11 +161,42 @@ def _startup(records: list[Record]) -> list[str]:
     return _table(["model", "--help", "first start", "second start", "speedup"], rows)
 
 
+# A candidate -> its column.
+_GENERATORS = {
+    "flax": "flax",
+    "torch": "PyTorch twin",
+    "hf": "transformers",
+    "onnx": "ONNX Runtime",
+    "ct2": "CTranslate2",
+    "ct2-int8": "CTranslate2, int8",
+}
+
+
+def _generate(records: list[Record]) -> list[str]:
+    """New tokens per second, and in parentheses how many times as many as flax."""
+    rows, loads = [], []
+    for record in records:
+        if record.label.startswith("throughput"):
+            for shape in record.results["shapes"]:
+                cells = [_generated(shape["candidates"].get(name)) for name in _GENERATORS]
+                rows.append([record.label.removeprefix("throughput-"), str(shape["batch"]), *cells])
+                loads += [load for own in shape["candidates"].values() for load in own["background_load"]]
+    told = f"Other processes took {min(loads):.0%} to {max(loads):.0%} of the cores in a turn." if loads else ""
+    return [*_table(["model", "batch", *_GENERATORS.values()], rows), "", told]
+
+
+def _generated(own: dict | None) -> str:
+    if own is None or own["refused"] is not None:
+        return ""
+    return f"{own['tokens_per_second']:,.0f} ({1 / median(own['ratios']):.2f})"
+
+
 _TABLES: dict[str, Callable[[list[Record]], list[str]]] = {
     "train": _throughput,
     "forward": _throughput,
     "e2e": _e2e,
     "attention": _attention,
+    "generate": _generate,
     "mixers": _mixers,
     "input": _input,
     "startup": _startup,

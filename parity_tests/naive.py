@@ -79,6 +79,8 @@ def _is_allowed(
     step = len(tokens)
     if token == eos_id and step < config.min_new_tokens:
         return False
+    if config.num_tokens is not None and token >= config.num_tokens:
+        return False
     if step < len(config.prefix) and token != config.prefix[step]:
         return False
     if constraint is None:

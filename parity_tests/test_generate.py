@@ -246,6 +246,7 @@ def draw_configs(seed: int) -> tuple[ModelConfig, GenerationConfig]:
         length_alpha=pick(0.0, 0.6, 1.0, 1.5),
         early_stopping=pick(True, False),
         n_best=int(rng.integers(1, width + 1)) if strategy == "beam" else 1,
+        num_tokens=pick(None, vocab_size - 2),
     )
 
 
@@ -659,6 +660,7 @@ def test_lengths_that_do_not_fit_are_refused() -> None:
         {"max_new_tokens": 0},
         {"max_new_tokens": 3, "min_new_tokens": 4},
         {"max_new_tokens": 2, "prefix": (5, 5)},
+        {"num_tokens": 0},
         {"strategy": "beam", "beam_width": 2, "n_best": 3},
         {"strategy": "greedy", "n_best": 2},
         {"strategy": "best"},

@@ -12,6 +12,7 @@ from twins import STACK, ulps
 
 from flax_transformer.cli import main as cli
 from flax_transformer.config import GenerationConfig, ModelConfig, PredictionConfig, TokenizerConfig
+from flax_transformer.data.encoding import encode_sources
 from flax_transformer.data.tokenizer import train_tokenizer
 from flax_transformer.decoding.predictable import save_prediction_files
 from flax_transformer.errors import UserError
@@ -163,6 +164,26 @@ def test_without_the_problem_type_the_probabilities_are_others(tmp_path: Path):
     assert not Exported.load(tmp_path / "back").thresholds()
     pipeline = transformers.pipeline("text-classification", model=str(tmp_path / "theirs"), top_k=None)
     assert sum(answer["score"] for answer in pipeline(TEXTS[:1])[0]) == pytest.approx(1)
+
+
+def test_pairs_of_texts_have_the_same_ids_and_logits(tmp_path: Path):
+    """The tokenizer that was trained here says in its file where the second text stands, and of which type it is."""
+    config = dataclasses.replace(OWN, architecture="classifier", num_classes=3, token_types=2, **POST_LN, **AS_BERT)
+    source = random_export(tmp_path / "ours", config)
+    folder = export(source, tmp_path / "theirs")
+    limits: Any = {"padding": True, "truncation": True, "max_length": 12}
+    encoded = transformers.AutoTokenizer.from_pretrained(folder)(TEXTS, TEXTS[::-1], return_tensors="pt", **limits)
+    sources = encode_sources(list(zip(TEXTS, TEXTS[::-1], strict=True)), TOKENIZER, 12, "cut")
+    assert any(sources.cut)
+    ids, lengths = sources.sequences.padded(np.arange(len(TEXTS)), 12, TOKENIZER.pad_id)
+    assert encoded["input_ids"].tolist() == ids.tolist()
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager")
+    with torch.no_grad():
+        mine = load_export(source)(torch.tensor(ids), torch.tensor(lengths))
+        logits = theirs.eval()(**encoded).logits
+        of_one_text = theirs(**_known(encoded)).logits
+    assert ulps(mine.numpy(), logits.numpy()) <= STACK
+    assert ulps(of_one_text.numpy(), logits.numpy()) > 2 * STACK
 
 
 @pytest.mark.slow

@@ -78,7 +78,8 @@ def write_tokenizer(folder: Path, template: str = "[CLS] $A [SEP]") -> None:
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.add_special_tokens(WORDS[:4])
     special = [(word, WORDS.index(word)) for word in ("[CLS]", "[SEP]") if word in template]
-    backend.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+    pair = f"{template} $B:1 [SEP]:1"  # as BERT's
+    backend.post_processor = processors.TemplateProcessing(single=template, pair=pair, special_tokens=special)
     backend.enable_padding(length=9)
     backend.enable_truncation(4)
     backend.save(str(folder / "tokenizer.json"))
@@ -87,7 +88,7 @@ def write_tokenizer(folder: Path, template: str = "[CLS] $A [SEP]") -> None:
 def make_checkpoint(folder: Path, settings: Settings = BERT, **changed: Any) -> Path:
     settings = settings | changed
     folder.mkdir()
-    decided = {"num_classes": 3} if settings["model_type"] == "bert" else {}
+    decided = {"num_classes": 3} if "id2label" in settings else {}
     write_json(folder / "config.json", settings)
     safetensors.numpy.save_file(random_weights(settings, **decided), folder / "model.safetensors")
     write_tokenizer(folder, "[CLS] $A [SEP]" if settings["model_type"] != "t5" else "$A [SEP]")

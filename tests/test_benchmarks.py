@@ -493,6 +493,21 @@ def test_the_performance_page_is_written_from_the_newest_records(tmp_path: Path)
     assert page.read_text() == written
 
 
+def test_generators_of_one_record_stand_beside_flax(tmp_path: Path) -> None:
+    def candidate(speed: float, load: float, refused: str | None = None) -> dict[str, Any]:
+        return {"tokens_per_second": speed, "ratios": [1000 / speed], "background_load": [load], "refused": refused}
+
+    candidates = {"flax": candidate(1000, 0.25), "ct2": candidate(2000, 0.5), "onnx": candidate(1, 0, "needs onnx")}
+    machine = {"device": "Some CPU", "threads": 1, "versions": {"jax": "1"}, "commit": "abc", "launch": {}}
+    results = {"shapes": [{"batch": 8, "candidates": candidates}]}
+    Record("generate", "throughput-small", {}, results, machine, command="").save(tmp_path)
+    page = tmp_path / "PERFORMANCE.md"
+    page.write_text("<!-- records: generate -->\n<!-- end -->\n")
+    docs.write(page, tmp_path)
+    assert "| small | 8 | 1,000 (1.00) |  |  |  | 2,000 (2.00) |  |" in page.read_text()
+    assert "Other processes took 0% to 50% of the cores in a turn." in page.read_text()
+
+
 def test_help_names_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "--help"]) == 0
     shown = capsys.readouterr().out

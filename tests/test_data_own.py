@@ -63,7 +63,7 @@ def test_classification_orders_the_classes_of_the_training_file(tmp_path):
 def test_json_labels_may_be_numbers(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"t": f"text {i}", "l": i % 2 == 0}) + "\n" for i in range(30)))
-    splits = load_splits(ClassificationData(path=(str(path),), text_column="t", label_column="l"), seed=0)
+    splits = load_splits(ClassificationData(path=(str(path),), text_column=("t",), label_column="l"), seed=0)
     assert splits.classes == ("False", "True")
     assert sum(sizes(splits)) == 30
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import tokenizers
 from checkpoints import BART, BERT, CLS, FILM, GOOD, PAD, SEP, T5, THE, UNK, WAS, WORDS, make_checkpoint, write_json
 
 from flax_transformer.cli import main as cli
-from flax_transformer.config import BatchConfig
+from flax_transformer.config import BatchConfig, GenerationConfig
 from flax_transformer.data.encoding import encode_examples, encode_sources
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.tokenizer import load_tokenizer
+from flax_transformer.decoding.generate import generate
+from flax_transformer.decoding.predictor import Predictor
 from flax_transformer.errors import UserError
 from flax_transformer.interop.exported import Exported
 from flax_transformer.interop.huggingface.family import Settings, Weights
@@ -70,6 +73,23 @@ def test_the_record_names_origin_files_and_what_was_left_out(bert: Path, tmp_pat
     assert (record["origin"], record["revision"], record["model_type"]) == ("somebody/bert", "abc123", "bert")
     assert record["files"].keys() == {"config.json", "model.safetensors", "tokenizer.json"}
     assert record["ignored_tensors"] == ["bert.embeddings.position_ids"]
+
+
+@pytest.mark.parametrize("change", ["edited", "deleted"])
+def test_special_tokens_that_changed_since_are_refused(bert: Path, tmp_path: Path, change: str):
+    """They decide what stands around a text, as much as the tokenizer does."""
+    out = tmp_path / "out"
+    save_imported(out, import_checkpoint(bert), "bert")
+    before = Exported.load(out).fingerprint(Exported.load(out).model)
+    path = out / "special_tokens.json"
+    special = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, special | {"source_suffix": []}) if change == "edited" else path.unlink()
+    with pytest.raises(UserError, match=r"special_tokens\.json: expected the file that was written with the weights"):
+        Exported.load(out)
+    (out / "prediction.json").unlink()
+    if change == "edited":
+        loaded = Exported.load(out)
+        assert loaded.fingerprint(loaded.model)["special_tokens"] != before["special_tokens"]
 
 
 def test_export_of_an_import_gives_the_same_files_back(bert: Path, tmp_path: Path):
@@ -277,6 +297,32 @@ def test_generation_settings_become_fields_and_the_others_are_listed():
     }
     assert left == {"no_repeat_ngram_size": 3}
     assert read_generation({"num_beams": 1, "top_k": 50, "length_penalty": 1.0}) == ({}, {})
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("strategy", ["greedy", "sample", "beam"])
+@pytest.mark.sample(1)
+def test_rows_of_the_table_without_a_token_are_not_generated(tmp_path: Path, strategy: Any):
+    folder = make_checkpoint(tmp_path / "t5", T5, tie_word_embeddings=False)
+    direction = np.random.default_rng(0).standard_normal(8).astype(np.float32)
+
+    def prefer_them(weights: Weights) -> None:
+        own = weights["shared.weight"] + 1
+        own[len(WORDS) :] = 100 * direction, -100 * direction
+        weights["lm_head.weight"] = own
+
+    change_weights(folder, prefer_them)
+    save_imported(tmp_path / "out", import_checkpoint(folder), "t5")
+    trained = Exported.load(tmp_path / "out")
+    how = GenerationConfig(4, min_new_tokens=4, strategy=strategy, beam_width=2)
+    model: Any = trained.model
+    source, lengths = np.array([[FILM, WAS, SEP]]), np.array([3])
+    assert (np.asarray(generate(model, source, lengths, how).tokens) >= len(WORDS)).any()
+    predictor = Predictor(model, trained.tokenizer, BatchConfig(1), how)
+    generated: Any = predictor.start(source, lengths, np.array([0]))
+    assert (np.asarray(generated.tokens) < len(WORDS)).all()
+    with pytest.raises(UserError, match="prefix: expected token ids below the vocabulary size 11"):
+        Predictor(model, trained.tokenizer, BatchConfig(1), replace(how, prefix=(12,))).start(source, lengths, lengths)
 
 
 # Refusals

@@ -77,7 +77,7 @@ def run(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def classifying(run: Run, **changes) -> TrainConfig:
     """A classification that starts from the encoder of ``run``."""
     learned: Any = run.config.data
-    data = ClassificationData(learned.path, text_column="body", label_column="kind")
+    data = ClassificationData(learned.path, text_column=("body",), label_column="kind")
     model = replace(run.model_config, architecture="classifier", **changes)
     return TrainConfig(data=data, model=model, batch=run.config.batch, pretrained=str(run.folder))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import BERT, make_checkpoint
 
 from flax_transformer import load, train
 from flax_transformer.cli.main import main
@@ -19,6 +20,9 @@ from flax_transformer.config import (
     TokenizerConfig,
     TrainConfig,
 )
+from flax_transformer.interop.exported import Exported
+from flax_transformer.interop.huggingface.importing import import_checkpoint
+from flax_transformer.interop.imported import export_huggingface, save_imported
 from flax_transformer.interop.state_dict import get_weights
 from flax_transformer.training.pretrained import start_from
 from flax_transformer.training.run import Run
@@ -28,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def run(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(quick_module: None, reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     model = ModelConfig("classifier", d_model=16, num_heads=2, d_ff=16, num_encoder_layers=2, max_length=64)
     config = TrainConfig(
         data=ClassificationData(path=(str(reviews),)),
@@ -152,6 +156,27 @@ def test_what_contradicts_the_checkpoint_is_refused(
 def test_a_model_of_another_kind_is_refused(run: Run, tmp_path: Path, capsys):
     assert main(["train", "manifests", "--pretrained", str(run.folder), "--run", str(tmp_path / "new")]) == 2
     assert "the task 'manifests' needs a seq2seq, got a classifier" in capsys.readouterr().err
+
+
+def test_the_record_of_an_import_stays_with_what_is_trained_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of the families whose models have the same form, it tells which one is written."""
+    roberta = {"model_type": "xlm-roberta", "architectures": ["XLMRobertaForSequenceClassification"]}
+    settings = BERT | roberta | {"type_vocab_size": 1, "pad_token_id": 0}
+    save_imported(tmp_path / "imported", import_checkpoint(make_checkpoint(tmp_path / "theirs", settings)), "somebody")
+    imported = Exported.load(tmp_path / "imported")
+    batch = BatchConfig(max_source_length=8)
+    config = TrainConfig(data=ClassificationData(), model=imported.config, batch=batch, pretrained=str(imported.folder))
+    run = Run(tmp_path / "run", config, imported.tokenizer, imported.classes)
+    run.save({})
+    second = replace(run, folder=tmp_path / "second", config=replace(config, pretrained=str(run.folder)))
+    second.save({})
+    monkeypatch.setattr(Run, "best_model", lambda _: imported.best_model())
+    export = second.export(tmp_path / "export")
+    record = (imported.folder / "source.json").read_bytes()
+    for trained in (run, second, export):
+        assert (trained.folder / "source.json").read_bytes() == record
+        folder = tmp_path / f"hf-{trained.folder.name}"
+        assert export_huggingface(trained, folder) == "XLMRobertaForSequenceClassification"
 
 
 def test_the_python_face_takes_the_config_of_what_it_starts_from(run: Run, tmp_path: Path):

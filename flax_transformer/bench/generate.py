@@ -1,147 +1,42 @@
-"""``bench generate``: greedy generation by equal models in turns; new tokens per second, and what a further one costs.
+"""``bench generate``: greedy generation by one model in turns; new tokens per second, and what a further one costs.
 
-The end token is forbidden, so that all candidates take the same number of steps.
+All candidates have the same weights, which are random. The end token is forbidden, so that all take as many steps.
 """
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int
+import safetensors.numpy
 from rich.console import Console
 from rich.table import Table
 
 from flax_transformer.bench.measure import Measured, pair_ratios, spread, take_turns
 from flax_transformer.bench.records import Record
-from flax_transformer.bench.worker import Candidate, Worker
-from flax_transformer.config import GenerationConfig, ModelConfig, to_dict
+from flax_transformer.bench.worker import Refused, Worker
+from flax_transformer.config import ModelConfig, save_config, to_dict
 from flax_transformer.errors import UserError
+from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE
+from flax_transformer.parity.cases import random_weights
 from flax_transformer.presets import SIZES
 
 Preset = Literal["small", "base"]
-Peer = Literal["torch", "hf", "naive"]
-Tokens = Int[np.ndarray, "batch tokens"]
+Peer = Literal["torch", "hf", "ct2", "ct2-int8", "onnx", "naive"]
 
 MAKERS = {
-    "flax": "flax_transformer.bench.generate:Flax",
-    "torch": "flax_transformer.bench.generate:Torch",
-    "hf": "flax_transformer.bench.generate:Marian",
-    "naive": "flax_transformer.bench.generate:Naive",
+    "flax": "flax_transformer.bench.generators:Flax",
+    "torch": "flax_transformer.bench.generators:Torch",
+    "hf": "flax_transformer.bench.generators:HuggingFace",
+    "ct2": "flax_transformer.bench.generators:CTranslate2",
+    "ct2-int8": "flax_transformer.bench.generators:CTranslate2Int8",
+    "onnx": "flax_transformer.bench.generators:OnnxRuntime",
+    "naive": "flax_transformer.bench.generators:Naive",
 }
-
-
-class Generator(Candidate):
-    """A model with random weights, and how it generates."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        self.config = config
-
-    def set_shape(self, batch: int, source_length: int, new_tokens: int) -> None:
-        shape = (batch, source_length)
-        self._source = np.random.default_rng(0).integers(3, self.config.source_vocab_size, shape).astype(np.int32)
-        self._settings = GenerationConfig(max_new_tokens=new_tokens, min_new_tokens=new_tokens)
-
-    def generate(self, source: Tokens, settings: GenerationConfig) -> Tokens:
-        raise NotImplementedError
-
-    def time(self, steps: int) -> tuple[float, float]:
-        """Seconds of all calls. Results are read, so the host is free no earlier than all is done."""
-        start = time.perf_counter()
-        for _ in range(steps):
-            tokens = self.generate(self._source, self._settings)
-        seconds = time.perf_counter() - start
-        assert tokens.shape == (len(self._source), self._settings.max_new_tokens)
-        assert not np.any(tokens == self.config.eos_id)
-        return seconds, seconds
-
-
-class Flax(Generator):
-    def __init__(self, config: ModelConfig) -> None:
-        from flax_transformer.decoding.generate import generate
-        from flax_transformer.nn.models import create_model
-        from flax_transformer.runtime import keep_freed_memory
-
-        super().__init__(config)
-        keep_freed_memory()  # as the command line does
-        self._generate: Any = generate
-        self._model = create_model(config, seed=0)
-
-    def generate(self, source: Tokens, settings: GenerationConfig) -> Tokens:
-        lengths = np.full(len(source), source.shape[1], np.int32)
-        return np.asarray(self._generate(self._model, source, lengths, settings).tokens)
-
-
-class Torch(Generator):
-    """The PyTorch twin."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        import torch
-
-        from torch_reference.decoding.generate import generate
-        from torch_reference.nn.models import create_model
-
-        super().__init__(config)
-        self._generate, self._torch = generate, torch
-        self._model: Any = create_model(config, seed=0).eval()
-
-    def generate(self, source: Tokens, settings: GenerationConfig) -> Tokens:
-        lengths = self._torch.full((len(source),), source.shape[1])
-        return self._generate(self._model, self._torch.tensor(source), lengths, settings).tokens.numpy()
-
-
-class Naive(Torch):
-    """The PyTorch twin without a cache: for every token the decoder runs over the whole prefix."""
-
-    def generate(self, source: Tokens, settings: GenerationConfig) -> Tokens:
-        torch, model = self._torch, self._model
-        ids, lengths = torch.tensor(source), torch.full((len(source),), source.shape[1])
-        with torch.inference_mode():
-            memory = model.decoder.project_memory(model.encode(ids, lengths), lengths)
-            target = torch.full((len(source), 1), self.config.bos_id)
-            for _ in range(settings.max_new_tokens):
-                logits = model.decode(target, memory, lengths)[0][:, -1]
-                logits[:, self.config.eos_id] = -torch.inf
-                target = torch.cat([target, logits.argmax(dim=-1, keepdim=True)], dim=1)
-        return target[:, 1:].numpy()
-
-
-class Marian(Generator):
-    """MarianMT of transformers in the same shape, with its own ``generate``."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        import torch
-        import transformers
-
-        from flax_transformer.bench.peers import marian
-
-        super().__init__(config)
-        self._torch, self._transformers = torch, transformers
-        self._ids: dict[str, Any] = {
-            "pad_token_id": config.pad_id,
-            "eos_token_id": config.eos_id,
-            "decoder_start_token_id": config.bos_id,
-        }
-        self._model: Any = marian(config).eval()
-
-    def generate(self, source: Tokens, settings: GenerationConfig) -> Tokens:
-        tokens = self._torch.tensor(source, dtype=self._torch.long)
-        theirs = self._transformers.GenerationConfig(
-            max_new_tokens=settings.max_new_tokens,
-            min_new_tokens=settings.min_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            **self._ids,
-        )
-        with self._torch.inference_mode():
-            output = self._model.generate(
-                tokens, attention_mask=self._torch.ones_like(tokens), generation_config=theirs
-            )
-        return output[:, 1:].numpy()
 
 
 def throughput(
@@ -157,8 +52,8 @@ def throughput(
 
     Args:
         preset: small: 3+3 layers, 256 wide; base: 6+6 layers, 512 wide.
-        against: torch: the PyTorch twin; hf: MarianMT of transformers, of equal size (small only, since it has no final
-            norms); naive: the twin without a cache.
+        against: torch: the PyTorch twin; hf: transformers, with MarianMT (small only, since it has no final norms);
+            ct2 and ct2-int8: CTranslate2; onnx: ONNX Runtime; naive: the twin without a cache.
         batches: rows at a time.
         new_tokens: of each row.
         source_length: tokens of each source.
@@ -211,15 +106,20 @@ def _bench(
         against = [peer for peer in against if peer != "hf"]
     found: list[dict[str, Any]] = []
     with ExitStack() as stack, console.status("starting") as status:
-        workers = {name: Worker(MAKERS[name], config) for name in dict.fromkeys(("flax", *against))}
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        _save_weights(config, folder)
+        workers = {name: Worker(MAKERS[name], config, folder) for name in dict.fromkeys(("flax", *against))}
         for worker in workers.values():
             stack.callback(worker.close)
         for batch in batches:
             for count in new_tokens:
-                for worker in workers.values():
-                    worker.call("set_shape", batch, source_length, count)
-                measured = take_turns(workers, rounds, status.update)
-                found.append({"batch": batch, "new_tokens": count, "candidates": _figures(measured, batch * count)})
+                measured = _set_shapes(workers, (batch, source_length, count))
+                taking_part = {name: worker for name, worker in workers.items() if name not in measured}
+                measured |= take_turns(taking_part, rounds, status.update)
+                figures = _figures(measured, batch * count)
+                for name, share in _shares_of_equal_rows(taking_part, measured).items():
+                    figures[name]["equal_rows"] = share
+                found.append({"batch": batch, "new_tokens": count, "candidates": figures})
     results = {"shapes": found, "slopes": {name: _slopes(found, name) for name in workers}}
     settings = {"model": to_dict(config), "source_length": source_length}
     record = Record("generate", f"{what}-{preset}", settings, results)
@@ -227,6 +127,31 @@ def _bench(
     if json is not None:
         console.print(f"record: {record.save(json)}", markup=False)
     return 0
+
+
+def _save_weights(config: ModelConfig, folder: Path) -> None:
+    """An export without tokenizer, which each candidate reads."""
+    save_config(config, folder / CONFIG_FILE)
+    safetensors.numpy.save_file(dict(random_weights(config, seed=0)), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def _set_shapes(workers: dict[str, Worker], shape: tuple[int, int, int]) -> dict[str, Measured]:
+    """Of the candidates that cannot take part, why."""
+    refused = {}
+    for name, worker in workers.items():
+        try:
+            worker.call("set_shape", *shape)
+        except Refused as refusal:
+            refused[name] = Measured(refused=str(refusal))
+    if "flax" in refused:
+        raise UserError(f"flax cannot take part: {refused['flax'].refused}")
+    return refused
+
+
+def _shares_of_equal_rows(workers: dict[str, Worker], measured: dict[str, Measured]) -> dict[str, float]:
+    """Of each candidate, the share of rows whose tokens are those of flax; a near tie may be decided otherwise."""
+    outputs = {name: worker.call("outputs") for name, worker in workers.items() if measured[name].refused is None}
+    return {name: float(np.mean((tokens == outputs["flax"]).all(axis=1))) for name, tokens in outputs.items()}
 
 
 def _figures(measured: dict[str, Measured], tokens: int) -> dict[str, dict[str, Any]]:
@@ -263,7 +188,8 @@ def _slopes(found: Sequence[dict[str, Any]], name: str) -> dict[int, dict[str, f
 def _print(record: Record, console: Console) -> None:
     table = Table(title=f"generate {record.label}: {record.machine['device']}", title_justify="left", pad_edge=False)
     table.add_column("candidate", no_wrap=True)
-    for column in ("batch", "new tokens", "tokens/s", "ms a token", "spread", "first call", "flax is faster"):
+    columns = ("batch", "new tokens", "tokens/s", "ms a token", "spread", "first call", "flax is faster", "same rows")
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for shape in record.results["shapes"]:
         batch, count = shape["batch"], shape["new_tokens"]
@@ -275,7 +201,9 @@ def _print(record: Record, console: Console) -> None:
             ratios = own["ratios"] if name != "flax" else []
             ratio = f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})" if ratios else ""
             cells = (f"{own['tokens_per_second']:,.0f}", f"{milliseconds:.2f}", f"± {own['spread']:.1%}")
-            table.add_row(name, str(batch), str(count), *cells, f"{own['first']:.2f} s", ratio)
+            table.add_row(
+                name, str(batch), str(count), *cells, f"{own['first']:.2f} s", ratio, f"{own['equal_rows']:.0%}"
+            )
     console.print(table)
     for name, lines in record.results["slopes"].items():
         for batch, line in lines.items():

@@ -15,7 +15,18 @@ from typing import Any
 
 from flax_transformer.errors import UserError
 
-_PACKAGES = ("flax-transformer", "jax", "jaxlib", "flax", "optax", "torch", "transformers", "numpy")
+_PACKAGES = (
+    "flax-transformer",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "torch",
+    "transformers",
+    "ctranslate2",
+    "onnxruntime",
+    "numpy",
+)
 # What changes the speed of a process without standing in its command.
 _LAUNCH = ("LD_PRELOAD", "XLA_FLAGS", "GLIBC_TUNABLES", "OMP_NUM_THREADS", "JAX_PLATFORMS")
 

@@ -18,6 +18,7 @@ _DECIDED_BY_DATA = {
     "bos_id",
     "eos_id",
     "num_classes",
+    "num_tokens",
 }
 CONFIG_FLAGS = ConstructorRegistry()
 

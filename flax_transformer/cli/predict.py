@@ -35,11 +35,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class PredictFlags(RunFlags):
     texts: Positional[tuple[str, ...]] = ()
-    """what to predict for; without any and without a file, the lines of standard input"""
+    """what to predict for, two at a time where the run learned from pairs of texts; without any and without a file, the
+    lines of standard input"""
     file: Path | None = None
     """.csv, .tsv, .json, .jsonl or .parquet, or plain text with one text a line (text formats also as .gz)"""
-    column: str | None = None
-    """of the file, with the texts; the run's own if not given"""
+    column: tuple[str, ...] = ()
+    """of the file, with the texts, or two with the texts of pairs; the run's own if not given"""
     keep: tuple[str, ...] = ()
     """columns of the file to carry over to the output"""
     delimiter: str | None = None
@@ -179,17 +180,26 @@ def _read(flags: PredictFlags, limits: PredictionConfig) -> list["Text"]:
     from flax_transformer.cli.texts import read_arguments, read_file, read_standard_input
     from flax_transformer.data.text_files import Reading
 
+    columns = flags.column or limits.text_column
+    if len(columns) > 2:
+        raise UserError(f"--column: expected one column of texts, or two of pairs of texts, got {', '.join(columns)}")
     checked = ClassificationData(delimiter=flags.delimiter, encoding=flags.encoding)
     reading = Reading(checked.delimiter, checked.encoding, "--", "--column")
     if flags.file:
-        return read_file(flags.file, flags.column or limits.text_column, flags.keep, reading, limits.numbers_as_text)
-    return read_arguments(flags.texts) if flags.texts else read_standard_input(limits.text_column, reading)
+        return read_file(flags.file, columns, flags.keep, reading, limits.numbers_as_text)
+    if not flags.texts and len(columns) == 2:
+        names = " and ".join(columns)
+        raise UserError(f"{flags.run}: expected pairs of texts, two arguments each or --file with {names}, got none")
+    return read_arguments(flags.texts, columns) if flags.texts else read_standard_input(columns[0], reading)
 
 
 def _refuse(texts: Sequence["Text"], problems: Sequence[str]) -> None:
+    from flax_transformer.data.examples import texts_of
+
     found = [(text, problem) for text, problem in zip(texts, problems, strict=True) if problem]
     text, problem = found[0]
-    shown = f" ({text.text[:40]!r})" if text.text and text.text.strip() else ""
+    parts = [part for part in texts_of(text.text or "") if part.strip()]
+    shown = f" ({parts[0][:40]!r})" if parts else ""
     raise UserError(
         f"{text.where}{shown}: expected a text to predict for, but {problem}; {len(found) - 1:,} more like it; "
         "mend them, or leave out --strict and --long error"

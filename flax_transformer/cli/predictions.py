@@ -126,8 +126,9 @@ def write_predictions(
     with progress, nullcontext(sys.stdout) if path is None else path.open("a", encoding="utf-8") as file:
         for number, prediction in enumerate(predictions, start=done):
             reviewed: dict[str, Any] = {}
-            if review is not None and isinstance(prediction.value, str):
-                reviewed["fields"] = review(texts[number].text or "", prediction.value, prediction.pieces)
+            text = texts[number].text
+            if review is not None and isinstance(prediction.value, str) and isinstance(text, str):
+                reviewed["fields"] = review(text, prediction.value, prediction.pieces)
             _write_line(file, number, texts[number], prediction, reviewed)
 
 

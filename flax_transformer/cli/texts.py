@@ -2,10 +2,11 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from flax_transformer.data.examples import Source, source_of
 from flax_transformer.data.files import read_table, tell_table
 from flax_transformer.data.text_files import Reading, lines_of
 from flax_transformer.data.values import UnusableError, to_text
@@ -22,16 +23,16 @@ class Text:
     """A row or line of the input. Its ``text`` is None where it has none, and ``problem`` then says why."""
 
     where: str
-    text: str | None
+    text: Source | None
     problem: str = ""
     kept: dict[str, Any] = field(default_factory=dict)
 
 
-def read_file(path: Path, column: str, keep: Sequence[str], reading: Reading, numbers: bool) -> list[Text]:
-    """A text for each row of a table or line of a text file.
+def read_file(path: Path, columns: Sequence[str], keep: Sequence[str], reading: Reading, numbers: bool) -> list[Text]:
+    """A text for each row of a table or line of a text file; of two columns a pair of texts.
 
     Args:
-        column: with the texts.
+        columns: with the texts.
         keep: columns to carry over to the output.
         numbers: take them for texts, as they are written.
 
@@ -43,11 +44,11 @@ def read_file(path: Path, column: str, keep: Sequence[str], reading: Reading, nu
         raise UserError(
             f"--keep: expected other columns than those of the output, {', '.join(OWN_KEYS)}, got {taken[0]}"
         )
-    texts = []
-    for row in read_table(path, [column, *keep], reading):
-        values = row.values or (None,) * (1 + len(keep))
-        kept = dict(zip(keep, values[1:], strict=True))
-        texts.append(_text(row.where, values[0], row.problem, kept, numbers))
+    texts, number = [], len(columns)
+    for row in read_table(path, [*columns, *keep], reading):
+        values = row.values or (None,) * (number + len(keep))
+        kept = dict(zip(keep, values[number:], strict=True))
+        texts.append(_source(row.where, columns, values[:number], row.problem, kept, numbers))
     return texts
 
 
@@ -68,9 +69,36 @@ def read_standard_input(column: str, reading: Reading) -> list[Text]:
     return [_text(f"{where}, line {number}", line) for number, line in enumerate(lines, start=1)]
 
 
-def read_arguments(arguments: Sequence[str]) -> list[Text]:
-    """A text for each argument."""
-    return [_text(f"text {number}", argument) for number, argument in enumerate(arguments, start=1)]
+def read_arguments(arguments: Sequence[str], columns: Sequence[str]) -> list[Text]:
+    """A text for each argument; where the model reads the texts of two columns, a pair for every two of them.
+
+    Raises:
+        UserError: one is left over.
+    """
+    number = len(columns)
+    if len(arguments) % number:
+        raise UserError(f"expected pairs of texts, {' and '.join(columns)}, got {len(arguments)} texts")
+    groups = [arguments[start : start + number] for start in range(0, len(arguments), number)]
+    kind = "text" if number == 1 else "pair"
+    return [_source(f"{kind} {place}", columns, group) for place, group in enumerate(groups, start=1)]
+
+
+def _source(
+    where: str,
+    columns: Sequence[str],
+    values: Sequence[Any],
+    problem: str = "",
+    kept: dict[str, Any] | None = None,
+    numbers: bool = False,
+) -> Text:
+    """A text, or a pair of them, which has no text where one of both has none."""
+    texts = [_text(where, value, problem, kept, numbers) for value in values]
+    if len(texts) == 1:
+        return texts[0]
+    found = [text.text for text in texts]
+    source = None if None in found else source_of(list(map(str, found)))
+    unusable = (f"{text.problem} in {name!r}" for name, text in zip(columns, texts, strict=True) if text.problem)
+    return replace(texts[0], text=source, problem=texts[0].problem if problem else next(unusable, ""))
 
 
 def _text(where: str, value: Any, problem: str = "", kept: dict[str, Any] | None = None, numbers: bool = False) -> Text:

@@ -190,13 +190,14 @@ def _task_overview() -> str:
 
 
 def _print_result(result: "Result") -> None:
+    from flax_transformer.data.examples import texts_of
     from flax_transformer.data.tasks import TASKS
     from flax_transformer.training.report import format_score, format_scores, format_table
 
     for i in range(min(_SAMPLES, len(result.predictions))):
         print()
         example = {
-            "input": result.examples.sources[i],
+            "input": " | ".join(texts_of(result.examples.sources[i])),
             "expected": _readable(result.examples.targets[i], result.run.classes),
             "predicted": _readable(result.predictions[i], result.run.classes),
         }

@@ -14,6 +14,13 @@ def check(owner: object, name: str, expected: str, holds: bool) -> None:
         raise UserError(f"{type(owner).__name__}.{name}: expected {expected}, got {getattr(owner, name)!r}")
 
 
+def make_tuples(owner: Any, *names: str) -> None:
+    """A name alone is a tuple of one; lists and None, of config files, become tuples."""
+    for name in names:
+        value = getattr(owner, name)
+        object.__setattr__(owner, name, (value,) if isinstance(value, str) else tuple(value or ()))
+
+
 def check_choices(owner: Any) -> None:
     """Every ``Literal`` field holds one of its choices: the command line checks this itself, a config file does not."""
     for name, annotation in typing.get_type_hints(type(owner)).items():

@@ -4,7 +4,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from flax_transformer.config.checks import check, check_choices, check_rate, check_whole
+from flax_transformer.config.checks import check, check_choices, check_rate, check_whole, make_tuples
 from flax_transformer.config.model import Architecture
 
 _LARGEST_VOCABULARY = 10_000_000  # the learners of the tokenizers library reserve memory for all of it
@@ -95,8 +95,9 @@ class ClassificationData:
     validation_path: tuple[str, ...] = ()
     # as path; about a tenth of the training texts is set aside if not given
     test_path: tuple[str, ...] = ()
-    # name of the column with the texts; a.b is the key b in the objects of a
-    text_column: str = "text"
+    # name of the column with the texts, or two names where each example is a pair of texts, such as premise and
+    # hypothesis; a.b is the key b in the objects of a
+    text_column: tuple[str, ...] = ("text",)
     # name of the column with the classes
     label_column: str = "label"
     # what separates the columns of a CSV, such as ; or tab; recognized if not given
@@ -108,6 +109,7 @@ class ClassificationData:
 
     def __post_init__(self) -> None:
         _check_files(self)
+        _check_text_columns(self)
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,9 @@ class MultilabelData:
     validation_path: tuple[str, ...] = ()
     # as path; about a tenth of the training texts is set aside if not given
     test_path: tuple[str, ...] = ()
-    # name of the column with the texts; a.b is the key b in the objects of a
-    text_column: str = "text"
+    # name of the column with the texts, or two names where each example is a pair of texts, such as premise and
+    # hypothesis; a.b is the key b in the objects of a
+    text_column: tuple[str, ...] = ("text",)
     # name of the column with the labels of each text: a list of texts, or one text with a separator
     label_column: str = "labels"
     # what separates the labels in a text, such as ; or tab; bars, semicolons and commas are recognized if not given
@@ -143,10 +146,11 @@ class MultilabelData:
         if self.label_separator in ("tab", "\\t"):
             object.__setattr__(self, "label_separator", "\t")
         check(self, "label_separator", "at least one character, or tab", self.label_separator != "")
-        names = self.label_columns
-        object.__setattr__(self, "label_columns", (names,) if isinstance(names, str) else tuple(names))
-        is_set = len({*self.label_columns, self.text_column}) == len(self.label_columns) + 1
-        check(self, "label_columns", f"different columns, and not {self.text_column!r}, the one of the texts", is_set)
+        _check_text_columns(self)
+        make_tuples(self, "label_columns")
+        texts = " and ".join(map(repr, self.text_column))
+        is_set = len({*self.label_columns, *self.text_column}) == len(self.label_columns) + len(self.text_column)
+        check(self, "label_columns", f"different columns, and not {texts}, of the texts", is_set)
         for name, default in (("label_separator", None), ("label_column", "labels")):
             expected = f"{default!r} with label_columns, of which each is one label"
             check(self, name, expected, not self.label_columns or getattr(self, name) == default)
@@ -250,9 +254,7 @@ class TokenizerConfig:
 
 def _check_files(owner: Any) -> None:
     """The fields of users' files. One name alone is a tuple of one; ``tab`` and ``\\t`` are a tab."""
-    for name in ("path", "validation_path", "test_path"):
-        value = getattr(owner, name)
-        object.__setattr__(owner, name, (value,) if isinstance(value, str) else tuple(value or ()))
+    make_tuples(owner, "path", "validation_path", "test_path")
     if owner.delimiter in ("tab", "\\t"):
         object.__setattr__(owner, "delimiter", "\t")
     separates = owner.delimiter is None or (len(owner.delimiter) == 1 and owner.delimiter not in '"\r\n')
@@ -260,6 +262,13 @@ def _check_files(owner: Any) -> None:
     check(
         owner, "encoding", "an encoding by its name in Python, such as cp1252 or utf-16", _is_encoding(owner.encoding)
     )
+
+
+def _check_text_columns(owner: Any) -> None:
+    make_tuples(owner, "text_column")
+    names = owner.text_column
+    expected = "one column of texts, or two different ones for pairs of texts"
+    check(owner, "text_column", expected, 0 < len(set(names)) == len(names) <= 2)
 
 
 def _is_encoding(name: str | None) -> bool:

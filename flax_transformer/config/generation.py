@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from flax_transformer.config.checks import check, check_choices, check_finite, check_whole
+from flax_transformer.config.checks import check, check_choices, check_finite, check_whole, make_tuples
 
 Strategy = Literal["greedy", "sample", "beam"]
 LengthPenalty = Literal["gnmt", "mean"]
@@ -49,10 +49,15 @@ class GenerationConfig:
     early_stopping: bool = True
     # of beam: outputs returned for each source, the best first
     n_best: int = 1
+    # only ids below this one are generated: those that the tokenizer has a token for, where the model's table has more
+    # rows; all if not given
+    num_tokens: int | None = None
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_whole(self, "max_new_tokens", "beam_width", "n_best")
+        check_whole(
+            self, "max_new_tokens", "beam_width", "n_best", *(() if self.num_tokens is None else ("num_tokens",))
+        )
         check_whole(self, "min_new_tokens", "top_k", "seed", at_least=0)
         limit = f"max_new_tokens={self.max_new_tokens}"
         check(self, "min_new_tokens", f"at most {limit}", self.min_new_tokens <= self.max_new_tokens)
@@ -81,12 +86,14 @@ class PredictionConfig:
     long: Long = "auto"
     # what the model was trained on, which may know the JSON schema of its outputs; empty if unknown
     task: str = ""
-    # column of a table to read texts from, where the command names none
-    text_column: str = "text"
-    # take numbers in that column for texts, as they are written
+    # column of a table to read texts from, where the command names none; two where the model reads pairs of texts
+    text_column: tuple[str, ...] = ("text",)
+    # take numbers in these columns for texts, as they are written
     numbers_as_text: bool = False
-    # of the tokenizer.json and the classes.json that belong to the weights; empty if unknown
+    # of the tokenizer.json, the special_tokens.json and the classes.json that belong to the weights; empty if unknown,
+    # or if there is none
     tokenizer_sha256: str = ""
+    special_tokens_sha256: str = ""
     classes_sha256: str = ""
     # where a text may have several labels: the probability from which on it has one, for each in order; empty where a
     # text has one class
@@ -95,4 +102,5 @@ class PredictionConfig:
     def __post_init__(self) -> None:
         check_choices(self)
         check_whole(self, "max_source_length", "max_new_tokens", "batch_size")
+        make_tuples(self, "text_column")
         check(self, "thresholds", "probabilities, in [0, 1]", all(0 <= value <= 1 for value in self.thresholds))

@@ -147,6 +147,8 @@ class Encoded:
     targets: Sequences | Int32[np.ndarray, " examples"] | Bool[np.ndarray, "examples classes"] | Masking
     pad_id: int
     unk_id: int
+    # special tokens around texts, which word dropout leaves: token types follow from them
+    frame: tuple[int, ...] = ()
     truncated: int = 0
     dropped: int = 0
     kept: Int[np.ndarray, " examples"] | None = None
@@ -371,7 +373,8 @@ class TrainingBatches(Sequence[Batch]):
         rng = np.random.default_rng((self._seed, _WORD_DROPOUT, step))
         # Drawn for the whole batch, so that a row's words do not depend on which other rows are made.
         draws = rng.random((self._config.size, batch.source.shape[1]))[self._rows]
-        dropped = (draws < self._config.word_dropout) & batch.source_mask
+        is_word = batch.source_mask & ~np.isin(batch.source, self.encoded.frame)
+        dropped = (draws < self._config.word_dropout) & is_word
         return batch._replace(source=np.where(dropped, np.int32(self.encoded.unk_id), batch.source))
 
 

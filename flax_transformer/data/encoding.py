@@ -7,9 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
-from flax_transformer.config import BatchConfig, Long
+from flax_transformer.config import BatchConfig, Long, ModelConfig
 from flax_transformer.data.batches import Encoded, Sequences
-from flax_transformer.data.examples import Examples
+from flax_transformer.data.examples import Examples, Source, texts_of
 from flax_transformer.data.masking import Masking
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.errors import UserError
@@ -22,6 +22,7 @@ def encode_examples(examples: Examples, tokenizer: Tokenizer, config: BatchConfi
     """Tokenize a split and hold it to the longest lengths of ``config``. A row without tokens is one unknown token.
 
     The special tokens of a pre-trained model stand around each text; those at the end of a source stay where it is cut.
+    Of a pair the longer text is cut, and both where they are equally long.
 
     ``config.long`` says what becomes of longer texts. The long targets of an evaluation are cut in any case, since only
     the loss sees them: a model is scored by what it generates for them.
@@ -33,25 +34,24 @@ def encode_examples(examples: Examples, tokenizer: Tokenizer, config: BatchConfi
         raise UserError("expected at least one example, got none")
     is_generation = isinstance(examples.targets[0], str)
     what = resolve_long(config.long, is_generation)
-    sources = _sequences(examples.sources, tokenizer)
-    is_long = sources.lengths > config.max_source_length
+    sources, lengths = _read(examples.sources, tokenizer, config.max_source_length)
+    is_long = lengths > config.max_source_length
     if what == "error":
-        _refuse(is_long, sources, examples, "source", config)
+        _refuse(is_long, lengths, examples, "source", config)
     if is_generation:
         ids = _tokenize(examples.targets, tokenizer)
         begin = [tokenizer.bos_id, *tokenizer.special.target_prefix]
         targets = Sequences([*begin, *target, tokenizer.eos_id] for target in ids)
         is_long_target = targets.lengths > config.max_target_length
         if what == "error" and training:
-            _refuse(is_long_target, targets, examples, "target", config)
+            _refuse(is_long_target, targets.lengths, examples, "target", config)
         targets = targets.cut(config.max_target_length)
     else:
         targets = _labels(examples.targets, tokenizer)
         is_long_target = np.zeros_like(is_long)
     is_dropped = (is_long | (is_long_target & training)) & (what == "skip")
     truncated = int(np.count_nonzero((is_long | is_long_target) & ~is_dropped))
-    sources = sources.cut(config.max_source_length, tokenizer.special.source_suffix)
-    encoded = Encoded(sources, targets, tokenizer.pad_id, tokenizer.unk_id, truncated=truncated)
+    encoded = Encoded(sources, targets, tokenizer.pad_id, tokenizer.unk_id, _frame(tokenizer), truncated=truncated)
     return _take(encoded, np.flatnonzero(~is_dropped), config) if is_dropped.any() else encoded
 
 
@@ -62,6 +62,11 @@ def _labels(
     if targets[0] is None:
         return Masking.of(tokenizer)
     return np.array(targets, bool if isinstance(targets[0], tuple) else np.int32)
+
+
+def _frame(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The special tokens around texts, and between those of a pair."""
+    return (*tokenizer.special.source_prefix, *tokenizer.special.source_suffix, tokenizer.eos_id)
 
 
 def _take(encoded: Encoded, kept: Int[np.ndarray, " kept"], config: BatchConfig) -> Encoded:
@@ -87,17 +92,21 @@ def resolve_long(long: Long, is_generation: bool) -> Literal["cut", "skip", "err
 
 
 def _refuse(
-    is_long: Bool[np.ndarray, " n"], ids: Sequences, examples: Examples, side: str, config: BatchConfig
+    is_long: Bool[np.ndarray, " n"],
+    lengths: Int[np.ndarray, " n"],
+    examples: Examples,
+    side: str,
+    config: BatchConfig,
 ) -> None:
     """Raises :class:`UserError`, which names the first, where any text is too long."""
     if not is_long.any():
         return
     first, others = int(is_long.argmax()), np.count_nonzero(is_long) - 1
     place = examples.places[first] if examples.places else f"example {first + 1}"
-    text = (examples.sources if side == "source" else examples.targets)[first]
+    text = texts_of((examples.sources if side == "source" else examples.targets)[first])[0]
     raise UserError(
         f"{place} ({text[:_SHOWN]!r}...): expected a {side} of at most {getattr(config, f'max_{side}_length')} tokens, "
-        f"got {ids.lengths[first]}, and {others:,} more that are too long; raise --batch.max-{side}-length, or choose "
+        f"got {lengths[first]}, and {others:,} more that are too long; raise --batch.max-{side}-length, or choose "
         "--batch.long cut or skip"
     )
 
@@ -116,7 +125,7 @@ class Sources:
 
 
 def encode_sources(
-    texts: Sequence[str | None], tokenizer: Tokenizer, longest: int, what: Literal["cut", "skip", "error"]
+    texts: Sequence[Source | None], tokenizer: Tokenizer, longest: int, what: Literal["cut", "skip", "error"]
 ) -> Sources:
     """Tokenize texts to predict for. One that is too long, blank or None becomes a problem of its own.
 
@@ -126,19 +135,20 @@ def encode_sources(
     """
     problems = [_problem(text) for text in texts]
     pairs = zip(texts, problems, strict=True)
-    ids = _sequences([text if text and not problem else " " for text, problem in pairs], tokenizer)
-    too_long = (ids.lengths > longest) & np.array([not problem for problem in problems], bool)
+    read, lengths = _read([text if text and not problem else " " for text, problem in pairs], tokenizer, longest)
+    too_long = (lengths > longest) & np.array([not problem for problem in problems], bool)
     if what != "cut":
         for i in np.flatnonzero(too_long).tolist():
-            problems[i] = f"the text has {ids.lengths[i]} tokens, and the model reads at most {longest}"
+            problems[i] = f"the text has {lengths[i]} tokens, and the model reads at most {longest}"
     usable = np.flatnonzero([not problem for problem in problems])
-    read = ids.cut(longest, tokenizer.special.source_suffix).take(usable)
-    return Sources(read, problems, (too_long & (what == "cut")).tolist())
+    return Sources(read.take(usable), problems, (too_long & (what == "cut")).tolist())
 
 
-def _problem(text: str | None) -> str:
+def _problem(text: Source | None) -> str:
     if text is None:
         return "there is no text"
+    if isinstance(text, tuple):
+        return next(filter(None, map(_problem, text)), "")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -146,10 +156,55 @@ def _problem(text: str | None) -> str:
     return "" if text.strip() else "the text is blank"
 
 
-def _sequences(texts: Sequence[str], tokenizer: Tokenizer) -> Sequences:
-    """Each text with the special tokens around it."""
+def check_pairs(tokenizer: Tokenizer, model: ModelConfig) -> None:
+    """
+    Raises:
+        UserError: the tokenizer has no place for a second text, or the model would not read it as its tokenizer means.
+    """
+    if model.architecture != "classifier":
+        raise UserError(f"expected a classifier to read pairs of texts, got a {model.architecture} model")
+    _, ids, types = tokenizer.pair_template
+    is_separator = np.array(ids) == tokenizer.eos_id
+    parts = np.minimum(np.cumsum(is_separator) - is_separator, model.token_types - 1)
+    if model.token_types > 1 and parts.tolist() != list(types):
+        raise UserError(
+            f"expected a tokenizer whose separators end the parts of a pair, so that its token types are "
+            f"{parts.tolist()}, got {list(types)}; this model cannot read pairs of texts here"
+        )
+
+
+def _read(
+    sources: Sequence[Source], tokenizer: Tokenizer, longest: int
+) -> tuple[Sequences, Int[np.ndarray, " sources"]]:
+    """Each source with its special tokens, cut to ``longest`` tokens; and the tokens that each has uncut."""
     before, behind = tokenizer.special.source_prefix, tokenizer.special.source_suffix
-    return Sequences([*before, *ids, *behind] or [tokenizer.unk_id] for ids in _tokenize(texts, tokenizer))
+    rows, lengths = [], []
+    ids = _tokenize([text for source in sources for text in texts_of(source)], tokenizer)
+    for source in sources:
+        row = next(ids)
+        length = len(row)
+        if isinstance(source, tuple):
+            first, second, between = row, next(ids), tokenizer.pair_template.between
+            length += len(between) + len(second)
+            first, second = _longest_first(first, second, longest - len(before) - len(between) - len(behind))
+            row = [*first, *between, *second]
+        lengths.append(len(before) + length + len(behind))
+        rows.append(np.array([*before, *row, *behind] or [tokenizer.unk_id], np.int32))
+    return Sequences(rows).cut(longest, behind), np.array(lengths, np.int64)
+
+
+def _longest_first(first: list[int], second: list[int], room: int) -> tuple[list[int], list[int]]:
+    """A pair cut to ``room`` tokens: the longer text to what the other leaves, or else both to a half.
+
+    Of an odd number of tokens the longer text has the one more, as the ``tokenizers`` library has it.
+    """
+    if room < 2:
+        raise UserError(
+            f"expected room for a token of each text of a pair, got room for {max(room, 0)} beside the special tokens; "
+            "raise --batch.max-source-length"
+        )
+    kept = min(len(first), len(second), room // 2)  # of the shorter text
+    return (first[: room - kept], second[:kept]) if len(first) > len(second) else (first[:kept], second[: room - kept])
 
 
 def _tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[list[int]]:

@@ -1,4 +1,4 @@
-"""What every dataset is turned into: source texts with target texts or class ids."""
+"""What every dataset is turned into: source texts, or pairs of them, with target texts or class ids."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -7,11 +7,24 @@ from typing import Any
 
 from flax_transformer.config import Architecture
 
+# What a model reads: a text, or a pair of texts, such as premise and hypothesis.
+Source = str | tuple[str, str]
+
+
+def texts_of(source: Source) -> tuple[str, ...]:
+    """The text, or both texts of a pair."""
+    return (source,) if isinstance(source, str) else source
+
+
+def source_of(texts: Sequence[str]) -> Source:
+    """The inverse of :func:`texts_of`."""
+    return texts[0] if len(texts) == 1 else (texts[0], texts[1])
+
 
 @dataclass(frozen=True)
 class Examples:
-    """``targets[i]`` belongs to ``sources[i]``: a text (seq2seq), a class id (classifier), a tuple of the truth of each
-    label (multilabel), or None (masked tokens).
+    """``sources[i]`` is a text, or of a classifier a pair of texts. ``targets[i]`` belongs to it: a text (seq2seq), a
+    class id (classifier), a tuple of the truth of each label (multilabel), or None (masked tokens).
 
     ``places[i]``, file and line, is what a message about the example names; empty where there are no files.
     ``groups[i]`` is the group that the example is scored in: the empty name is that of the main scores, and the scores
@@ -20,7 +33,7 @@ class Examples:
     Raises ``ValueError`` where they differ in number.
     """
 
-    sources: Sequence[str]
+    sources: Sequence[Any]
     targets: Sequence[Any]
     places: Sequence[str] = field(default=(), compare=False, repr=False)
     groups: Sequence[str] = field(default=(), repr=False)
@@ -43,7 +56,7 @@ class Examples:
         return Examples([self.sources[i] for i in chosen], [self.targets[i] for i in chosen], places, groups)
 
     @classmethod
-    def unanswered(cls, sources: Sequence[str], architecture: Architecture) -> "Examples":
+    def unanswered(cls, sources: Sequence[Source], architecture: Architecture) -> "Examples":
         """Texts to predict for: their targets are empty texts, or class 0."""
         return cls(sources, [""] * len(sources) if architecture == "seq2seq" else [0] * len(sources))
 

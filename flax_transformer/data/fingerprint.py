@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt64
 
-from flax_transformer.data.examples import Examples, Splits
+from flax_transformer.data.examples import Examples, Source, Splits, texts_of
 from flax_transformer.data.labels import ids
 from flax_transformer.data.splitting import folded
 from flax_transformer.errors import UserError, warn
@@ -145,7 +145,7 @@ def check_evaluation_data(folder: Path, splits: Splits, split: str, *, may_diffe
 
 def _split_record(examples: Examples, classes: Sequence[str]) -> Record:
     targets = [_spelled(target, classes) for target in examples.targets] if classes else examples.targets
-    rows = [_row_hash(text, str(target)) for text, target in zip(examples.sources, targets, strict=True)]
+    rows = [_row_hash(*texts_of(source), str(target)) for source, target in zip(examples.sources, targets, strict=True)]
     hashes = _text_hashes(examples.sources).astype("<u8").tobytes()
     return {
         "rows": len(rows),
@@ -172,9 +172,9 @@ def _texts(split: Record) -> UInt64[np.ndarray, " rows"]:
     return np.frombuffer(base64.b64decode(split["texts"], validate=True), "<u8")
 
 
-def _text_hashes(texts: Sequence[str]) -> UInt64[np.ndarray, " rows"]:
+def _text_hashes(sources: Sequence[Source]) -> UInt64[np.ndarray, " rows"]:
     data = b"".join(
-        hashlib.blake2b(folded(text).encode("utf-8", "surrogatepass"), digest_size=8).digest() for text in texts
+        hashlib.blake2b(folded(source).encode("utf-8", "surrogatepass"), digest_size=8).digest() for source in sources
     )
     return np.frombuffer(data, "<u8")
 

@@ -59,22 +59,18 @@ def check_settings(model: ModelConfig, config: GenerationConfig, constraint: Con
     """
     if model.architecture != "seq2seq":
         raise UserError(f"expected a seq2seq model to generate with, got a {model.architecture}")
+    vocabulary = min(model.target_vocab_size, config.num_tokens or model.target_vocab_size)
     for name, value, limit, of in (
         ("max_new_tokens", config.max_new_tokens, model.max_length, "model's max_length"),
-        (
-            "beam_width",
-            config.beam_width if config.strategy == "beam" else 1,
-            model.target_vocab_size,
-            "vocabulary size",
-        ),
-        ("top_k", config.top_k, model.target_vocab_size, "vocabulary size"),
+        ("beam_width", config.beam_width if config.strategy == "beam" else 1, vocabulary, "vocabulary size"),
+        ("top_k", config.top_k, vocabulary, "vocabulary size"),
     ):
         if value > limit:
             raise UserError(f"{name}: expected at most the {of}={limit}, got {value}")
     for token in config.prefix:
-        if not 0 <= token < model.target_vocab_size or token in (model.pad_id, model.eos_id):
+        if not 0 <= token < vocabulary or token in (model.pad_id, model.eos_id):
             raise UserError(
-                f"prefix: expected token ids below the vocabulary size {model.target_vocab_size}, without padding "
+                f"prefix: expected token ids below the vocabulary size {vocabulary}, without padding "
                 f"({model.pad_id}) and end token ({model.eos_id}), got {token}"
             )
     if constraint is not None:

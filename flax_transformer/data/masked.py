@@ -30,7 +30,7 @@ def _labelled(config: MaskedData) -> ClassificationData:
         config.path,
         config.validation_path,
         config.test_path,
-        config.text_column,
+        (config.text_column,),
         config.label_column,
         config.delimiter,
         config.encoding,

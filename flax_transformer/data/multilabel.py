@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flax_transformer.config import MultilabelData
 from flax_transformer.data import labels
-from flax_transformer.data.examples import Examples
+from flax_transformer.data.examples import Examples, source_of
 from flax_transformer.data.label_sets import FLAGS, cut, find_separator, repeated, to_cell, to_flag
 from flax_transformer.data.pairs import Column, read_pairs, read_rows
 from flax_transformer.data.text_files import Reading
@@ -20,13 +20,14 @@ _UNUSUAL = (" and ", " ", "/", "+", "&", "\u3001", "\uff1b", "\uff0c")
 
 def read(config: MultilabelData, files: Sequence[Path], reading: Reading) -> Examples:
     """Texts, each with a tuple of its labels, or with the text that holds them and is yet to be separated."""
-    text = Column(config.text_column, partial(to_text, numbers=config.numbers_as_text))
+    texts = [Column(name, partial(to_text, numbers=config.numbers_as_text)) for name in config.text_column]
     if not config.label_columns:
-        return read_pairs(files, (text, Column(config.label_column, to_cell)), reading)
+        return read_pairs(files, (*texts, Column(config.label_column, to_cell)), reading)
     columns = [Column(name, to_flag) for name in config.label_columns]
-    rows, places = read_rows(files, (text, *columns), reading)
-    named = [[name for name, has in zip(config.label_columns, flags, strict=True) if has] for _, *flags in rows]
-    return Examples([text for text, *_ in rows], list(map(tuple, named)), places)
+    rows, places = read_rows(files, (*texts, *columns), reading)
+    split = [(source_of(row[: len(texts)]), row[len(texts) :]) for row in rows]
+    named = [tuple(name for name, has in zip(config.label_columns, flags, strict=True) if has) for _, flags in split]
+    return Examples([source for source, _ in split], named, places)
 
 
 def separated(config: MultilabelData, parts: Sequence[Examples], classes: Sequence[str]) -> list[Examples]:

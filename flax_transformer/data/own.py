@@ -1,5 +1,6 @@
 """The user's own files: labelled texts, pairs of texts, and texts alone."""
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from flax_transformer.config import ClassificationData, MaskedData, MultilabelData, OwnData, Seq2SeqData
 from flax_transformer.data import labels, multilabel
-from flax_transformer.data.examples import Examples, Splits
+from flax_transformer.data.examples import Examples, Splits, texts_of
 from flax_transformer.data.files import TABLES, find_files
 from flax_transformer.data.pairs import Column, read_pairs, read_texts
 from flax_transformer.data.splitting import folded, split_by_content
@@ -96,11 +97,11 @@ def _read_files(config: OwnData, files: Sequence[Path], reading: Reading) -> Exa
     return read_pairs(files, _columns(config), reading)
 
 
-def _columns(config: ClassificationData | Seq2SeqData) -> tuple[Column, Column]:
+def _columns(config: ClassificationData | Seq2SeqData) -> tuple[Column, ...]:
     """What is read, and what it becomes."""
     text = partial(to_text, numbers=config.numbers_as_text)
     if isinstance(config, ClassificationData):
-        return Column(config.text_column, text), Column(config.label_column, to_label)
+        return *(Column(name, text) for name in config.text_column), Column(config.label_column, to_label)
     target = partial(to_target, numbers=config.numbers_as_text)
     return Column(config.source_column, text), Column(config.target_column, target)
 
@@ -163,7 +164,8 @@ def _tell_copies(train: Examples, other: Examples, name: str) -> None:
 
 def _tell_missing(train: Examples, name: str) -> None:
     """One text of that spelling may be meant, several stand for a value that is missing."""
-    rows = Counter(text for text in train.sources if text.strip() in labels.MISSING)
+    texts = itertools.chain.from_iterable(map(texts_of, train.sources))
+    rows = Counter(text for text in texts if text.strip() in labels.MISSING)
     for text, count in rows.items():
         if count > 1:
             warn(f"{name}: {count:,} rows have the text {text!r}; if it stands for none, leave it empty there")
@@ -172,13 +174,13 @@ def _tell_missing(train: Examples, name: str) -> None:
 def _tell_contradictions(train: Examples) -> None:
     """One text with several labels: a mistake, or no text at all, such as the nan of a table that had none."""
     found: dict[str, dict[str, int]] = {}
-    for i, (text, label) in enumerate(zip(train.sources, train.targets, strict=True)):
-        found.setdefault(folded(text), {}).setdefault(label, i)
+    for i, (source, label) in enumerate(zip(train.sources, train.targets, strict=True)):
+        found.setdefault(folded(source), {}).setdefault(label, i)
     several = [rows for rows in found.values() if len(rows) > 1]
     if several:
         first = list(several[0].items())[:2]
         labelled = " and ".join(f"{shown(label)!r} ({train.places[i]})" for label, i in first)
-        text = shown(train.sources[first[0][1]])
+        text = " / ".join(map(shown, texts_of(train.sources[first[0][1]])))
         warn(f"{len(several):,} of {len(found):,} distinct texts have several labels, such as {text!r}: {labelled}")
 
 

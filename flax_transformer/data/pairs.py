@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flax_transformer.data.examples import Examples
+from flax_transformer.data.examples import Examples, source_of
 from flax_transformer.data.files import EmptyFileError, Row, read_table
 from flax_transformer.data.text_files import Reading
 from flax_transformer.data.values import UnusableError
@@ -34,15 +34,14 @@ class Column:
     convert: Callable[[Any], Any]
 
 
-def read_pairs(files: Sequence[Path], columns: tuple[Column, Column], reading: Reading) -> Examples:
-    """The rows of one part of a data set.
+def read_pairs(files: Sequence[Path], columns: Sequence[Column], reading: Reading) -> Examples:
+    """The rows of one part of a data set: of the last column the targets, of the one or two others the sources.
 
     Raises:
         UserError: a file cannot be read or lacks a column; no row can be used; or most rows hold something else.
     """
     rows, places = read_rows(files, columns, reading)
-    sources, targets = zip(*rows, strict=True) if rows else ((), ())
-    return Examples(list(sources), list(targets), places)
+    return Examples([source_of(texts) for *texts, _ in rows], [target for *_, target in rows], places)
 
 
 def read_texts(files: Sequence[Path], column: Column, reading: Reading) -> Examples:

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
+from flax_transformer.data.examples import Source, texts_of
 from flax_transformer.errors import UserError
 
 _COMMON = 30  # distinct texts of a group that every part has one of
@@ -33,7 +34,7 @@ def set_aside(texts: Sequence[str], sizes: Sequence[int], seed: int) -> list[lis
 
 
 def split_by_content(
-    texts: Sequence[str], groups: Sequence[Iterable[Hashable]], wanted: Sequence[bool], seed: int
+    texts: Sequence[Source], groups: Sequence[Iterable[Hashable]], wanted: Sequence[bool], seed: int
 ) -> list[list[int]]:
     """Indices of parts with about a tenth of the distinct texts each, then of the rest.
 
@@ -76,9 +77,10 @@ def split_by_content(
     return [[i for i, key in enumerate(keys) if part[key] == number] for number in range(rest + 1)]
 
 
-def folded(text: str) -> str:
-    """The same for texts that differ in blanks and capitals only."""
-    return " ".join(text.split()).casefold()
+def folded(source: Source) -> str:
+    """The same for texts that differ in blanks and capitals only, and for pairs of such texts in the same order."""
+    # No text holds the separator once its blanks are folded.
+    return "\x1f".join(" ".join(text.split()) for text in texts_of(source)).casefold()
 
 
 def _place(key: str, seed: int) -> float:

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from flax_transformer.config import TokenizerConfig, load_config, save_config
 from flax_transformer.data.special_tokens import SPECIAL_TOKENS_FILE, SpecialTokens
@@ -25,15 +27,26 @@ _NAMES = {
 
 # What a word in a text and the same word in JSON may have beside it.
 _ISOLATED = (" ", tokenizers.Regex(r'[\[\]{}":,]+'))
+# A text whose tokens are looked for among those of a pair of it.
+_PROBE = "a"
 # More texts teach a tokenizer nothing new, and take minutes.
 _ENOUGH_TEXTS = 100_000
+
+
+class PairTemplate(NamedTuple):
+    """Of a pair of texts: the special tokens between them, and the ids and token types of some pair."""
+
+    between: tuple[int, ...]
+    ids: tuple[int, ...]
+    types: tuple[int, ...]
 
 
 class Tokenizer:
     """Text to ids and back. No special token is ever added, nor read from a text: a typed "[EOS]" is plain text.
 
     Args:
-        pretrained: the special tokens of the pre-trained model that it belongs to; otherwise they are found by name.
+        pretrained: the special tokens of the pre-trained model that it belongs to; otherwise they are found by name,
+            and only the end token stands in rows, between the texts of a pair.
 
     Raises :class:`UserError` where the padding, begin, end or unknown token is missing.
     """
@@ -47,6 +60,32 @@ class Tokenizer:
         self.pad_id, self.bos_id = self.special.pad_id, self.special.bos_id
         self.eos_id, self.unk_id = self.special.eos_id, self.special.unk_id
         self.vocab_size = self.special.vocab_size
+        if pretrained is None:
+            # What is written in tokenizer.json, for other programs, is what is done here.
+            end = backend.id_to_token(self.eos_id)
+            backend.post_processor = processors.TemplateProcessing(
+                single="$A", pair=f"$A {end} $B:1", special_tokens=[(end, self.eos_id)]
+            )
+
+    @property
+    def entries(self) -> int:
+        """The first id that no token has; the model's table may have more rows."""
+        return max(self._backend.get_vocab().values()) + 1
+
+    @cached_property
+    def pair_template(self) -> PairTemplate:
+        """How the two texts of a pair stand together.
+
+        Raises :class:`UserError` where the post-processor of a pre-trained model has no place for a second text.
+        """
+        special, text = self.special, self.encode([_PROBE])[0]
+        pair = self._backend.encode(_PROBE, _PROBE)
+        around = len(special.source_prefix) + 2 * len(text) + len(special.source_suffix)
+        start = len(special.source_prefix) + len(text)
+        between = tuple(pair.ids[start : start + len(pair.ids) - around])
+        if not between or pair.ids != [*special.source_prefix, *text, *between, *text, *special.source_suffix]:
+            raise UserError("expected a tokenizer that puts special tokens between two texts, got one for single texts")
+        return PairTemplate(between, tuple(pair.ids), tuple(pair.type_ids))
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens.

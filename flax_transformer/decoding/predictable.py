@@ -25,8 +25,10 @@ from flax_transformer.config import (
     to_dict,
 )
 from flax_transformer.data.copying import CopyRule
-from flax_transformer.data.encoding import Sources, encode_sources, resolve_long
+from flax_transformer.data.encoding import Sources, check_pairs, encode_sources, resolve_long
+from flax_transformer.data.examples import Source
 from flax_transformer.data.generation import Constraint
+from flax_transformer.data.special_tokens import SPECIAL_TOKENS_FILE
 from flax_transformer.data.tasks import copy_rule
 from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer
 from flax_transformer.decoding.predictor import Prediction, Predictor
@@ -34,6 +36,8 @@ from flax_transformer.errors import UserError
 from flax_transformer.nn.models import Model
 
 TOKENIZER_FILE, CLASSES_FILE, PREDICTION_FILE = "tokenizer.json", "classes.json", "prediction.json"
+# What predictions follow from, beside weights and limits.
+_HASHED = {"tokenizer": TOKENIZER_FILE, "special_tokens": SPECIAL_TOKENS_FILE, "classes": CLASSES_FILE}
 
 
 class Predictable(ABC):
@@ -79,7 +83,7 @@ class Predictable(ABC):
 
     def predict(
         self,
-        texts: Sequence[str],
+        texts: Sequence[Source],
         generation: GenerationConfig | None = None,
         constraint: Constraint | None = None,
         *,
@@ -91,6 +95,7 @@ class Predictable(ABC):
         """A prediction for each text, in order.
 
         Args:
+            texts: of a model that was trained on pairs of texts, pairs (first, second), as of its two columns.
             generation: how to generate; greedily, and at most as many tokens as the longest target in training, if not
                 given.
             constraint: what generated texts may look like.
@@ -106,7 +111,7 @@ class Predictable(ABC):
             labels. For a text that is blank or too long it is None, and ``error`` says why.
 
         Raises:
-            UserError: the model cannot generate as it is told to.
+            UserError: the model cannot generate as it is told to; or ``texts`` are not what it reads.
         """
         _check_texts(texts)
         limits = self.prediction_config
@@ -138,7 +143,7 @@ class Predictable(ABC):
         return (threshold,) * len(own)
 
     def embed(
-        self, texts: Sequence[str], pooling: Pooling = "mean", *, batch_size: int | None = None
+        self, texts: Sequence[Source], pooling: Pooling = "mean", *, batch_size: int | None = None
     ) -> Float[np.ndarray, "texts d_model"]:
         """Each text as a vector of length 1, for search and comparison. Texts that are too long are cut.
 
@@ -150,7 +155,7 @@ class Predictable(ABC):
             (texts, d_model); NaN for a text that is blank. The dot product of two rows is their cosine similarity.
 
         Raises:
-            UserError: ``texts`` is a single text.
+            UserError: ``texts`` is a single text, or they are not what the model reads.
         """
         _check_texts(texts)
         batch = BatchConfig(batch_size or self.prediction_config.batch_size)
@@ -159,10 +164,30 @@ class Predictable(ABC):
         predictions = self.predictions(predictor, self.encode(texts, "cut"))
         return np.array([prediction.embedding or nothing for prediction in predictions], np.float32)
 
-    def encode(self, texts: Sequence[str | None], long: Long) -> Sources:
-        """Texts as the model reads them; ``long`` says what becomes of those that are too long for it."""
+    def encode(self, texts: Sequence[Source | None], long: Long) -> Sources:
+        """Texts as the model reads them; ``long`` says what becomes of those that are too long for it.
+
+        Raises:
+            UserError: there are single texts where the model reads pairs, or pairs where it does not.
+        """
+        self._check_sources([text for text in texts if text is not None])
         what = resolve_long(long, self.model_config.architecture == "seq2seq")
         return encode_sources(texts, self.tokenizer, self.prediction_config.max_source_length, what)
+
+    def _check_sources(self, texts: Sequence[Source]) -> None:
+        limits, folder = self.prediction_config, self.folder
+        reads_pairs = len(limits.text_column) == 2
+        pair = next((text for text in texts if not isinstance(text, str)), None)
+        if reads_pairs and (single := next((text for text in texts if isinstance(text, str)), None)) is not None:
+            names = ", ".join(limits.text_column)
+            raise UserError(f"{folder}: expected pairs of texts ({names}), got the single text {single[:40]!r}")
+        if pair is None:
+            return
+        if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            raise UserError(f"texts: expected texts, or tuples of two texts, got {str(pair)[:80]}")
+        if limits.task and not reads_pairs:
+            raise UserError(f"{folder}: expected single texts, which it was trained on, got the pair {str(pair)[:80]}")
+        check_pairs(self.tokenizer, self.model_config)
 
     def predictions(
         self,
@@ -203,11 +228,11 @@ class Predictable(ABC):
             digest.update(f"{path} {array.dtype} {array.shape}".encode() + array.tobytes())
         config = {**to_dict(self.model_config), **to_dict(self.prediction_config)}
         config = {name: value for name, value in config.items() if not name.endswith("_sha256")}
-        files = {"tokenizer": _sha256(self.folder / TOKENIZER_FILE), "classes": _sha256(self.folder / CLASSES_FILE)}
+        files = {name: _sha256(self.folder / file) for name, file in _HASHED.items()}
         return {"weights": digest.hexdigest(), **files, "config": json.dumps(config, sort_keys=True)}
 
 
-def _check_texts(texts: Sequence[str]) -> None:
+def _check_texts(texts: Sequence[Source]) -> None:
     if isinstance(texts, str):
         raise UserError(f"texts: expected a list of texts, got the single text {texts[:40]!r}; write [text]")
 
@@ -218,7 +243,7 @@ def save_prediction_files(folder: Path, tokenizer: Tokenizer, classes: Sequence[
     if classes:
         text = json.dumps(classes, ensure_ascii=False, indent=2) + "\n"
         (folder / CLASSES_FILE).write_text(text, encoding="utf-8")
-    hashes = {"tokenizer_sha256": _sha256(folder / TOKENIZER_FILE), "classes_sha256": _sha256(folder / CLASSES_FILE)}
+    hashes = {f"{name}_sha256": _sha256(folder / file) for name, file in _HASHED.items()}
     save_config(replace(config, **hashes), folder / PREDICTION_FILE)
 
 
@@ -235,7 +260,7 @@ def load_prediction_config(folder: Path) -> PredictionConfig | None:
 def limits_of_model(config: ModelConfig) -> PredictionConfig:
     """As exports of version 0.1.0 have them, which do not say what their runs were held to."""
     column = "source" if config.architecture == "seq2seq" else "text"
-    return PredictionConfig(config.max_length, max(1, config.max_length - 1), text_column=column)
+    return PredictionConfig(config.max_length, max(1, config.max_length - 1), text_column=(column,))
 
 
 def load_tokenizer_of(folder: Path, model: ModelConfig, config: PredictionConfig | None) -> Tokenizer:
@@ -245,6 +270,7 @@ def load_tokenizer_of(folder: Path, model: ModelConfig, config: PredictionConfig
         UserError: it cannot be read, or is another one.
     """
     path = folder / TOKENIZER_FILE
+    _check_unchanged(folder / SPECIAL_TOKENS_FILE, config.special_tokens_sha256 if config else "")
     tokenizer = load_tokenizer(path)
     for name in ("pad_id", "bos_id", "eos_id"):
         expected, found = getattr(model, name), getattr(tokenizer, name)

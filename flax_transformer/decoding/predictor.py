@@ -106,6 +106,8 @@ class Predictor:
         self._bytes = tokenizer.token_bytes() if with_pieces else {}
         self.model, self._tokenizer, self._size, self._constraint = model, tokenizer, config.size, constraint
         self._generation = generation or GenerationConfig(config.max_new_tokens)
+        if tokenizer.entries < model.config.target_vocab_size:  # the other rows of the table stand for no text
+            self._generation = replace(self._generation, num_tokens=tokenizer.entries)
         if embed_by is None and isinstance(model, Classifier) and model.head is None:
             raise UserError(
                 "expected a model with a head for classes, got a bare encoder; ask for its vectors: --embed mean"

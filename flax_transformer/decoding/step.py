@@ -96,6 +96,8 @@ class NextToken:
         if config.prefix:
             forced = jnp.asarray(config.prefix)[jnp.minimum(step, len(config.prefix) - 1)]
             allowed = _both(allowed, ((ids == forced) | (step >= len(config.prefix)))[None])
+        if config.num_tokens is not None:
+            allowed = _both(allowed, (ids < config.num_tokens)[None])
         if self.constraint is not None:
             following = jnp.asarray(self.constraint.transitions)[outputs.constraint_states]  # (rows, vocab)
             left = config.max_new_tokens - 1 - step

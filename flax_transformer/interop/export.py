@@ -1,5 +1,6 @@
 """Export folders: a model in PyTorch's names and layouts, with all that it takes to predict what its run predicts."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from flax_transformer.outputs import whole_folder
 from flax_transformer.runtime import require_precision
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+# Where an imported model, and what was trained from it, comes from.
+SOURCE_FILE = "source.json"
 
 
 def save_export(
@@ -24,6 +27,7 @@ def save_export(
     tokenizer: Tokenizer | None = None,
     classes: Sequence[str] = (),
     prediction: PredictionConfig | None = None,
+    origin: Path | None = None,
 ) -> None:
     """Write an export, which both twins load. It is there only once it is whole; its parents are made if need be.
 
@@ -33,6 +37,7 @@ def save_export(
             ``model.safetensors``.
         classes: the names of the class ids, in order.
         prediction: the limits of the run; the model's own if not given.
+        origin: the folder of the run, whose record of an import is kept.
 
     Raises:
         UserError: the folder is not empty, or cannot be written.
@@ -44,6 +49,14 @@ def save_export(
         safetensors.numpy.save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         if tokenizer is not None:
             save_prediction_files(folder, tokenizer, classes, prediction or limits_of_model(model.config))
+        if origin is not None:
+            keep_source(origin, folder)
+
+
+def keep_source(origin: Path, folder: Path) -> None:
+    """Copy the record of the import that a model began as, where ``origin`` has one."""
+    if (origin / SOURCE_FILE).is_file():
+        shutil.copyfile(origin / SOURCE_FILE, folder / SOURCE_FILE)
 
 
 def load_export(directory: str | Path) -> Model:

@@ -10,14 +10,11 @@ from flax_transformer.config import PredictionConfig, save_config
 from flax_transformer.data.label_scores import DEFAULT_THRESHOLD
 from flax_transformer.decoding.predictable import CLASSES_FILE, Predictable, limits_of_model, save_prediction_files
 from flax_transformer.errors import UserError
-from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE
+from flax_transformer.interop.export import CONFIG_FILE, SOURCE_FILE, WEIGHTS_FILE
 from flax_transformer.interop.huggingface.exporting import save_huggingface
 from flax_transformer.interop.huggingface.importing import Imported
 from flax_transformer.interop.state_dict import get_weights, to_torch
 from flax_transformer.outputs import whole_folder
-
-# Where an imported model comes from.
-SOURCE_FILE = "source.json"
 
 
 def save_imported(directory: Path, imported: Imported, origin: str, revision: str | None = None) -> None:
@@ -68,7 +65,7 @@ def export_huggingface(trained: Predictable, directory: Path) -> str:
 
 
 def model_type_of(folder: Path) -> str | None:
-    """The model type of transformers that an export was imported from, or None.
+    """The model type of transformers that an export or a run was imported from, or None.
 
     Raises:
         UserError: the record of the import is damaged.

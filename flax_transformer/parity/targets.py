@@ -131,7 +131,13 @@ def _run(folder: Path) -> Target:
     weights = _checked(model, to_torch(get_weights(run.best_model())), folder / "checkpoints")
     has_labels = isinstance(run.config.data, MultilabelData)
     return Target(
-        f"run {folder.name}", model, weights, Sizes(8, 48, 40), tokenizer=run.tokenizer, has_labels=has_labels
+        f"run {folder.name}",
+        model,
+        weights,
+        Sizes(8, 48, 40),
+        tokenizer=run.tokenizer,
+        model_type=model_type_of(folder),
+        has_labels=has_labels,
     )
 
 

@@ -68,7 +68,7 @@ def _source(answers: Answers, index: int) -> list[int]:
 def _generate(answers: Answers, source: Sequence[int]) -> list[int]:
     """The tokens of the output, with the end token where it has one."""
     assert isinstance(answers.model, Seq2Seq)
-    limit = GenerationConfig(answers.batch.max_new_tokens)
+    limit = GenerationConfig(answers.batch.max_new_tokens, num_tokens=answers.run.tokenizer.entries)
     generation = generate(answers.model, np.array([source]), config=limit)
     end = [answers.model.config.eos_id] * bool(generation.stopped_by_eos[0])
     return read_tokens(generation)[0] + end

@@ -5,6 +5,7 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
+from flax_transformer.data.examples import texts_of
 from flax_transformer.data.tasks import TASKS
 from flax_transformer.pages.html import Html, element, join, section, to_html
 from flax_transformer.report.answers import Answers
@@ -42,7 +43,8 @@ def _mistake(answers: Answers, index: int) -> Html:
     about = [where, answers.group_name(group), f"confidence {answers.confidence[index]:.1%}"]
     about += ["cut off by the length limit"] * (not prediction.complete)
     expected, predicted = _sides(answers, index)
-    columns = {"source": to_html(_short(examples.sources[index])), "expected": expected, "predicted": predicted}
+    source = "\n\n".join(texts_of(examples.sources[index]))
+    columns = {"source": to_html(_short(source)), "expected": expected, "predicted": predicted}
     boxes = [element("div", element("h4", name), element("pre", text)) for name, text in columns.items()]
     line = element("p", ", ".join(filter(None, about)), class_="soft")
     return element("article", line, element("div", *boxes, class_="sides"), class_="mistake")

@@ -17,8 +17,8 @@ from jax.sharding import Mesh
 
 from flax_transformer.config import TrainConfig, to_dict
 from flax_transformer.data.batches import TrainingBatches
-from flax_transformer.data.encoding import encode_examples
-from flax_transformer.data.examples import Examples
+from flax_transformer.data.encoding import check_pairs, encode_examples
+from flax_transformer.data.examples import Examples, texts_of
 from flax_transformer.data.fingerprint import fingerprint, require_same_data, tell_seen
 from flax_transformer.data.labels import loss_weights
 from flax_transformer.data.packed_batches import training_batches
@@ -94,6 +94,8 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
     known = saved or source
     tokenizer = train_tokenizer(config.tokenizer, _texts(splits.train)) if known is None else known.tokenizer
     run = Run(folder, with_vocabulary(config, tokenizer, splits.classes), tokenizer, splits.classes)
+    if isinstance(splits.train.sources[0], tuple):
+        check_pairs(tokenizer, run.config.model)
     if source is not None:
         require_model_of(source, run.config.model)
         tell_seen(source.folder, splits)
@@ -152,7 +154,8 @@ def with_vocabulary(config: TrainConfig, tokenizer: Tokenizer, classes: tuple[st
 
 def _texts(examples: Examples) -> list[str]:
     """Source and target share one vocabulary."""
-    return [*examples.sources, *(target for target in examples.targets if isinstance(target, str))]
+    sources = (text for source in examples.sources for text in texts_of(source))
+    return [*sources, *(target for target in examples.targets if isinstance(target, str))]
 
 
 def _fit(

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from flax import nnx
 from jax.sharding import Mesh
@@ -30,7 +31,7 @@ from flax_transformer.decoding.predictable import (
 from flax_transformer.distributed.memory import require_memory
 from flax_transformer.distributed.sharding import on_mesh
 from flax_transformer.errors import UserError
-from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE, save_export
+from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE, keep_source, save_export
 from flax_transformer.interop.exported import Exported
 from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
 from flax_transformer.nn.models import Model, create_model
@@ -64,6 +65,8 @@ class Run(Predictable):
             limits = replace(self.prediction_config, thresholds=())
             save_prediction_files(folder, self.tokenizer, self.classes, limits)
             save_record(record, folder)
+            if self.config.pretrained:
+                keep_source(Path(self.config.pretrained), folder)
             save_config(self.config, folder / CONFIG_FILE)
 
     def save_config(self) -> None:
@@ -94,14 +97,14 @@ class Run(Predictable):
     def prediction_config(self) -> PredictionConfig:
         batch, data = self.config.batch, self.config.data
         # Where the task has no column of its own, its texts are called "text".
-        column = getattr(data, "text_column", None) or getattr(data, "source_column", "text")
+        columns: Any = getattr(data, "text_column", None) or getattr(data, "source_column", "text")
         return PredictionConfig(
             batch.max_source_length,
             batch.max_new_tokens,
             batch.size,
             batch.long,
             data.task,
-            column,
+            columns,
             getattr(data, "numbers_as_text", False),
             thresholds=self._thresholds() if isinstance(data, MultilabelData) else (),
         )
@@ -160,7 +163,8 @@ class Run(Predictable):
             UserError: it is taken, or cannot be written; or the run has no whole checkpoint.
         """
         check_new_folder(Path(directory))  # before the work
-        save_export(directory, self.best_model(), self.tokenizer, self.classes, self.prediction_config)
+        limits = self.prediction_config
+        save_export(directory, self.best_model(), self.tokenizer, self.classes, limits, origin=self.folder)
         return Exported.load(directory)
 
 

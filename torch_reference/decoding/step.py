@@ -104,6 +104,8 @@ class NextToken:
             allowed = (ids != self.model.config.eos_id)[None]
         if step < len(config.prefix):
             allowed = _both(allowed, (ids == config.prefix[step])[None])
+        if config.num_tokens is not None:
+            allowed = _both(allowed, (ids < config.num_tokens)[None])
         if self.constraint is not None:
             transitions, distances = self.constraint
             following = transitions[outputs.constraint_states]  # (rows, vocab)
