@@ -17,7 +17,7 @@ class ManifestsData:
     task: ClassVar[str] = "manifests"
     architecture: ClassVar[Architecture] = "seq2seq"
     # manifests to train on
-    train_size: int = 22_000
+    train_size: int = 18_000
     # manifests by which the best checkpoint is chosen, of the kinds of training
     validation_size: int = 200
     # manifests that the final score is taken on: half of kinds that training does not have, half of its kinds
@@ -25,7 +25,7 @@ class ManifestsData:
     # most line items in one manifest
     max_items: int = 3
     # share of short mails: one line item, and nothing above or below the booking
-    short: float = 0.7
+    short: float = 0.4
     # chance that a word is mistyped
     noise: float = 0.03
 
