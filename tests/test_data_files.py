@@ -124,7 +124,7 @@ MISTAKES = [
     ("rows.csv", bz2.compress(b"text,label\n"), r"got an archive of bzip2; unpack it, or pack it as \.gz"),
     ("rows.jsonl", lzma.compress(b"{}"), "got an archive of xz"),
     ("rows.csv", b"\x28\xb5\x2f\xfd\x04\x58", "got an archive of Zstandard"),
-    ("rows.csv.gz", gzip.compress(b"text,label\n"), "got an archive of gzip; unpack it"),
+    ("rows.csv.gz", gzip.compress(b"text,label\n", mtime=0), "got an archive of gzip; unpack it"),
     ("rows.csv.gz", b"%PDF-1.4\n", "expected text, got a PDF file"),
     (
         "rows.parquet",
