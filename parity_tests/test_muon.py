@@ -95,6 +95,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", MODELS.values(), ids=MODELS)
+@pytest.mark.sample(4)
 def test_both_twins_leave_the_same_parameters_to_adam(changes: dict[str, Any]) -> None:
     config = dataclasses.replace(TINY, **changes)
     model = stack_layers(create_model(config, 0))
@@ -115,6 +116,7 @@ def test_the_update_and_the_step_agree(changes: dict[str, Any], dtype: str) -> N
     assert_passed(run_checks(Pair(make_case(model, seed=5, sizes=SIZES, optimizer=MUON)), ["optimizer", "step"]))
 
 
+@pytest.mark.slow
 def test_free_steps_stay_together(x64: None) -> None:
     model: ModelConfig = dataclasses.replace(TINY, activation="gelu", dtype="float64", param_dtype="float64")
     pair = Pair(make_case(model, seed=0, sizes=SIZES, optimizer=MUON))
