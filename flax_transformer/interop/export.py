@@ -1,6 +1,5 @@
 """Export folders: a model in PyTorch's names and layouts, with all that it takes to predict what its run predicts."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,14 +10,13 @@ from flax_transformer.config import ModelConfig, PredictionConfig, load_config, 
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.decoding.predictable import limits_of_model, save_prediction_files
 from flax_transformer.distributed.memory import require_memory
+from flax_transformer.interop.source import keep_source
 from flax_transformer.interop.state_dict import from_torch, get_weights, read_weights, to_params, to_torch
 from flax_transformer.nn.models import Model, create_model
 from flax_transformer.outputs import whole_folder
 from flax_transformer.runtime import require_precision
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-# Where an imported model, and what was trained from it, comes from.
-SOURCE_FILE = "source.json"
 
 
 def save_export(
@@ -51,12 +49,6 @@ def save_export(
             save_prediction_files(folder, tokenizer, classes, prediction or limits_of_model(model.config))
         if origin is not None:
             keep_source(origin, folder)
-
-
-def keep_source(origin: Path, folder: Path) -> None:
-    """Copy the record of the import that a model began as, where ``origin`` has one."""
-    if (origin / SOURCE_FILE).is_file():
-        shutil.copyfile(origin / SOURCE_FILE, folder / SOURCE_FILE)
 
 
 def load_export(directory: str | Path) -> Model:

@@ -10,9 +10,10 @@ from flax_transformer.config import PredictionConfig, save_config
 from flax_transformer.data.label_scores import DEFAULT_THRESHOLD
 from flax_transformer.decoding.predictable import CLASSES_FILE, Predictable, limits_of_model, save_prediction_files
 from flax_transformer.errors import UserError
-from flax_transformer.interop.export import CONFIG_FILE, SOURCE_FILE, WEIGHTS_FILE
+from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE
 from flax_transformer.interop.huggingface.exporting import save_huggingface
 from flax_transformer.interop.huggingface.importing import Imported
+from flax_transformer.interop.source import SOURCE_FILE
 from flax_transformer.interop.state_dict import get_weights, to_torch
 from flax_transformer.outputs import whole_folder
 

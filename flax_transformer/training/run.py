@@ -31,8 +31,9 @@ from flax_transformer.decoding.predictable import (
 from flax_transformer.distributed.memory import require_memory
 from flax_transformer.distributed.sharding import on_mesh
 from flax_transformer.errors import UserError
-from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE, keep_source, save_export
+from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE, save_export
 from flax_transformer.interop.exported import Exported
+from flax_transformer.interop.source import keep_source
 from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
 from flax_transformer.nn.models import Model, create_model
 from flax_transformer.outputs import check_new_folder, whole_folder, write_whole
