@@ -129,13 +129,6 @@ TRAINING = (
         "make the table as long as max_length, and check lengths at the door",
     ),
     cause(
-        "silent-overrun",
-        "texts beyond the position table are not refused",
-        "long texts get worse without an error",
-        "ids beyond the table are clamped to its last row, or read as NaN",
-        "check lengths before the lookup, or use positions without a table (sinusoidal, rotary)",
-    ),
-    cause(
         "entropy",
         "attention is sharp before training",
         "training is slow to start",

@@ -32,7 +32,7 @@ def probe_length(exam: Examination) -> list[Result]:
         return [Result("length", "ill", float(longest), float(longest), "overrun", detail=error)]
     if exam.facts.length_is_promised and _end_has_one_position(exam, longest):
         detail = f"the last two of {longest} tokens have the same position"
-        return [Result("length", "ill", float(longest), float(longest), "silent-overrun", detail=detail)]
+        return [Result("length", "ill", float(longest), float(longest), "overrun", detail=detail)]
     return [healthy("length", float(longest), float(longest))]
 
 
