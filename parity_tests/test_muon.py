@@ -65,11 +65,11 @@ def test_a_gradient_of_zeros_moves_nothing() -> None:
 def test_the_steps_are_those_of_torch_but_for_its_bfloat16(changes: dict[str, Any], is_torchs: bool) -> None:
     """``torch.optim.Muon`` rounds to 8 bits in each of its steps, and 0.03 of the way is what that comes to."""
     start = np.random.default_rng(1).standard_normal((24, 16)).astype(np.float32)
-    layers = torch.nn.ModuleDict({"layers": torch.nn.Linear(16, 24, bias=False)})
-    own, theirs = layers["layers"].weight, torch.nn.Parameter(torch.tensor(start))
+    linear = torch.nn.Linear(16, 24, bias=False)
+    own, theirs = linear.weight, torch.nn.Parameter(torch.tensor(start))
     own.data = torch.tensor(start)
     config = OptimizerConfig(name="muon", weight_decay=0.1)
-    optimizer = create_optimizer(config, layers)
+    optimizer = create_optimizer(config, torch.nn.ModuleDict({"layers": linear}))
     settings = {"momentum": config.momentum, "weight_decay": config.weight_decay, **changes}
     oracle = torch.optim.Muon([theirs], lr=1.0, adjust_lr_fn="match_rms_adamw", **settings)
     optimizer.param_groups[0]["lr"] = oracle.param_groups[0]["lr"] = 1e-2
