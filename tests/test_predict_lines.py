@@ -77,7 +77,7 @@ def test_standard_input_and_file_give_the_same_lines(classifier: Path, tmp_path:
 def test_a_table_on_standard_input_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     for content, told in ((b"id,text\n1,one\n", "names a column 'text'"), (b'{"text": 1}\n', "is a JSON object")):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
-        texts = read_standard_input("text", Reading())
+        texts = read_standard_input(("text",), Reading())
         assert [text.text for text in texts] == content.decode().splitlines()
         said = capsys.readouterr().err
         assert f"{told}; if it is a table, name the file with --file" in said

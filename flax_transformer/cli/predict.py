@@ -190,7 +190,7 @@ def _read(flags: PredictFlags, limits: PredictionConfig) -> list["Text"]:
     if not flags.texts and len(columns) == 2:
         names = " and ".join(columns)
         raise UserError(f"{flags.run}: expected pairs of texts, two arguments each or --file with {names}, got none")
-    return read_arguments(flags.texts, columns) if flags.texts else read_standard_input("".join(columns), reading)
+    return read_arguments(flags.texts, columns) if flags.texts else read_standard_input(columns, reading)
 
 
 def _refuse(texts: Sequence["Text"], problems: Sequence[str]) -> None:

@@ -52,11 +52,11 @@ def read_file(path: Path, columns: Sequence[str], keep: Sequence[str], reading: 
     return texts
 
 
-def read_standard_input(column: str, reading: Reading) -> list[Text]:
+def read_standard_input(columns: Sequence[str], reading: Reading) -> list[Text]:
     """A text for each of its lines, which are cut as those of a file are.
 
     Args:
-        column: that a table would have, which is then told to be none.
+        columns: that a table would have, which is then told to be none.
 
     Raises:
         UserError: there are none, or they are not text.
@@ -65,7 +65,7 @@ def read_standard_input(column: str, reading: Reading) -> list[Text]:
     lines = [line.rstrip("\r\n") for _, line in lines_of(sys.stdin.buffer, where, reading)]
     if not lines:
         raise UserError(f"{where}: expected at least one line of text, got none")
-    tell_table(lines[0], column, where, "if it is a table, name the file with --file")
+    tell_table(lines[0], columns[0], where, "if it is a table, name the file with --file")
     return [_text(f"{where}, line {number}", line) for number, line in enumerate(lines, start=1)]
 
 
