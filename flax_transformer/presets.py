@@ -123,7 +123,7 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
             tokenizer=TokenizerConfig(vocab_size=3_000, spaces="isolated"),
             model=replace(_SMALL, dropout=0.3, smeared_keys=True),
             batch=BatchConfig(size=64, max_source_length=96, max_target_length=96),
-            optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=400, ema_decay=0.999),
+            optimizer=OptimizerConfig("muon", learning_rate=4e-3, warmup_steps=400, ema_decay=0.999),
             epochs=4,
         ),
     },

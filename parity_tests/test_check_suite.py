@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutants import CLASSIFIER, TINY
 from mutation import mutated
+from twins import SIZES, assert_passed
 from variants import classifier_variants, name_of, seq2seq_variants
 
 from flax_transformer.config import ModelConfig
@@ -20,14 +21,8 @@ from flax_transformer.parity.pair import Pair
 from flax_transformer.parity.training import free_steps
 from flax_transformer.presets import SIZES as PRESET_SIZES
 
-SIZES = Sizes(rows=4, source=7, target=6)
 # In float64 a difference of meaning stands 10^9 above the noise, so it alone is enough for the meaning.
 VARIANTS = [*seq2seq_variants(), *classifier_variants()]
-
-
-def assert_passed(results) -> None:
-    assert results
-    assert all(result.passed for result in results), [result for result in results if not result.passed]
 
 
 @pytest.mark.parametrize("model", VARIANTS[::3], ids=name_of)

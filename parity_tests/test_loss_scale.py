@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mutants import TINY
-from test_check_suite import SIZES
+from twins import SIZES
 
 from flax_transformer.config import OptimizerConfig
 from flax_transformer.parity import flax_side, torch_side

@@ -26,7 +26,7 @@ from test_generate import (
 )
 from test_generate import small as generating
 from test_huggingface_export import OWN, random_export
-from twins import STACK, same_bits, ulps
+from twins import SIZES, STACK, assert_passed, same_bits, ulps
 
 import torch_reference
 from flax_transformer.cli.main import main
@@ -35,7 +35,7 @@ from flax_transformer.interop.export import load_export, save_export
 from flax_transformer.interop.huggingface.shapes import weight_shapes
 from flax_transformer.interop.state_dict import get_weights
 from flax_transformer.nn.models import create_model
-from flax_transformer.parity.cases import Sizes, make_case
+from flax_transformer.parity.cases import make_case
 from flax_transformer.parity.checks import FORWARD, check_suite, run_checks
 from flax_transformer.parity.influence import influence
 from flax_transformer.parity.localize import first_divergence
@@ -45,7 +45,6 @@ from torch_reference.nn.models import create_model as create_torch_model
 
 MIXERS = ("linear", "lstm")
 ARCHITECTURES: dict[str, dict[str, Any]] = {"seq2seq": {}, "classifier": CLASSIFIER, "masked": MASKED}
-SIZES = Sizes(rows=4, source=7, target=6)
 # Of weights with which the rows, and the hypotheses of a search, go ways of their own.
 SEEDS = {"linear": 10, "lstm": 16}
 
@@ -53,11 +52,6 @@ SEEDS = {"linear": 10, "lstm": 16}
 def make_pair(dtype: str, **fields: Any) -> Pair:
     model = dataclasses.replace(TINY, **fields, dtype=dtype, param_dtype=dtype)
     return Pair(make_case(model, 0, SIZES))
-
-
-def assert_passed(results: list[Any]) -> None:
-    assert results
-    assert all(result.passed for result in results), [result for result in results if not result.passed]
 
 
 @pytest.mark.usefixtures("x64")

@@ -10,8 +10,7 @@ import pytest
 import torch
 from flax import nnx
 from mutants import TINY
-from test_check_suite import SIZES, assert_passed
-from twins import to_numpy, to_torch
+from twins import SIZES, assert_passed, to_numpy, to_torch
 
 from flax_transformer.config import ModelConfig, OptimizerConfig
 from flax_transformer.interop.state_dict import to_torch_state_dict

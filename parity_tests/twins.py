@@ -1,7 +1,7 @@
 """Pairs of twins with equal weights, and the ceilings that their figures are held against."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,8 @@ from flax import nnx
 from flax_transformer.config import ModelConfig
 from flax_transformer.interop import state_dict as bridge
 from flax_transformer.parity import tolerances
+from flax_transformer.parity.cases import Sizes
+from flax_transformer.parity.checks import Result
 from flax_transformer.parity.measure import EPS, Arrays, scaled_ulp
 
 # In scaled ULP (flax_transformer.parity.measure): what two sound implementations of a small model stay below.
@@ -23,6 +25,8 @@ GRADIENT = {dtype: ceiling.small for dtype, ceiling in tolerances.GRADIENT.items
 
 # Sizes that differ from each other, most of them primes, so that no swapped axis can pass.
 ROWS, SOURCE, TARGET = 5, 11, 7
+# Of the cases that whole models are checked on.
+SIZES = Sizes(rows=4, source=7, target=6)
 SMALL = ModelConfig(
     d_model=12,
     num_heads=3,
@@ -44,6 +48,11 @@ TARGET_LENGTHS = np.array([7, 3, 0, 1, 5], np.int32)
 def small(precision: str = "float32", **changes: Any) -> ModelConfig:
     """The small config with changes; its parameters and products are of the precision's dtype."""
     return dataclasses.replace(SMALL, **{"dtype": precision, "param_dtype": precision, **changes})
+
+
+def assert_passed(results: Sequence[Result]) -> None:
+    assert results
+    assert all(result.passed for result in results), [result for result in results if not result.passed]
 
 
 def twin_modules(
