@@ -100,6 +100,8 @@ def test_export_of_an_import_gives_the_same_files_back(bert: Path, tmp_path: Pat
     expected = {name: value for name, value in BERT.items() if name != "id2label"}
     assert {name: settings[name] for name in expected} == expected
     assert settings["id2label"] == {"0": "poor", "1": "good", "2": "mixed"}
+    ours, theirs = (tmp_path / folder / "source.json" for folder in ("ours", "theirs"))
+    assert ours.read_bytes() == theirs.read_bytes()
 
 
 @pytest.mark.parametrize("names", [("poor", "good", "mixed"), ("toxic",)], ids=len)
@@ -299,7 +301,6 @@ def test_generation_settings_become_fields_and_the_others_are_listed():
     assert read_generation({"num_beams": 1, "top_k": 50, "length_penalty": 1.0}) == ({}, {})
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("strategy", ["greedy", "sample", "beam"])
 @pytest.mark.sample(1)
 def test_rows_of_the_table_without_a_token_are_not_generated(tmp_path: Path, strategy: Any):

@@ -39,6 +39,7 @@ def _export(
             ctranslate2: what CTranslate2 generates with; onnx: graphs for ONNX Runtime.
         quantization: of the weights, for ctranslate2.
     """
+    from flax_transformer.interop.source import keep_source
     from flax_transformer.outputs import check_new_folder
 
     check_new_folder(directory)
@@ -53,6 +54,7 @@ def _export(
             _to_ctranslate2(run, directory, quantization)
         case "onnx":
             _to_onnx(run, directory)
+    keep_source(run, directory)
     print(f"wrote {', '.join(sorted(path.name for path in directory.iterdir()))} to {directory}")
     return 0
 
