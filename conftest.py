@@ -19,9 +19,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if _CACHE not in os.environ:
         os.environ[_CACHE] = tempfile.mkdtemp(prefix="jax-cache-")
         config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(_CACHE), ignore_errors=True))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.01")
     jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.01)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -45,16 +45,13 @@ def forget_programs_of_a_module() -> Iterator[None]:
     jax.clear_caches()
 
 
-def _quick_compilation() -> Iterator[None]:
-    """Programs that run for milliseconds are not worth seconds of optimisation."""
+@pytest.fixture
+def quick_compilation() -> Iterator[None]:
+    """Programs that run for milliseconds are not worth seconds of optimization."""
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-quick_compilation = pytest.fixture(_quick_compilation)
-# For what a module trains once for all its tests, which are then quick too.
-quick_module = pytest.fixture(_quick_compilation, scope="module")
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(autouse=True)

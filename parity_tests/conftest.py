@@ -46,8 +46,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def x64() -> Iterator[None]:
-    """float64 throughout JAX, for this test only."""
+def x64(quick_compilation: None) -> Iterator[None]:
+    """float64 throughout JAX, for this test only.
+
+    Programs are not optimized: a difference of meaning stands 10^9 above the noise. Where the rounding of optimized
+    programs matters, as for ceilings in ULP, tests take ``dtype``.
+    """
     with jax.enable_x64(True):
         yield
 

@@ -114,6 +114,7 @@ def test_a_mistake_in_the_model_shows(plant: Callable[[Any], None], bert: tuple[
     assert failing(run(_broken(bert[0], plant), bert[1], "stack", "logits")).keys() == {"memory", "logits"}
 
 
+@pytest.mark.slow
 def test_a_mistake_in_the_backward_pass_alone_shows(bert: tuple[Theirs, Target]):
     def plant(model: Any) -> None:
         model.embeddings.word_embeddings.weight.register_hook(lambda gradient: gradient * 1.0001)

@@ -197,7 +197,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.usefixtures("quick_compilation", "x64")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("mistake", MISTAKES)
 @pytest.mark.sample(5)
 def test_planted_mistakes_are_seen(mistake: str) -> None:
@@ -247,7 +247,7 @@ def test_the_bias_of_distances_is_that_of_every_pair() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation", "x64")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere plain attention drops other weights")
 def test_a_model_with_a_relative_bias_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(

@@ -41,7 +41,7 @@ def test_gradients_and_decoding_of_all_covering_variants(model: ModelConfig, x64
     assert_passed(run_checks(pair, checks))
 
 
-@pytest.mark.parametrize("model", [{}, pytest.param(CLASSIFIER, marks=pytest.mark.slow)], ids=["seq2seq", "classifier"])
+@pytest.mark.parametrize("model", [CLASSIFIER, {}], ids=["classifier", "seq2seq"])
 @pytest.mark.sample(1)
 def test_the_whole_check_suite_in_both_precisions(model: dict, dtype: str):
     config = dataclasses.replace(TINY, **model, dtype=dtype, param_dtype=dtype)
@@ -99,6 +99,7 @@ def test_1000_steps_in_float64(x64):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.sample(1)
 def test_the_forward_pass_in_half_precision(dtype: str):
     model = dataclasses.replace(TINY, dtype=dtype)
     assert_passed(run_checks(Pair(make_case(model, seed=0, sizes=SIZES))))

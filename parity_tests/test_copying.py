@@ -198,7 +198,7 @@ def test_mistakes_are_caught(package: str, step: Any, file: str, old: str, new: 
         walk_both_ways(step, module.CopyRule)
 
 
-@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("strategy", ["beam", "greedy", "sample"])
 @pytest.mark.sample(1)
 def test_both_twins_generate_values_that_quote_the_source(strategy: Any) -> None:

@@ -309,7 +309,7 @@ def draw_cases(seed: int) -> tuple[ModelConfig, GenerationConfig, list[dict[str,
 MORE_SEEDS = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 136) if seed != 77]
 
 
-@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("seed", [*range(6), *MORE_SEEDS])
 @pytest.mark.sample(1)
 def test_both_twins_generate_what_the_naive_generator_does(seed: int) -> None:
@@ -354,7 +354,7 @@ def letter_then_digits() -> Constraint:
     return Constraint(transitions, np.array([3, 2, 1, 0], np.int32))
 
 
-@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("strategy", ["greedy", "sample", "beam"])
 @pytest.mark.slow
 def test_a_constraint_holds_in_both_twins(strategy: Any) -> None:
@@ -398,7 +398,7 @@ def test_a_constraint_of_another_vocabulary_is_refused() -> None:
 # Beam search
 
 
-@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.slow
 def test_a_beam_of_one_is_greedy() -> None:
     """With any length penalty where the first complete output ends the search; without one, also where it need not."""
@@ -439,7 +439,7 @@ def enumerate_best(
     return list(outputs[int(scores.argmax())]), float(scores.max())
 
 
-@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "options",
     [
@@ -468,7 +468,7 @@ def test_a_wide_beam_finds_the_best_of_all_outputs(options: dict[str, Any]) -> N
     assert missed > 0, "greedy finds the best too, so nothing is searched for"
 
 
-@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [

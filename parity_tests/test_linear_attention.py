@@ -147,6 +147,7 @@ def test_padding_is_not_summed_up(side: str) -> None:
 
 
 @pytest.mark.parametrize("side", SIDES)
+@pytest.mark.sample(2)
 def test_token_by_token_it_is_the_whole_pass(side: str, dtype: str) -> None:
     """The state has one size, and a step may take any number of tokens."""
     inputs = draw(SOURCE, SOURCE, SOURCE, dtype=dtype)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from mutants import TINY
+from mutants import CLASSIFIER, TINY
 from twins import SIZES
 
 from flax_transformer.config import OptimizerConfig
@@ -46,7 +46,7 @@ def test_the_scale_changes_as_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def case() -> Case:
-    model = dataclasses.replace(TINY, dtype="float16", dropout=0.0)
+    model = dataclasses.replace(TINY, **CLASSIFIER, dtype="float16", dropout=0.0)
     optimizer = OptimizerConfig(learning_rate=3e-3, warmup_steps=2, schedule="constant")
     return make_case(model, seed=5, sizes=SIZES, optimizer=optimizer)
 

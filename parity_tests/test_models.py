@@ -133,7 +133,7 @@ def gradient_floors(torch_twin: Any, batch: Batch) -> dict[str, float]:
     return scaled_ulps(torch_gradients(single), torch_gradients(torch_twin), "float32")
 
 
-@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("config", seq2seq_variants(), ids=name_of)
 @pytest.mark.sample(3)
 def test_sequence_models_agree(config: ModelConfig) -> None:
@@ -147,7 +147,7 @@ def test_classifiers_agree(config: ModelConfig) -> None:
     check_models(config)
 
 
-@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("config", masked_variants(), ids=name_of)
 @pytest.mark.sample(3)
 def test_models_of_masked_tokens_agree(config: ModelConfig) -> None:
@@ -342,7 +342,7 @@ def training(config: ModelConfig, gradient_accumulation_steps: int) -> TrainConf
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("architecture", ["seq2seq", "classifier"])
+@pytest.mark.parametrize("architecture", ["classifier", "seq2seq"])
 @pytest.mark.sample(1)
 def test_both_twins_freeze_the_same_weights(architecture: str) -> None:
     """They keep their values under weight decay too, and their gradients do not count in the norm."""
@@ -367,7 +367,7 @@ def test_both_twins_freeze_the_same_weights(architecture: str) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("architecture", ["seq2seq", "classifier", "masked"])
+@pytest.mark.parametrize("architecture", ["classifier", "masked", "seq2seq"])
 @pytest.mark.sample(1)
 def test_accumulated_parts_add_up_to_the_whole_batch(architecture: str) -> None:
     """Weighted by tokens: the mean of the parts' means is far off where rows differ in length."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from mutants import TINY
+from mutants import CLASSIFIER, TINY
 from twins import SIZES, assert_passed, to_numpy, to_torch
 
 from flax_transformer.config import ModelConfig, OptimizerConfig
@@ -94,7 +94,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", MODELS.values(), ids=MODELS)
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 def test_both_twins_leave_the_same_parameters_to_adam(changes: dict[str, Any]) -> None:
     config = dataclasses.replace(TINY, **changes)
     model = stack_layers(create_model(config, 0))
@@ -108,7 +108,11 @@ def test_both_twins_leave_the_same_parameters_to_adam(changes: dict[str, Any]) -
     assert not any("table" in name or "embedding" in name or "head" in name for name in by_torch)
 
 
-@pytest.mark.parametrize("changes", [{}, {"scan_layers": True, "num_decoder_layers": 2}], ids=["by layer", "stacked"])
+@pytest.mark.parametrize(
+    "changes",
+    [CLASSIFIER, {}, {"scan_layers": True, "num_decoder_layers": 2}],
+    ids=["classifier", "seq2seq", "stacked"],
+)
 @pytest.mark.sample(1)
 def test_the_update_and_the_step_agree(changes: dict[str, Any], dtype: str) -> None:
     model = dataclasses.replace(TINY, **changes, dtype=dtype, param_dtype=dtype)

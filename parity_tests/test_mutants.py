@@ -42,7 +42,7 @@ def test_the_catalogue_is_large_enough_and_its_names_differ():
 
 
 @pytest.mark.parametrize("mutant", ALL_MUTANTS, ids=lambda mutant: mutant.name)
-@pytest.mark.sample(7)
+@pytest.mark.sample(5)
 def test_each_mutant_is_noticed_by_its_check(mutant: Mutant):
     with jax.enable_x64(mutant.dtype == "float64"):
         results = measure(mutant, clean_pair(mutant))
@@ -50,7 +50,7 @@ def test_each_mutant_is_noticed_by_its_check(mutant: Mutant):
 
 
 @pytest.mark.parametrize("mutant", ALL_MUTANTS, ids=lambda mutant: mutant.name)
-@pytest.mark.sample(6)
+@pytest.mark.sample(3)
 def test_without_its_mistake_the_check_of_each_mutant_passes(mutant: Mutant):
     with jax.enable_x64(mutant.dtype == "float64"):
         results = _run_once(clean_pair(mutant), mutant.check)
@@ -81,7 +81,7 @@ def test_a_mutant_that_no_longer_fits_the_code_is_refused():
         pass
 
 
-SEEDS, FEW_SEEDS = 30, 3
+SEEDS = 30
 # 10 free steps stand for 100 here: they take a tenth of the time.
 CHEAP = [*FORWARD, "gradients", "clipping", "schedule", "optimizer", "step"]
 
@@ -95,11 +95,6 @@ def _alarms(
         pair = Pair(make_case(model, seed, Sizes(rows=4, source=7, target=6), **training))
         alarms += [f"seed {seed}: {result}" for result in run_checks(pair, checks) if not result.passed]
     return alarms
-
-
-@pytest.mark.sample(1)
-def test_equal_twins_pass_over_a_few_seeds(dtype: str):
-    assert _alarms(dtype, CHEAP, range(FEW_SEEDS)) == []
 
 
 @pytest.mark.slow
@@ -118,7 +113,7 @@ def test_equal_twins_of_several_labels_pass_the_whole_check_suite(dtype: str):
 
 @pytest.mark.slow
 def test_equal_twins_pass_over_30_seeds(dtype: str):
-    assert _alarms(dtype, CHEAP, range(FEW_SEEDS, SEEDS)) == []
+    assert _alarms(dtype, CHEAP, range(SEEDS)) == []
 
 
 @pytest.mark.slow

@@ -69,15 +69,15 @@ def test_packed_rows_are_rows_of_their_own_in_pytorch(variant: str, backend: str
     assert max(found("torch", case_of(backend, **VARIANTS[variant])).values()) <= EQUAL
 
 
-@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.sample(4)
 def test_packed_rows_are_rows_of_their_own_in_jax(variant: str) -> None:
     assert max(found("flax", case_of(**VARIANTS[variant])).values()) <= EQUAL
 
 
-@pytest.mark.usefixtures("x64", "quick_compilation")
-@pytest.mark.parametrize("variant", ["rope", "relative bias", "smeared keys", "mean"])
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("variant", ["mean", "rope", "relative bias", "smeared keys"])
 @pytest.mark.sample(1)
 def test_attention_block_by_block_keeps_segments_apart(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     in_blocks = functools.partial(blockwise.blockwise_attention, blocks=(4, 4))
@@ -98,7 +98,7 @@ def test_attention_block_by_block_keeps_segments_apart(variant: str, monkeypatch
     assert max(float(jnp.abs(a - b).max()) for a, b in zip(*results, strict=True)) <= EQUAL
 
 
-@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("mutant", PACKING_MUTANTS, ids=lambda mutant: mutant.name)
 @pytest.mark.sample(9)
 def test_each_mistake_is_noticed(mutant: PackingMutant) -> None:
@@ -152,7 +152,7 @@ SELF = {"query_segments": segments_of(37, 0), "key_segments": segments_of(37, 0)
 CROSS = {"query_segments": segments_of(37, 0), "key_segments": jnp.maximum(segments_of(53, 1), 1)}
 
 
-@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("mask", "keys"), [(SELF, 37), (CROSS, 53)], ids=["self", "cross"])
 def test_blocks_know_segments(mask: dict[str, Any], keys: int) -> None:
     request: Any = jnp.float64, (37, keys)
@@ -172,7 +172,7 @@ BLOCKWISE_MISTAKES = {
 }
 
 
-@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("mistake", BLOCKWISE_MISTAKES)
 @pytest.mark.sample(1)
 def test_mistakes_in_blocks_are_noticed(mistake: str) -> None:

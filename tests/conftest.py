@@ -1,9 +1,28 @@
 """Shared by the tests of training and the command line: small data, and exports with random weights."""
 
+import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation_of_a_module(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Behaviour is tested on programs that run for milliseconds and are not worth seconds of optimization.
+
+    It holds for the processes that tests start, too. Modules that test what XLA makes of a program are ``optimized``.
+    """
+    if request.node.get_closest_marker("optimized"):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 """The command line: a tiny run from start to export, its help, and one clear line for each mistake of a user."""
 
+import contextlib
 import gzip
+import io
 import json
 import os
 import re
@@ -67,11 +69,11 @@ BEAM = ("--strategy", "beam", "--beam-width", "2")
 def manifests_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run, and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "manifests"
-    command = [sys.executable, "train_flax.py", *MANIFESTS, "--run", str(folder)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
-    return folder, result.stdout
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        assert run_command("train", *MANIFESTS, "--run", folder) == 0
+    assert errors.getvalue() == ""
+    return folder, output.getvalue()
 
 
 def test_training_ends_with_three_examples_and_the_score(manifests_run: tuple[Path, str]):
@@ -127,6 +129,7 @@ def test_a_file_of_manifests_is_scored_by_field(
         assert "line 1: expected a JSON object with fields, as manifests writes them" in told
 
 
+@pytest.mark.slow
 def test_the_schema_of_the_task_makes_every_output_parse(
     manifests_run: tuple[Path, str], capsys: pytest.CaptureFixture[str]
 ):

@@ -23,7 +23,6 @@ MODULES = [
 ]
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("file", MODULES)
 @pytest.mark.sample(8)
 def test_the_examples_of_a_module(file: str):

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from random_exports import CLASSES, TEXTS, save_model
 
 from flax_transformer import UserError, load
@@ -36,7 +37,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def by_hand(trained: Exported, text: str, pooling: str) -> np.ndarray:
     """Of one text alone, pooled in numpy."""
     ids = jnp.asarray(trained.tokenizer.encode([text]))
-    memory = np.asarray(trained.model.encode(ids))[0]
+    memory = np.asarray(nnx.jit(lambda model, ids: model.encode(ids))(trained.model, ids))[0]
     pooled = {"mean": memory.mean(axis=0), "first": memory[0], "max": memory.max(axis=0)}[pooling]
     return pooled / np.linalg.norm(pooled)
 
@@ -64,6 +65,7 @@ def test_a_line_for_each_text(exported: Path, capsys: pytest.CaptureFixture[str]
     assert "1 of 3 texts have no prediction (1 blank); 1 of 3 texts were cut" in captured.err
 
 
+@pytest.mark.slow
 def test_a_bare_encoder_embeds_and_does_nothing_else(bare: Path, capsys: pytest.CaptureFixture[str]):
     model = Exported.load(bare).model
     assert isinstance(model, Classifier)

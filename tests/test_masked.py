@@ -133,6 +133,7 @@ def test_an_encoder_of_another_shape_is_no_start(run: Run) -> None:
         require_model_of(run, classifying(run, d_ff=64).model)
 
 
+@pytest.mark.slow
 def test_the_command_starts_from_it_and_says_what_is_left_out(run: Run, texts: Path, tmp_path: Path, capsys) -> None:
     data = ["--data.path", str(texts), "--data.text-column", "body", "--data.label-column", "kind"]
     flags = [*data, "--pretrained", str(run.folder), "--run", str(tmp_path / "new"), "--epochs", "1"]

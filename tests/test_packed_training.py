@@ -38,6 +38,7 @@ def final_state(folder: Path, steps: int) -> TrainState:
         return checkpoints.restore(steps, TrainStep(run.config, steps).abstract_state)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

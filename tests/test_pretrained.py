@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def run(quick_module: None, reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     model = ModelConfig("classifier", d_model=16, num_heads=2, d_ff=16, num_encoder_layers=2, max_length=64)
     config = TrainConfig(
         data=ClassificationData(path=(str(reviews),)),

@@ -61,9 +61,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", VARIANTS)
-@pytest.mark.sample(1)
 def test_remat_and_scan_change_nothing(architecture: Any):
     with jax.enable_x64(True):
         config = replace(SMALL, architecture=architecture)
@@ -93,7 +92,6 @@ def train(model: ModelConfig, *, steps: int = 4) -> tuple[list[float], dict[str,
     return losses, get_weights(step.model(state))
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.slow
 def test_training_with_scan_is_training_layer_by_layer(monkeypatch: pytest.MonkeyPatch):
     with jax.enable_x64(True):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from test_cli import TINY, error_line, run_command
@@ -28,7 +27,6 @@ from flax_transformer.training.evaluate import Evaluator
 from flax_transformer.training.run import Run
 
 NASTY = "<script>alert(1)</script>"
-pytestmark = [pytest.mark.usefixtures("quick_compilation")]
 
 
 def train(task: str, path: Path, rows: list[dict[str, Any]], *flags: str) -> Path:
@@ -36,9 +34,7 @@ def train(task: str, path: Path, rows: list[dict[str, Any]], *flags: str) -> Pat
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     run = path.with_name(task)
     common = [*TINY, "--batch.max-source-length", "64", "--log-every", "1"]
-    jax.config.update("jax_disable_most_optimizations", True)  # as the pages are made, of the same programs
     assert run_command("train", task, *common, *flags, "--data.path", path, "--run", run) == 0
-    jax.config.update("jax_disable_most_optimizations", False)
     return run
 
 

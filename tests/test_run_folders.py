@@ -89,6 +89,7 @@ def test_an_export_predicts_exactly_what_its_run_predicts(classifier: Run, gener
     assert not any(prediction.complete for prediction in generator.predict(["say 7"])), "the limit is not reached"
 
 
+@pytest.mark.slow
 def test_the_limit_of_the_run_is_seen_in_the_test_above(classifier: Run, tmp_path: Path):
     """Without it an export predicts other things, so equality there says something."""
     exported = classifier.export(tmp_path / "export")

@@ -118,16 +118,7 @@ def test_two_processes_are_one_with_all_their_devices():
 
 def train_in_two_processes(folder: Path, *flags: str) -> list[subprocess.Popen[str]]:
     program = [sys.executable, "-W", "ignore", "-m", "flax_transformer", "train", "manifests", *FLAGS, *flags]
-    more = [
-        "--epochs",
-        "4",
-        "--run",
-        str(folder),
-        "--resume",
-        "auto",
-        "--processes.coordinator-address",
-        free_address(),
-    ]
+    more = ["--run", str(folder), "--resume", "auto", "--processes.coordinator-address", free_address()]
     return [
         subprocess.Popen(
             [*program, *more, "--processes.num_processes", "2", "--processes.process_id", str(index)],
@@ -168,7 +159,7 @@ def finish_in_two_processes(folder: Path, *flags: str) -> str:
 @pytest.mark.slow
 def test_two_processes_stop_after_the_same_step_and_go_on(tmp_path: Path):
     newest = stop_one_of_two_processes(tmp_path / "run")[-1]
-    assert 3 <= newest < 80
+    assert 3 <= newest < 40
     assert f"going on after step {newest}" in finish_in_two_processes(tmp_path / "run")
 
 

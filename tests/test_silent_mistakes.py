@@ -44,8 +44,6 @@ from flax_transformer.training.loop import train
 from flax_transformer.training.optim import learning_rates
 from flax_transformer.training.step import TrainStep, count_tokens, evaluate_loss
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SIZES: dict[str, Any] = {"d_model": 8, "num_heads": 2, "d_ff": 12, "num_encoder_layers": 1, "num_decoder_layers": 1}
 SIZES |= {"source_vocab_size": 50, "target_vocab_size": 50}
 CLASSIFIER = ModelConfig("classifier", **SIZES)

@@ -70,7 +70,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(quick_module: None, checkpoint: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(checkpoint: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("runs")
     save_imported(folder / "bert", import_checkpoint(checkpoint), "bert")
     config = TrainConfig(

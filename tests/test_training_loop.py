@@ -161,7 +161,7 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-@pytest.mark.sample(1)
+@pytest.mark.slow
 def test_balanced_classes_count_alike(config: TrainConfig, parts: int):
     """The loss of a step is the mean over classes of their mean losses, however the batch is cut."""
     model = replace(config.model, source_vocab_size=17, num_classes=3, dropout=0.0)
