@@ -26,7 +26,7 @@ VARIANTS = [*seq2seq_variants(), *classifier_variants()]
 
 
 @pytest.mark.parametrize("model", VARIANTS[::3], ids=name_of)
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 def test_forward_pass_of_a_third_of_the_covering_variants(model: ModelConfig, x64):
     assert_passed(run_checks(Pair(make_case(model, 0, SIZES), backward=False), FORWARD))
 

@@ -56,6 +56,7 @@ def check_twins(flax_twin: Any, torch_twin: Any, dtype: str, *inputs: np.ndarray
     """Output, gradients of inputs and gradients of parameters, of modules called with arrays and then masks."""
     graph, params = nnx.split(flax_twin)
 
+    @jax.jit
     def run(params: nnx.State, *inputs: jax.Array) -> jax.Array:
         output = nnx.merge(graph, params)(*inputs, *masks[0])
         return output[0] if isinstance(output, tuple) else output
