@@ -20,7 +20,7 @@ from flax_transformer.config.data import (
     TokenizerConfig,
 )
 from flax_transformer.config.generation import GenerationConfig, LengthPenalty, Long, PredictionConfig, Strategy
-from flax_transformer.config.json_files import from_dict, load_config, save_config, to_dict
+from flax_transformer.config.json_files import from_dict, load_config, load_json, save_config, to_dict
 from flax_transformer.config.model import (
     Activation,
     Architecture,
@@ -76,6 +76,7 @@ __all__ = [
     "TrainConfig",
     "from_dict",
     "load_config",
+    "load_json",
     "save_config",
     "to_dict",
 ]
