@@ -101,3 +101,8 @@ def test_flags_of_files_without_a_file_are_refused(name: str):
     flag = f"--{name.replace('_', '-')}"
     with pytest.raises(UserError, match=f"^{flag}: expected --file, of which it is said, got none$"):
         labelled(run_of(ClassificationData()), LabelledFlags(**{name: "tab"}))
+
+
+def test_a_split_and_files_are_not_scored_together():
+    with pytest.raises(UserError, match="^expected --split or --file, got both: validation and rows.csv$"):
+        labelled(run_of(ClassificationData()), LabelledFlags("validation", ("rows.csv",)))

@@ -57,6 +57,8 @@ def labelled(run: "Run", flags: LabelledFlags, *, may_differ: bool = True) -> "E
     from flax_transformer.data.fingerprint import check_evaluation_data
     from flax_transformer.data.tasks import load_splits
 
+    if flags.file and flags.split != LabelledFlags.split:
+        raise UserError(f"expected --split or --file, got both: {flags.split} and {', '.join(flags.file)}")
     if flags.file:
         return _of_files(run, flags)
     for name in (*_COLUMNS, "delimiter", "encoding"):

@@ -125,6 +125,7 @@ class ClassificationData(OwnFiles):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_text_columns(self)
+        _check_another(self, "label_column", *self.text_column)
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,8 @@ class MultilabelData(OwnFiles):
         for name, default in (("label_separator", None), ("label_column", "labels")):
             expected = f"{default!r} with label_columns, of which each is one label"
             check(self, name, expected, not self.label_columns or getattr(self, name) == default)
+        if not self.label_columns:
+            _check_another(self, "label_column", *self.text_column)
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,10 @@ class Seq2SeqData(OwnFiles):
     source_column: str = "source"
     # name of the column with the texts to write; objects become JSON
     target_column: str = "target"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_another(self, "target_column", self.source_column)
 
 
 @dataclass(frozen=True)
@@ -233,6 +240,11 @@ def _check_text_columns(owner: Any) -> None:
     names = owner.text_column
     expected = "one column of texts, or two different ones for pairs of texts"
     check(owner, "text_column", expected, 0 < len(set(names)) == len(names) <= 2)
+
+
+def _check_another(owner: Any, name: str, *texts: str) -> None:
+    """What is to be predicted from the texts does not stand in their own column, from which it would only be copied."""
+    check(owner, name, "another column than that of the texts", getattr(owner, name) not in texts)
 
 
 def _is_encoding(name: str | None) -> bool:

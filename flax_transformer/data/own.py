@@ -10,6 +10,7 @@ from flax_transformer.config import ClassificationData, MaskedData, MultilabelDa
 from flax_transformer.data import labels, multilabel
 from flax_transformer.data.examples import Examples, Splits, texts_of
 from flax_transformer.data.files import TABLES, find_files
+from flax_transformer.data.label_sets import SEPARATORS, cut, is_list
 from flax_transformer.data.pairs import Column, read_pairs, read_texts
 from flax_transformer.data.splitting import folded, split_by_content
 from flax_transformer.data.text_files import Reading
@@ -146,7 +147,18 @@ def _classes(config: ClassificationData, found: Sequence[str]) -> tuple[str, ...
             f"{name}: expected at least 2 classes in {config.label_column!r}, got {len(names)}: {', '.join(names)!r}"
         )
     labels.check(found, name, config.label_column)
+    _tell_several(names, name)
     return names
+
+
+def _tell_several(classes: Sequence[str], name: str) -> None:
+    """Classes that are others with a separator between them, or lists: their texts have several labels."""
+    known = set(classes)
+    cuts = {label: [parts for mark in SEPARATORS if len(parts := cut(label, mark)) > 1] for label in classes}
+    several = [label for label in classes if is_list(label) or any(known.issuperset(parts) for parts in cuts[label])]
+    if several:
+        listed = labels.some([repr(shown(label)) for label in several])
+        warn(f"{name}: classes that hold several: {listed}; if so, take the task multilabel, which separates them")
 
 
 def _with_ids(examples: Examples, classes: Sequence[str]) -> Examples:
