@@ -104,5 +104,5 @@ def test_flags_of_files_without_a_file_are_refused(name: str):
 
 
 def test_a_split_and_files_are_not_scored_together():
-    with pytest.raises(UserError, match="^expected --split or --file, got both: validation and rows.csv$"):
+    with pytest.raises(UserError, match=r"^expected --split or --file, got both: validation and rows.csv$"):
         labelled(run_of(ClassificationData()), LabelledFlags("validation", ("rows.csv",)))
