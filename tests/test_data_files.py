@@ -139,6 +139,7 @@ MISTAKES = [
     ("rows.parquet", b"PK\x03\x04", "expected a Parquet file, got a zip archive"),
     ("rows.json", "<!DOCTYPE html>\n<html>", r"line 1: .* the file begins with '<!DOCTYPE html>'"),
     ("rows.json", "text,label\na,b\n", r"line 1: .* the file begins with 'text,label'"),
+    ("rows.csv", b"kind,body\na,sch\xf6n\n", "expected one column 'text', got none in kind, body"),
     # What stands above a table, or in place of its header.
     ("rows.csv", "Report of 2024\n\nlabel;text\na;b\n", "; line 3 has such names: delete the lines above it"),
     ("rows.csv", "# made by hand\nid,Label,Text\n1,a,b\n", "; line 2 has such names: delete the lines above it"),

@@ -1,5 +1,6 @@
 """Separated columns: CSV, quoted as RFC 4180 has it, with any delimiter; and TSV, which knows no quotes."""
 
+import contextlib
 import csv
 import itertools
 import re
@@ -98,10 +99,11 @@ def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bo
 
 def _below(path: Path, columns: Sequence[str], reading: Reading, error: MissingColumnError) -> MissingColumnError:
     """The error for columns that are not there; where a line below the first one names them, it says so."""
-    for number, line in itertools.islice(numbered_lines(path, reading), 1, _PREAMBLE):
-        for delimiter in _DELIMITERS:
-            if all(find_name(_split(line.rstrip("\r\n"), delimiter), column) is not None for column in columns):
-                return MissingColumnError(f"{error}; line {number} has such names: delete the lines above it")
+    with contextlib.suppress(UserError):  # of a line that cannot be decoded; the columns come first
+        for number, line in itertools.islice(numbered_lines(path, reading), 1, _PREAMBLE):
+            for delimiter in _DELIMITERS:
+                if all(find_name(_split(line.rstrip("\r\n"), delimiter), column) is not None for column in columns):
+                    return MissingColumnError(f"{error}; line {number} has such names: delete the lines above it")
     return error
 
 
