@@ -38,6 +38,8 @@ def check_new_folder(path: Path, instead: str = "name another") -> None:
     Raises:
         UserError: something else is there already, or the folder cannot be made.
     """
+    if path.parts[:1] == ("~",):  # a folder of that name would be deleted by a command that deletes the home
+        raise UserError(f"{path}: expected the path of a folder, got ~ as the shell left it; write it out")
     is_free = not os.path.lexists(path) or (path.is_dir() and not path.is_symlink() and not any(path.iterdir()))
     if not is_free:
         raise UserError(f"{path}: expected a folder that is not there yet or is empty, but it exists; {instead}")
