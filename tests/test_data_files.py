@@ -165,6 +165,14 @@ def test_a_malformed_file_is_a_users_mistake(tmp_path, name, content, message):
     assert "\n" not in str(caught.value)
 
 
+def test_dashes_are_a_text_like_any_other(tmp_path):
+    """Unless they stand right below the names, in every column."""
+    path = write(tmp_path / "rows.csv", "label,text\na,---\n---,---\n")
+    assert [row.values for row in read_table(path, COLUMNS)] == [("---", "a"), ("---", "---")]
+    assert read_table(write(tmp_path / "one.csv", "text\n---\n"), ("text",))[0].values == ("---",)
+    assert read_table(write(tmp_path / "blank.csv", "label,text\n,\na,b\n"), COLUMNS)[0].values == ("", "")
+
+
 # What is wrong with one row, which stops no other.
 BROKEN_ROWS = [
     ("rows.csv", "label,text\na,b\na,b,c\nd,e\n", "line 3", "has 3 columns, not 2 as the first line has"),

@@ -84,7 +84,7 @@ def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bo
             yield Row(where, problem=f"has {len(fields)} columns, not {len(header)} as the first line has")
         elif len(header) > 1 and [fields[0].removeprefix("\ufeff"), *fields[1:]] == header:  # of files in a row
             yield Row(where, problem="repeats the names of the columns")
-        elif all(_RULE.fullmatch(fields[place]) for place in places):
+        elif rows == 0 and len(header) > 1 and _is_rule(fields):
             yield Row(where, problem="is a rule of dashes")
         else:
             values = tuple(fields[place] for place in places)
@@ -159,6 +159,11 @@ def _reason(error: csv.Error) -> str:
     if "new-line character" in str(error):
         return "holds a carriage return outside quotes"
     return f"is not well-formed ({error})"
+
+
+def _is_rule(fields: Sequence[str]) -> bool:
+    """Whether a row holds nothing but dashes; the ends of a row of Markdown are blank."""
+    return any(fields) and all(_RULE.fullmatch(field) for field in fields if field)
 
 
 def looks_like_header(line: str, column: str) -> bool:
