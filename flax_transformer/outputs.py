@@ -1,5 +1,6 @@
 """Where results are written: looked at before work begins, and in place only once they are whole."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -8,6 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flax_transformer.errors import UserError
+
+_PAGE = b'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
+_FIGURES = ({"target", "passed", "precisions"}, {"subject", "verdict", "diagnosis"}, {"settings", "topology", "mesh"})
+_HEAD = 1_000  # bytes of a picture that hold what made it
 
 
 def check_new_file(path: Path, instead: str = "name another") -> None:
@@ -33,6 +38,8 @@ def check_new_folder(path: Path, instead: str = "name another") -> None:
     Raises:
         UserError: something else is there already, or the folder cannot be made.
     """
+    if path.parts[:1] == ("~",):  # a folder of that name would be deleted by a command that deletes the home
+        raise UserError(f"{path}: expected the path of a folder, got ~ as the shell left it; write it out")
     is_free = not os.path.lexists(path) or (path.is_dir() and not path.is_symlink() and not any(path.iterdir()))
     if not is_free:
         raise UserError(f"{path}: expected a folder that is not there yet or is empty, but it exists; {instead}")
@@ -46,11 +53,21 @@ def check_report(path: Path) -> None:
     """As :func:`check_new_file`, of a report in JSON, HTML or PNG, which may take the place of an older one.
 
     Raises:
-        UserError: something else is there, or it cannot be written.
+        UserError: something else is there, such as data or a config in JSON, or it cannot be written.
     """
-    if path.is_file() and path.read_bytes()[:1] in (b"{", b"<", b"\x89"):
-        return
-    check_new_file(path)
+    if not (path.is_file() and _is_report(path.read_bytes())):
+        check_new_file(path)
+
+
+def _is_report(content: bytes) -> bool:
+    """Whether a command made it: a page, a picture of matplotlib, or figures under the keys that they have there."""
+    if content.startswith(_PAGE) or (content.startswith(b"\x89PNG") and b"Matplotlib" in content[:_HEAD]):
+        return True
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and any(keys <= values.keys() for keys in _FIGURES)
 
 
 @contextmanager

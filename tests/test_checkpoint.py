@@ -11,9 +11,9 @@ import optax
 import pytest
 from flax import nnx
 
-from flax_transformer.config import ModelConfig, TrainConfig
+from flax_transformer.config import ModelConfig, Seq2SeqData, TrainConfig, to_dict
 from flax_transformer.errors import UserError
-from flax_transformer.training.checkpoint import Checkpoints
+from flax_transformer.training.checkpoint import Checkpoints, check_same_config
 from flax_transformer.training.loss_scale import LossScale, create_loss_scale
 from flax_transformer.training.state import TrainState
 
@@ -93,6 +93,16 @@ def test_another_config_is_refused_by_the_keys_that_differ(tmp_path: Path, state
         checkpoints.restore(3, state)
     assert "model.norm_first is True there and False here, seed is 0 there and 7 here" in str(error.value)
     assert "d_model" not in str(error.value)
+
+
+def test_files_may_have_moved(tmp_path: Path):
+    """The record of the data tells whether they hold the same; what is read of them may not change."""
+    old = replace(CONFIG, data=Seq2SeqData(("rows.csv",), test_path=("test.csv",)))
+    moved = Seq2SeqData(("away/rows.tsv",), test_path=("away/test.tsv",), delimiter="tab", encoding="cp1252")
+    check_same_config(to_dict(old), to_dict(replace(CONFIG, data=moved)), tmp_path)
+    other = replace(CONFIG, data=replace(moved, target_column="kind"))
+    with pytest.raises(UserError, match=r"but data\.target_column is 'target' there and 'kind' here$"):
+        check_same_config(to_dict(old), to_dict(other), tmp_path)
 
 
 @pytest.mark.parametrize("damaged", ["params/_METADATA", "_CHECKPOINT_METADATA"])

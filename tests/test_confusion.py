@@ -59,6 +59,9 @@ def test_evaluate_scores_any_labelled_file(
     assert said.err == ""
     rows = [line.split() for line in said.out.splitlines()]
     assert [row[-1] for row in rows if row and row[0] in ("good", "poor") and "%" in " ".join(row)] == ["2", "1"]
+    Path("others.csv").write_text("Mark;Mail\ngood;a film not seen\npoor;loud\ngood;long\n", encoding="utf-8")
+    assert cli.main(["evaluate", "run", "--file", "others.csv", "--text-column", "mail", "--label-column", "mark"]) == 0
+    assert capsys.readouterr().out == said.out
     assert cli.main(["evaluate", "run", "--file", str(reviews)]) == 0
     assert "texts are among those that the run was trained on" in capsys.readouterr().err
     assert cli.main(["evaluate", "run", "--file", "wrong.csv"]) == 2

@@ -50,6 +50,10 @@ def test_a_tsv_with_the_quotes_of_a_csv_is_told(tmp_path, capsys):
     (first, _) = read_table(write(tmp_path / "rows.csv", content), COLUMNS)
     assert first.values == ('he said "hi"', "a")
     assert capsys.readouterr().err == ""
+    read_table(write(tmp_path / "all.tsv", 'label\ttext\na\t"one"\nb\t"two"\n'), COLUMNS)
+    assert "2 fields are quoted as in a CSV" in capsys.readouterr().err
+    read_table(write(tmp_path / "some.tsv", 'label\ttext\na\t"one"\nb\ttwo\n'), COLUMNS)
+    assert capsys.readouterr().err == ""
 
 
 def test_rows_know_their_place(tmp_path):
@@ -135,6 +139,7 @@ MISTAKES = [
     ("rows.parquet", b"PK\x03\x04", "expected a Parquet file, got a zip archive"),
     ("rows.json", "<!DOCTYPE html>\n<html>", r"line 1: .* the file begins with '<!DOCTYPE html>'"),
     ("rows.json", "text,label\na,b\n", r"line 1: .* the file begins with 'text,label'"),
+    ("rows.csv", b"kind,body\na,sch\xf6n\n", "expected one column 'text', got none in kind, body"),
     # What stands above a table, or in place of its header.
     ("rows.csv", "Report of 2024\n\nlabel;text\na;b\n", "; line 3 has such names: delete the lines above it"),
     ("rows.csv", "# made by hand\nid,Label,Text\n1,a,b\n", "; line 2 has such names: delete the lines above it"),
@@ -142,6 +147,12 @@ MISTAKES = [
     ("rows.csv", '{"text": "a"}\n', r"expected a line of column names, got a JSON object; name the file \.jsonl"),
     ("rows.json", '[{"data": {"Text": "a"}, "label": 1}]', r"got none in data, label; is 'data\.Text' meant\?"),
     ("rows.csv", '"a\nb",label\nx,y\n', r"got none in a b, label \(the first line"),
+    (
+        "rows.csv",
+        "label,text\ra,b\rc,d\ne,f\n",
+        "expected column names, got a line that holds a carriage return outside",
+    ),
+    ("rows.tsv", '"label"\t"text"\n"a"\t"b"\n', r"separated by tabs; quotes are letters in a TSV: name it \.csv\)"),
 ]
 
 
@@ -154,6 +165,14 @@ def test_a_malformed_file_is_a_users_mistake(tmp_path, name, content, message):
     assert "\n" not in str(caught.value)
 
 
+def test_dashes_are_a_text_like_any_other(tmp_path):
+    """Unless they stand right below the names, in every column."""
+    path = write(tmp_path / "rows.csv", "label,text\na,---\n---,---\n")
+    assert [row.values for row in read_table(path, COLUMNS)] == [("---", "a"), ("---", "---")]
+    assert read_table(write(tmp_path / "one.csv", "text\n---\n"), ("text",))[0].values == ("---",)
+    assert read_table(write(tmp_path / "blank.csv", "label,text\n,\na,b\n"), COLUMNS)[0].values == ("", "")
+
+
 # What is wrong with one row, which stops no other.
 BROKEN_ROWS = [
     ("rows.csv", "label,text\na,b\na,b,c\nd,e\n", "line 3", "has 3 columns, not 2 as the first line has"),
@@ -162,6 +181,8 @@ BROKEN_ROWS = [
     ("rows.csv", "label,text\na,b\nlabel,text\nd,e\n", "line 3", "repeats the names of the columns"),
     ("rows.csv", "\ufefflabel;text\na;b\n\ufefflabel;text\nd;e\n", "line 3", "repeats the names of the columns"),
     ("rows.tsv", "label\ttext\na\tb\na\nd\te\n", "line 3", "has 1 columns"),
+    ("rows.csv", "| label | text |\n|:---|---:|\n|a|b|\n|d|e|\n", "line 2", "is a rule of dashes"),
+    ("rows.csv", "label,text\na,b\na,b\rc\nd,e\n", "line 3", "holds a carriage return outside quotes"),
     ("rows.jsonl", '{"label": "a", "text": "b"}\n{"label": 1\n{"label": "d", "text": "e"}', "line 2", "is not JSON"),
     ("rows.jsonl", '{"label": "a", "text": "b"}\n[1]\n{"label": "d", "text": "e"}', "line 2", "holds an array"),
     ("rows.jsonl", '{"label": "a", "text": "b"}\n{"text": 1}\n{"label": "d", "text": "e"}', "line 2", "has no 'label'"),
@@ -326,6 +347,9 @@ DIALECTS = {
     "a comma in another column's name": '"id, old";label;text\n1;Käse;"Grüße; hier, dort"\n2;b;"zwei\nZeilen"\n',
     "an unnamed index": ',label,text\n0,Käse,"Grüße; hier, dort"\n1,b,"zwei\nZeilen"\n',
     "a blank behind each delimiter": 'label, text\nKäse, "Grüße; hier, dort"\nb, "zwei\nZeilen"\n',
+    "unseen letters in the header": 'la\u200bbel;\ufeffte\u00adxt\nKäse;"Grüße; hier, dort"\nb;"zwei\nZeilen"\n',
+    "full width": '\uff4cabel;\uff34ext\nKäse;"Grüße; hier, dort"\nb;"zwei\nZeilen"\n',
+    "carriage returns before each line end": 'label;text\r\r\nKäse;"Grüße; hier, dort"\r\r\nb;"zwei\nZeilen"\r\r\n',
     "a delimiter behind the last name": 'label,text,\nKäse,"Grüße; hier, dort",\nb,"zwei\nZeilen"\n',
     "a delimiter behind the last value": 'label,text\nKäse,"Grüße; hier, dort",\nb,"zwei\nZeilen"\n',
 }
@@ -338,12 +362,30 @@ def test_delimiters_and_byte_order_marks_are_recognized(tmp_path, dialect, encod
     assert [row.values for row in read_table(path, COLUMNS)] == WANTED
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "mac-roman", "cp437", "utf-16-le", "utf-16-be", "cp1250"])
+@pytest.mark.parametrize(
+    "encoding", ["cp1252", "latin-1", "mac-roman", "cp437", "utf-16-le", "utf-16-be", "cp1250", "cp500"]
+)
 def test_other_encodings_are_named_by_the_user(tmp_path, encoding):
     path = write(tmp_path / "rows.csv", DIALECTS["semicolons"].encode(encoding))
     assert [row.values for row in read_table(path, COLUMNS, Reading(encoding=encoding))] == WANTED
     with pytest.raises(UserError, match=r"rows\.csv.*; name it with --data\.encoding \w+"):
         read_table(path, COLUMNS, Reading(flags="--data."))
+
+
+@pytest.mark.parametrize("encoding", ["iso2022_jp", "utf-7"])
+def test_encodings_that_pass_for_ascii_are_read_and_those_of_japanese_told(tmp_path, capsys, encoding):
+    path = write(tmp_path / "rows.csv", "label,text\na,東京\n".encode(encoding))
+    assert read_table(path, COLUMNS, Reading(encoding=encoding))[0].values == ("東京", "a")
+    assert capsys.readouterr().err == ""
+    read_table(path, COLUMNS, Reading(flags="--data."))
+    told = "1 lines look like Japanese in ISO-2022, the first of them line 2; name it with --data.encoding iso2022_jp"
+    assert (told in capsys.readouterr().err) == (encoding == "iso2022_jp")
+
+
+def test_a_codec_that_is_made_for_no_files_is_a_users_mistake(tmp_path):
+    path = write(tmp_path / "rows.csv", "label,text\na,b\n")
+    with pytest.raises(UserError, match="expected punycode, got something else"):
+        read_table(path, COLUMNS, Reading(encoding="punycode"))
 
 
 def test_the_message_shows_the_line_as_it_was_meant(tmp_path):
@@ -501,6 +543,9 @@ def test_files_by_folder_pattern_and_name(tmp_path):
     assert find_files([str(tmp_path / "[a].csv")]) == [tmp_path / "[a].csv"]
     with pytest.raises(UserError, match="expected a pattern of files, but there are none"):
         find_files([str(tmp_path / "*.parquet")])
+    for name in ("", "a\0b.csv"):
+        with pytest.raises(UserError, match="expected the name of a file, got "):
+            find_files([name])
 
 
 def test_a_folder_of_several_parts_is_refused(tmp_path):

@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from flax_transformer.config import ClassificationData, Seq2SeqData, from_dict, to_dict
+from flax_transformer.config import ClassificationData, MultilabelData, Seq2SeqData, from_dict, to_dict
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.tasks import load_splits
 from flax_transformer.errors import UserError
@@ -151,7 +151,7 @@ def test_broken_texts_are_left_out(tmp_path, capsys, value):
     assert "1 of 60 rows are left out ('text' " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("value", [["a", "b"], {"a": 1}, "\ud800", []])
+@pytest.mark.parametrize("value", [["a", "b"], {"a": 1}, "\ud800", [], math.inf])
 def test_broken_labels_are_left_out_or_refused_by_their_number(tmp_path, capsys, value):
     names = ["ab"[i % 2] for i in range(60)]
     names[8] = value
@@ -265,6 +265,13 @@ LABELS = {
     "unicode forms": (["caf\u00e9", "cafe\u0301", "x"] * 20, "look like one", None),
     "invisible": (["spam", "spam\u200b", "x"] * 20, "look like one", None),
     "full width": (["spam", "\uff53pam", "x"] * 20, "look like one", None),
+    "emoji": (["❤", "❤\ufe0f", "x"] * 20, "look like one", None),
+    "quotes": (["'spam'", "“spam”", "spam"] * 20, "look like one", None),
+    "underscores": (["not_spam", "not spam", "spam"] * 20, "look like one: 'not spam' (20 rows), 'not_spam'", None),
+    "several in one": (["a", "b", "a; b"] * 20, "classes that hold several: 'a; b'; if so, take the task multi", None),
+    "lists": (["['a']", "['a', 'b']", "[]"] * 20, "hold several: \"['a', 'b']\", \"['a']\", '[]'; if so", None),
+    "a comma in a name": (["Billing, late", "Billing", "other"] * 20, None, ("Billing", "Billing, late", "other")),
+    "a tag": (["[SPAM]", "C++", "C#"] * 20, None, ("C#", "C++", "[SPAM]")),
     "nan": (["nan", "a", "b"] * 20, "20 rows have the label 'nan'", None),
     "None": (["None", "a", "b"] * 20, "20 rows have the label 'None'", None),
     "a sheet's errors": (["#REF!", "a", "b"] * 20, "20 rows have the label '#REF!'", None),
@@ -380,3 +387,18 @@ def test_a_config_takes_one_name_for_several(tmp_path):
 def test_delimiters_and_encodings_are_checked(values, message):
     with pytest.raises(UserError, match=message):
         ClassificationData(**values)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: ClassificationData(label_column="text"), "label_column"),
+        (lambda: ClassificationData(text_column=("a", "b"), label_column="b"), "label_column"),
+        (lambda: MultilabelData(label_column="text"), "label_column"),
+        (lambda: Seq2SeqData(target_column="source"), "target_column"),
+    ],
+)
+def test_what_is_predicted_stands_in_another_column(make, name):
+    with pytest.raises(UserError, match=f"{name}: expected another column than that of the texts, got"):
+        make()
+    assert MultilabelData(text_column=("labels",), label_columns=("x", "y")).label_columns == ("x", "y")

@@ -15,6 +15,8 @@ from flax_transformer.doctor.command import DoctorFlags, doctor
 from flax_transformer.errors import UserError
 from flax_transformer.interop.onnx_export import save_onnx
 from flax_transformer.outputs import check_report
+from flax_transformer.pages.html import element
+from flax_transformer.pages.page import to_page
 
 
 def error_line(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -92,9 +94,22 @@ def test_the_doctor_writes_over_no_file_of_others(classifier: Path, tmp_path: Pa
     with pytest.raises(UserError, match="expected a name that is not taken"):
         doctor(replace(DoctorFlags(str(classifier)), **{flag: taken}))
     assert taken.read_text("utf-8") == "precious"
-    older = tmp_path / "older"
-    older.write_bytes({"json": b"{}", "html": b"<html>", "png": b"\x89PNG"}[flag])
-    check_report(older)
+
+
+@pytest.mark.parametrize(
+    "content", [b"{}", b'{"target": "a", "source": "b"}\n', b"<html>", b"\x89PNG\r\n\x1a\n", b"text,label\n"]
+)
+def test_a_report_takes_the_place_of_reports_alone(tmp_path: Path, content: bytes) -> None:
+    """Not that of data, configs, pages and pictures of users, which begin alike."""
+    (tmp_path / "taken").write_bytes(content)
+    with pytest.raises(UserError, match="taken: expected a name that is not taken, but it exists"):
+        check_report(tmp_path / "taken")
+    (tmp_path / "figures").write_text(json.dumps({"target": "x", "passed": True, "precisions": [], "config": {}}))
+    (tmp_path / "page").write_text(to_page("title", element("p", "text")), encoding="utf-8")
+    picture = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(17) + b"\0\0\0:tEXtSoftware\0Matplotlib version3.10.8"
+    (tmp_path / "picture").write_bytes(picture)
+    for name in ("figures", "page", "picture"):
+        check_report(tmp_path / name)
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"model_type": 7}', '{"model_type": "horse"}'])

@@ -177,6 +177,8 @@ def test_what_is_there_is_never_written_over(tmp_path: Path):
     assert {path.name for path in tmp_path.iterdir()} == {"file", "full", "link", "to_folder"}
     check_new_file(tmp_path / "new")
     check_new_folder(tmp_path / "new" / "in" / "new")
+    with pytest.raises(UserError, match="got ~ as the shell left it"):  # --run=~/run, which shells do not expand
+        check_new_folder(Path("~/run"))
 
 
 # Changed since

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from flax_transformer.training.run import Run
 
 PROGRAM = "flax-transformer"
+# Also under the names that training gives them.
+TextColumns = Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--text-column", "--source-column"])]
 Flags = TypeVar("Flags", bound="RunFlags")
 Result = TypeVar("Result")
 

@@ -58,7 +58,12 @@ def _config_flags(info: StructTypeInfo) -> StructConstructorSpec | None:
 
 
 def field_comments(kind: type) -> dict[str, str]:
-    """Field name -> the comment lines right above it in the source of a dataclass."""
+    """Field name -> the comment lines right above it in the source of a dataclass, or else in that of a base."""
+    bases = [base for base in reversed(kind.__mro__) if dataclasses.is_dataclass(base)]
+    return {name: comment for base in bases for name, comment in _own_comments(base).items()}
+
+
+def _own_comments(kind: type) -> dict[str, str]:
     comments: dict[str, str] = {}
     block: list[str] = []
     for line in map(str.strip, inspect.getsource(kind).splitlines()):

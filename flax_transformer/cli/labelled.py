@@ -1,14 +1,26 @@
 """Labelled texts to score a run on: a split of its own, or any files."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from flax_transformer.config import OWN_DATA, OwnData
+import tyro
+
+from flax_transformer.cli.common import TextColumns
+from flax_transformer.config import OWN_DATA, ClassificationData, MaskedData, MultilabelData, OwnData, Seq2SeqData
 from flax_transformer.errors import UserError, warn
 
 if TYPE_CHECKING:
     from flax_transformer.data.examples import Examples
     from flax_transformer.training.run import Run
+
+_COLUMNS = ("column", "label_column", "label_columns", "label_separator")
+# What the flags of columns are called where a run keeps how its own files were read.
+_FIELDS: dict[type[OwnData], dict[str, str]] = {
+    ClassificationData: {"column": "text_column", "label_column": "label_column"},
+    MultilabelData: {"column": "text_column"} | {name: name for name in _COLUMNS[1:]},
+    Seq2SeqData: {"column": "source_column", "label_column": "target_column"},
+    MaskedData: {"column": "text_column"},
+}
 
 
 @dataclass(frozen=True)
@@ -18,11 +30,19 @@ class LabelledFlags:
     split: Literal["validation", "test"] = "test"
     """examples to score the run on"""
     file: tuple[str, ...] = ()
-    """any labelled files to score it on instead, with the columns of the run"""
+    """any labelled files to score it on instead"""
+    column: TextColumns = ()
+    """of the files, with the texts, or two with the texts of pairs; the run's own if not given"""
+    label_column: Annotated[str | None, tyro.conf.arg(aliases=["--target-column"])] = None
+    """of the files, with the labels, or with the texts to write; the run's own if not given"""
+    label_columns: tuple[str, ...] = ()
+    """of several labels: in place of label-column, the columns of 0 and 1, one for each label of the run"""
+    label_separator: str | None = None
+    """of several labels: what separates them in a text; recognized by the labels of the run if not given"""
     delimiter: str | None = None
-    """of a CSV, such as ; or tab; recognized if not given"""
+    """of CSV files, such as ; or tab; recognized if not given"""
     encoding: str | None = None
-    """of a text file, such as cp1252; recognized if not given"""
+    """of text files, such as cp1252; recognized if not given"""
 
 
 def labelled(run: "Run", flags: LabelledFlags, *, may_differ: bool = True) -> "Examples":
@@ -37,8 +57,13 @@ def labelled(run: "Run", flags: LabelledFlags, *, may_differ: bool = True) -> "E
     from flax_transformer.data.fingerprint import check_evaluation_data
     from flax_transformer.data.tasks import load_splits
 
+    if flags.file and flags.split != LabelledFlags.split:
+        raise UserError(f"expected --split or --file, got both: {flags.split} and {', '.join(flags.file)}")
     if flags.file:
         return _of_files(run, flags)
+    for name in (*_COLUMNS, "delimiter", "encoding"):
+        if getattr(flags, name):
+            raise UserError(f"{_flag(name)}: expected --file, of which it is said, got none")
     splits = load_splits(run.config.data, run.config.seed, run.classes)
     check_evaluation_data(run.folder, splits, flags.split, may_differ=may_differ)
     return getattr(splits, flags.split)
@@ -51,8 +76,7 @@ def _of_files(run: "Run", flags: LabelledFlags) -> "Examples":
     data = run.config.data
     if not isinstance(data, OwnData):
         data = OWN_DATA[data.architecture]()  # of a task of its own files, whose columns are not named
-    data = replace(data, delimiter=flags.delimiter, encoding=flags.encoding)
-    examples = load_examples(data, flags.file, run.classes)
+    examples = load_examples(_read_as(data, flags), flags.file, run.classes)
     _require_json(run, examples)
     record = load_record(run.folder)
     seen = len(trained_on(record, examples)) if record else 0
@@ -61,6 +85,34 @@ def _of_files(run: "Run", flags: LabelledFlags) -> "Examples":
             f"{seen:,} of {len(examples):,} texts are among those that the run was trained on, which flatters the score"
         )
     return examples
+
+
+def _read_as(data: OwnData, flags: LabelledFlags) -> OwnData:
+    """The data of a run, with the columns of other files.
+
+    Raises:
+        UserError: there are flags of another task, or other columns of texts than the run reads.
+    """
+    fields = _FIELDS[type(data)]
+    given = {name: getattr(flags, name) for name in _COLUMNS if getattr(flags, name)}
+    if unfit := [name for name in given if name not in fields]:
+        raise UserError(f"{_flag(unfit[0])}: expected none of it, since the run is one of the task {data.task}")
+    changed = {fields[name]: value for name, value in given.items()}
+    if flags.column:
+        changed[fields["column"]] = _texts(getattr(data, fields["column"]), flags.column)
+    if flags.label_columns:
+        changed = {"label_column": "labels", "label_separator": None} | changed
+    elif flags.label_column and isinstance(data, MultilabelData):
+        changed["label_columns"] = ()
+    return replace(data, delimiter=flags.delimiter, encoding=flags.encoding, **changed)
+
+
+def _texts(own: str | tuple[str, ...], columns: tuple[str, ...]) -> str | tuple[str, ...]:
+    """The columns in place of a run's own, of which there are as many."""
+    number = 1 if isinstance(own, str) else len(own)
+    if len(columns) != number:
+        raise UserError(f"--column: expected {number}, as many as the run reads, got {', '.join(columns)}")
+    return columns[0] if isinstance(own, str) else columns
 
 
 def _require_json(run: "Run", examples: "Examples") -> None:
@@ -74,3 +126,7 @@ def _require_json(run: "Run", examples: "Examples") -> None:
         if not parse_json(target):
             task = run.config.data.task
             raise UserError(f"{place}: expected a JSON object with fields, as {task} writes them, got {target[:60]!r}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from tyro.conf import Positional
 
-from flax_transformer.cli.common import PROGRAM, RunFlags, load_rules, load_run
+from flax_transformer.cli.common import PROGRAM, RunFlags, TextColumns, load_rules, load_run
 from flax_transformer.config import (
     BatchConfig,
     ClassificationData,
@@ -39,7 +39,7 @@ class PredictFlags(RunFlags):
     lines of standard input"""
     file: Path | None = None
     """.csv, .tsv, .json, .jsonl or .parquet, or plain text with one text a line (text formats also as .gz)"""
-    column: tuple[str, ...] = ()
+    column: TextColumns = ()
     """of the file, with the texts, or two with the texts of pairs; the run's own if not given"""
     keep: tuple[str, ...] = ()
     """columns of the file to carry over to the output"""

@@ -15,12 +15,13 @@ from flax_transformer.config.data import (
     Multi30kData,
     MultilabelData,
     OwnData,
+    OwnFiles,
     Seq2SeqData,
     SnipsData,
     TokenizerConfig,
 )
 from flax_transformer.config.generation import GenerationConfig, LengthPenalty, Long, PredictionConfig, Strategy
-from flax_transformer.config.json_files import from_dict, load_config, save_config, to_dict
+from flax_transformer.config.json_files import from_dict, load_config, load_json, save_config, to_dict
 from flax_transformer.config.model import (
     Activation,
     Architecture,
@@ -64,6 +65,7 @@ __all__ = [
     "Norm",
     "OptimizerConfig",
     "OwnData",
+    "OwnFiles",
     "Pooling",
     "Positions",
     "PredictionConfig",
@@ -76,6 +78,7 @@ __all__ = [
     "TrainConfig",
     "from_dict",
     "load_config",
+    "load_json",
     "save_config",
     "to_dict",
 ]

@@ -83,11 +83,9 @@ class SnipsData:
 
 
 @dataclass(frozen=True)
-class ClassificationData:
-    """Your own labelled texts."""
+class OwnFiles:
+    """Files of the user, in which the columns have any names."""
 
-    task: ClassVar[str] = "classification"
-    architecture: ClassVar[Architecture] = "classifier"
     # files to learn from, .csv, .tsv, .json, .jsonl or .parquet (text formats also as .gz): one or more names, a
     # folder, or a pattern such as 'train-*.parquet'
     path: tuple[str, ...] = ()
@@ -95,36 +93,47 @@ class ClassificationData:
     validation_path: tuple[str, ...] = ()
     # as path; about a tenth of the training texts is set aside if not given
     test_path: tuple[str, ...] = ()
+    # what separates the columns of a CSV, such as ; or tab; recognized if not given
+    delimiter: str | None = None
+    # of text files, such as cp1252; UTF-8, or what a byte order mark says, if not given
+    encoding: str | None = None
+    # take numbers in the columns of texts as they are written
+    numbers_as_text: bool = False
+
+    def __post_init__(self) -> None:
+        make_tuples(self, "path", "validation_path", "test_path")
+        if self.delimiter in ("tab", "\\t"):
+            object.__setattr__(self, "delimiter", "\t")
+        separates = self.delimiter is None or (len(self.delimiter) == 1 and self.delimiter not in '"\r\n')
+        check(self, "delimiter", "one character, or tab", separates)
+        is_known = _is_encoding(self.encoding)
+        check(self, "encoding", "an encoding by its name in Python, such as cp1252 or utf-16", is_known)
+
+
+@dataclass(frozen=True)
+class ClassificationData(OwnFiles):
+    """Your own labelled texts."""
+
+    task: ClassVar[str] = "classification"
+    architecture: ClassVar[Architecture] = "classifier"
     # name of the column with the texts, or two names where each example is a pair of texts, such as premise and
     # hypothesis; a.b is the key b in the objects of a
     text_column: tuple[str, ...] = ("text",)
     # name of the column with the classes
     label_column: str = "label"
-    # what separates the columns of a CSV, such as ; or tab; recognized if not given
-    delimiter: str | None = None
-    # of text files, such as cp1252; UTF-8, or what a byte order mark says, if not given
-    encoding: str | None = None
-    # take numbers in the column of the texts as they are written
-    numbers_as_text: bool = False
 
     def __post_init__(self) -> None:
-        _check_files(self)
+        super().__post_init__()
         _check_text_columns(self)
+        _check_another(self, "label_column", *self.text_column)
 
 
 @dataclass(frozen=True)
-class MultilabelData:
+class MultilabelData(OwnFiles):
     """Your own texts with any number of labels each."""
 
     task: ClassVar[str] = "multilabel"
     architecture: ClassVar[Architecture] = "classifier"
-    # files to learn from, .csv, .tsv, .json, .jsonl or .parquet (text formats also as .gz): one or more names, a
-    # folder, or a pattern such as 'train-*.parquet'
-    path: tuple[str, ...] = ()
-    # as path; about a tenth of the training texts is set aside if not given
-    validation_path: tuple[str, ...] = ()
-    # as path; about a tenth of the training texts is set aside if not given
-    test_path: tuple[str, ...] = ()
     # name of the column with the texts, or two names where each example is a pair of texts, such as premise and
     # hypothesis; a.b is the key b in the objects of a
     text_column: tuple[str, ...] = ("text",)
@@ -134,15 +143,9 @@ class MultilabelData:
     label_separator: str | None = None
     # in place of label_column: names of columns that are the labels, with 1 where a text has the label and 0 where not
     label_columns: tuple[str, ...] = ()
-    # what separates the columns of a CSV, such as ; or tab; recognized if not given
-    delimiter: str | None = None
-    # of text files, such as cp1252; UTF-8, or what a byte order mark says, if not given
-    encoding: str | None = None
-    # take numbers in the column of the texts as they are written
-    numbers_as_text: bool = False
 
     def __post_init__(self) -> None:
-        _check_files(self)
+        super().__post_init__()
         if self.label_separator in ("tab", "\\t"):
             object.__setattr__(self, "label_separator", "\t")
         check(self, "label_separator", "at least one character, or tab", self.label_separator != "")
@@ -154,38 +157,28 @@ class MultilabelData:
         for name, default in (("label_separator", None), ("label_column", "labels")):
             expected = f"{default!r} with label_columns, of which each is one label"
             check(self, name, expected, not self.label_columns or getattr(self, name) == default)
+        if not self.label_columns:
+            _check_another(self, "label_column", *self.text_column)
 
 
 @dataclass(frozen=True)
-class Seq2SeqData:
+class Seq2SeqData(OwnFiles):
     """Your own pairs of texts."""
 
     task: ClassVar[str] = "seq2seq"
     architecture: ClassVar[Architecture] = "seq2seq"
-    # files to learn from, .csv, .tsv, .json, .jsonl or .parquet (text formats also as .gz): one or more names, a
-    # folder, or a pattern such as 'train-*.parquet'
-    path: tuple[str, ...] = ()
-    # as path; about a tenth of the training texts is set aside if not given
-    validation_path: tuple[str, ...] = ()
-    # as path; about a tenth of the training texts is set aside if not given
-    test_path: tuple[str, ...] = ()
     # name of the column with the texts to read; a.b is the key b in the objects of a
     source_column: str = "source"
     # name of the column with the texts to write; objects become JSON
     target_column: str = "target"
-    # what separates the columns of a CSV, such as ; or tab; recognized if not given
-    delimiter: str | None = None
-    # of text files, such as cp1252; UTF-8, or what a byte order mark says, if not given
-    encoding: str | None = None
-    # take numbers in the two columns as they are written
-    numbers_as_text: bool = False
 
     def __post_init__(self) -> None:
-        _check_files(self)
+        super().__post_init__()
+        _check_another(self, "target_column", self.source_column)
 
 
 @dataclass(frozen=True)
-class MaskedData:
+class MaskedData(OwnFiles):
     """Your own texts without labels: an encoder learns to predict masked tokens, for other tasks to start from."""
 
     task: ClassVar[str] = "masked"
@@ -193,10 +186,6 @@ class MaskedData:
     # files to learn from, .csv, .tsv, .json, .jsonl or .parquet with a column of texts, or .txt with a text in each
     # line (text formats also as .gz): one or more names, a folder, or a pattern such as 'train-*.parquet'
     path: tuple[str, ...] = ()
-    # as path; about a tenth of the training texts is set aside if not given
-    validation_path: tuple[str, ...] = ()
-    # as path; about a tenth of the training texts is set aside if not given
-    test_path: tuple[str, ...] = ()
     # texts: the files hold nothing but texts to learn from; imdb, classification: they are those of this task, whose
     # splits are taken with the same seed, so that none of its texts for validation and test is trained on
     of: Literal["texts", "imdb", "classification"] = "texts"
@@ -206,16 +195,10 @@ class MaskedData:
     text_column: str = "text"
     # of classification: name of the column with the classes, which its splits depend on
     label_column: str = "label"
-    # what separates the columns of a CSV, such as ; or tab; recognized if not given
-    delimiter: str | None = None
-    # of text files, such as cp1252; UTF-8, or what a byte order mark says, if not given
-    encoding: str | None = None
-    # take numbers in the column of the texts as they are written
-    numbers_as_text: bool = False
 
     def __post_init__(self) -> None:
         check_choices(self)
-        _check_files(self)
+        super().__post_init__()
         if self.of == "imdb":
             check(self, "path", "at most one file of imdb", len(self.path) < 2)
             for name in ("validation_path", "test_path"):
@@ -252,23 +235,16 @@ class TokenizerConfig:
         check_whole(self, "vocab_size", at_least=300, at_most=_LARGEST_VOCABULARY)
 
 
-def _check_files(owner: Any) -> None:
-    """The fields of users' files. One name alone is a tuple of one; ``tab`` and ``\\t`` are a tab."""
-    make_tuples(owner, "path", "validation_path", "test_path")
-    if owner.delimiter in ("tab", "\\t"):
-        object.__setattr__(owner, "delimiter", "\t")
-    separates = owner.delimiter is None or (len(owner.delimiter) == 1 and owner.delimiter not in '"\r\n')
-    check(owner, "delimiter", "one character, or tab", separates)
-    check(
-        owner, "encoding", "an encoding by its name in Python, such as cp1252 or utf-16", _is_encoding(owner.encoding)
-    )
-
-
 def _check_text_columns(owner: Any) -> None:
     make_tuples(owner, "text_column")
     names = owner.text_column
     expected = "one column of texts, or two different ones for pairs of texts"
     check(owner, "text_column", expected, 0 < len(set(names)) == len(names) <= 2)
+
+
+def _check_another(owner: Any, name: str, *texts: str) -> None:
+    """What is to be predicted from the texts does not stand in their own column, from which it would only be copied."""
+    check(owner, name, "another column than that of the texts", getattr(owner, name) not in texts)
 
 
 def _is_encoding(name: str | None) -> bool:

@@ -67,10 +67,31 @@ def save_config(config: Any, path: Path) -> None:
 
 
 def load_config(kind: type[Config], path: Path) -> Config:
+    """
+    Raises:
+        UserError: the file cannot be read, or holds no such config.
+    """
+    return from_dict(kind, current_fields(load_json(path, "a config in JSON")), str(path))
+
+
+def load_json(path: Path, expected: str) -> Any:
+    """The value of a JSON file that a user may have edited: in UTF-8, 16 or 32, also with a byte order mark.
+
+    Raises:
+        UserError: it cannot be read, is no JSON, or has a key twice, of which one would silently win; ``expected`` is
+            what the message names.
+    """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes(), object_pairs_hook=_to_object)
     except OSError as error:
-        raise UserError(f"{path}: expected a config file, but it cannot be read ({error.strerror})") from error
+        raise UserError(f"{path}: expected {expected}, but it cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: expected JSON, got something else ({error})") from error
-    return from_dict(kind, current_fields(values), str(path))
+        raise UserError(f"{path}: expected {expected}, got something else ({error})") from error
+
+
+def _to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return values

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from flax_transformer.config import load_json
 from flax_transformer.data.automaton import REFUSED
 from flax_transformer.data.generation import Constraint
 from flax_transformer.data.tokenizer import Tokenizer
@@ -66,12 +67,7 @@ def _build(request: Mapping[str, Any], file: Path) -> None:
 
 def read_schema(path: Path) -> dict[str, Any]:
     """Raises :class:`UserError` where ``path`` is no JSON object."""
-    try:
-        schema = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: expected a JSON schema, but it cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: expected a JSON schema, got something else ({error})") from error
+    schema = load_json(path, "a JSON schema")
     if not isinstance(schema, dict):
         raise UserError(f"{path}: expected a JSON schema, got {type(schema).__name__}")
     return schema

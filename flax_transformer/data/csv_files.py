@@ -1,5 +1,6 @@
 """Separated columns: CSV, quoted as RFC 4180 has it, with any delimiter; and TSV, which knows no quotes."""
 
+import contextlib
 import csv
 import itertools
 import re
@@ -16,6 +17,8 @@ _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _STATED = re.compile(r'"?sep=(.)"?[\r\n]*', re.DOTALL)
 # A field that holds quotes, as a CSV has it; hardly anybody writes so where quotes are letters.
 _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
+# Below the names, as Markdown draws it.
+_RULE = re.compile(r"\s*:?-{3,}:?\s*")
 _PREAMBLE = 30  # lines in which column names are looked for that do not stand in the first one
 
 
@@ -47,17 +50,20 @@ def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bo
     try:
         header = next(reader, [])
     except csv.Error as error:
-        raise _broken(path, lines, delimiter, error) or UserError(f"{path}: expected column names ({error})") from error
+        named = UserError(f"{path}: expected column names, got a line that {_reason(error)}")
+        raise _broken(path, lines, delimiter, error) or named from error
     seen = f"the first line, separated by {_DELIMITERS.get(delimiter, repr(delimiter))}"
     if len(header) == 1 and reading.flags is not None:
         seen += f"; {reading.flags}delimiter names another"
+    if quoting == csv.QUOTE_NONE and first.startswith('"'):
+        seen += "; quotes are letters in a TSV: name it .csv"
     seen = f" ({seen})" if header else ""
     try:
         places = [find_place(path, header, column, reading, seen) for column in columns]
     except MissingColumnError as error:
         raise _below(path, columns, reading, error) from error
     named = max(i for i, name in enumerate(header, start=1) if name.strip())
-    quoted_fields = 0
+    rows = wrapped = quoted_fields = 0
     while True:
         lines.begin_row()
         try:
@@ -68,7 +74,7 @@ def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bo
             unclosed = _broken(path, lines, delimiter, error)
             if unclosed:
                 raise unclosed from error
-            yield Row(f"{path}, line {lines.first_number}", problem=f"is not well-formed ({error})")
+            yield Row(f"{path}, line {lines.first_number}", problem=_reason(error))
             continue
         where = f"{path}, line {lines.first_number}"
         if not fields and len(header) > 1:
@@ -78,20 +84,26 @@ def read_csv(path: Path, columns: Sequence[str], reading: Reading, *, quoted: bo
             yield Row(where, problem=f"has {len(fields)} columns, not {len(header)} as the first line has")
         elif len(header) > 1 and [fields[0].removeprefix("\ufeff"), *fields[1:]] == header:  # of files in a row
             yield Row(where, problem="repeats the names of the columns")
+        elif rows == 0 and len(header) > 1 and _is_rule(fields):
+            yield Row(where, problem="is a rule of dashes")
         else:
             values = tuple(fields[place] for place in places)
+            rows += 1
+            wrapped += values[0][:1] == values[0][-1:] == '"'
             quoted_fields += sum(_QUOTED.fullmatch(value) is not None for value in values)
             yield Row(where, values)
+    quoted_fields = quoted_fields or (wrapped if wrapped == rows else 0)
     if quoted_fields and quoting == csv.QUOTE_NONE:
         warn(f"{path}: {quoted_fields:,} fields are quoted as in a CSV, but quotes are letters in a TSV; name it .csv?")
 
 
 def _below(path: Path, columns: Sequence[str], reading: Reading, error: MissingColumnError) -> MissingColumnError:
     """The error for columns that are not there; where a line below the first one names them, it says so."""
-    for number, line in itertools.islice(numbered_lines(path, reading), 1, _PREAMBLE):
-        for delimiter in _DELIMITERS:
-            if all(find_name(_split(line.rstrip("\r\n"), delimiter), column) is not None for column in columns):
-                return MissingColumnError(f"{error}; line {number} has such names: delete the lines above it")
+    with contextlib.suppress(UserError):  # of a line that cannot be decoded; the columns come first
+        for number, line in itertools.islice(numbered_lines(path, reading), 1, _PREAMBLE):
+            for delimiter in _DELIMITERS:
+                if all(find_name(_split(line.rstrip("\r\n"), delimiter), column) is not None for column in columns):
+                    return MissingColumnError(f"{error}; line {number} has such names: delete the lines above it")
     return error
 
 
@@ -140,6 +152,18 @@ def _broken(path: Path, lines: _Lines, delimiter: str, error: csv.Error) -> User
         f"{path}, line {lines.opening_quote(delimiter)}: expected the quote that opens here to be closed, got {error} "
         f"in line {lines.number}; double the quotes within a text, or close it"
     )
+
+
+def _reason(error: csv.Error) -> str:
+    """Why a row is no row."""
+    if "new-line character" in str(error):
+        return "holds a carriage return outside quotes"
+    return f"is not well-formed ({error})"
+
+
+def _is_rule(fields: Sequence[str]) -> bool:
+    """Whether a row holds nothing but dashes; the ends of a row of Markdown are blank."""
+    return any(fields) and all(_RULE.fullmatch(field) for field in fields if field)
 
 
 def looks_like_header(line: str, column: str) -> bool:

@@ -200,6 +200,8 @@ def find_files(names: Sequence[str]) -> list[Path]:
 
 
 def _expand(name: str) -> list[Path]:
+    if not name or "\0" in name:  # an empty one would be the folder that the command runs in
+        raise UserError(f"expected the name of a file, got {name!r}")
     path = Path(name)
     if path.is_dir():
         tables = sorted((file for file in path.iterdir() if _is_table(file)), key=_natural)

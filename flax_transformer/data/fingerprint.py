@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt64
 
+from flax_transformer.config import load_json
 from flax_transformer.data.examples import Examples, Source, Splits, texts_of
 from flax_transformer.data.labels import ids
 from flax_transformer.data.splitting import folded
@@ -69,14 +70,14 @@ def load_record(folder: Path) -> Record | None:
     path = folder / DATA_FILE
     if not path.exists():
         return None
+    record = load_json(path, "the record of the run's data")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
         for name in _SPLITS:
             split = record["splits"][name]
             _texts(split)
             if not {"rows", "ordered", "content"} <= split.keys() or not isinstance(record["files"], dict):
                 raise ValueError(f"no whole record of {name}")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: expected the record of the run's data, got something else ({error})") from error
     return record
 

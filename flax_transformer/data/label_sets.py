@@ -33,7 +33,7 @@ def to_cell(value: Any) -> str | tuple[str, ...]:
     if isinstance(value, dict):
         raise UnusableError("is an object, no list of labels")
     label = to_label(value)
-    if _LIST.fullmatch(label) or (label.startswith("[") and label.endswith("]")):
+    if is_list(label) or (label.startswith("[") and label.endswith("]")):
         return _of_list(_read_list(label))
     return label
 
@@ -42,6 +42,11 @@ def _of_list(entries: Sequence[Any]) -> tuple[str, ...]:
     if any(isinstance(entry, list | tuple | dict) for entry in entries):
         raise UnusableError("is a list of something else than labels")
     return tuple(to_label(entry) for entry in entries if not (is_missing(entry) or _is_blank(entry)))
+
+
+def is_list(label: str) -> bool:
+    """Whether a text is a list as Python writes it."""
+    return _LIST.fullmatch(label) is not None
 
 
 def to_flag(value: Any) -> bool:

@@ -2,7 +2,6 @@
 
 import difflib
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -10,7 +9,7 @@ from decimal import Decimal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from flax_transformer.data.values import shown
+from flax_transformer.data.values import plain, shown
 from flax_transformer.errors import UserError, warn
 
 _NAMED = 10  # labels that a message lists
@@ -123,7 +122,7 @@ def check(labels: Sequence[str], name: str, column: str) -> None:
 
 
 def _look_alikes(labels: Iterable[str]) -> list[list[str]]:
-    """Groups of labels that are the same number, or differ in capitals, blanks and invisible characters only."""
+    """Groups of labels that are the same number, or differ in capitals, blanks, quotes and what is unseen only."""
     groups: dict[object, list[str]] = {}
     for label in sorted(labels):
         key = _visible(label) if number(label) is None else Decimal(label)  # exact, unlike a float
@@ -132,5 +131,5 @@ def _look_alikes(labels: Iterable[str]) -> list[list[str]]:
 
 
 def _visible(label: str) -> str:
-    text = unicodedata.normalize("NFKC", label).casefold()
-    return "".join(character for character in text if unicodedata.category(character) not in ("Cf", "Cc", "Zs"))
+    """Without blanks, quotes around it, and underscores, which stand for blanks."""
+    return "".join(plain(label).replace("_", " ").split()).strip("'\"\u2018\u2019\u201c\u201d")

@@ -1,8 +1,8 @@
 """Texts whose tokens are to be masked: of files that hold nothing else, or those of another task."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
-from flax_transformer.config import ClassificationData, ImdbData, MaskedData
+from flax_transformer.config import ClassificationData, ImdbData, MaskedData, OwnFiles
 from flax_transformer.data.examples import Examples, Splits
 from flax_transformer.data.imdb import load_imdb
 from flax_transformer.data.own import load_classification, load_texts
@@ -26,16 +26,8 @@ def load_masked(config: MaskedData, seed: int) -> Splits:
 
 
 def _labelled(config: MaskedData) -> ClassificationData:
-    return ClassificationData(
-        config.path,
-        config.validation_path,
-        config.test_path,
-        (config.text_column,),
-        config.label_column,
-        config.delimiter,
-        config.encoding,
-        config.numbers_as_text,
-    )
+    shared = {field.name: getattr(config, field.name) for field in fields(OwnFiles)}
+    return ClassificationData(**shared, text_column=(config.text_column,), label_column=config.label_column)
 
 
 def _without_labels(splits: Splits) -> Splits:

@@ -84,6 +84,13 @@ def _tell_joined(found: set[str], name: str) -> None:
             warn(f"{name}: labels that consist of others: {listed}; if so, say --data.label-separator '{separator}'")
 
 
+def require_columns(config: MultilabelData, classes: Sequence[str]) -> None:
+    """Raises :class:`UserError` where columns of 0 and 1 leave out a class of a run, which no text would then have."""
+    if config.label_columns and {*config.label_columns} != {*classes}:
+        known, got = labels.some(classes), labels.some(config.label_columns)
+        raise UserError(f"--label-columns: expected one for each of the {len(classes):,} classes {known}, got {got}")
+
+
 def with_truths(examples: Examples, classes: Sequence[str]) -> Examples:
     """Each target as the truth of each class, in order.
 

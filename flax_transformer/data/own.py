@@ -10,11 +10,20 @@ from flax_transformer.config import ClassificationData, MaskedData, MultilabelDa
 from flax_transformer.data import labels, multilabel
 from flax_transformer.data.examples import Examples, Splits, texts_of
 from flax_transformer.data.files import TABLES, find_files
+from flax_transformer.data.label_sets import SEPARATORS, cut, is_list
 from flax_transformer.data.pairs import Column, read_pairs, read_texts
 from flax_transformer.data.splitting import folded, split_by_content
 from flax_transformer.data.text_files import Reading
 from flax_transformer.data.values import shown, to_label, to_target, to_text
 from flax_transformer.errors import UserError, warn
+
+# The flags that name columns, with what their names begin with left open.
+_COLUMN_FLAGS: dict[type[OwnData], str] = {
+    ClassificationData: "{0}text-column and {0}label-column",
+    MultilabelData: "{0}text-column and {0}label-column, or {0}label-columns for several of 0 and 1",
+    Seq2SeqData: "{0}source-column and {0}target-column",
+    MaskedData: "{0}text-column",
+}
 
 
 def load_classification(config: ClassificationData, seed: int, classes: Sequence[str] = ()) -> Splits:
@@ -70,23 +79,17 @@ def load_examples(config: OwnData, names: Sequence[str], classes: Sequence[str])
 
     Raises :class:`UserError` as :func:`load_classification` does.
     """
-    reading = Reading(config.delimiter, config.encoding, "--")
-    examples = _read_files(config, find_files(names), reading)
+    if isinstance(config, MultilabelData):
+        multilabel.require_columns(config, classes)
+    examples = _read_files(config, find_files(names), reading_of(config, "--"))
     if isinstance(config, MultilabelData):
         return multilabel.with_truths(multilabel.separated(config, [examples], classes)[0], classes)
     return _with_ids(examples, classes) if classes else examples
 
 
-def reading_of(config: OwnData) -> Reading:
-    """How the files of a config are read, and the flags that change it."""
-    flags = "--data.text-column and --data.label-column"
-    if config.architecture == "seq2seq":
-        flags = "--data.source-column and --data.target-column"
-    if config.architecture == "masked":
-        flags = "--data.text-column"
-    if isinstance(config, MultilabelData):
-        flags = "--data.text-column and --data.label-column, or --data.label-columns for several of 0 and 1"
-    return Reading(config.delimiter, config.encoding, "--data.", flags)
+def reading_of(config: OwnData, flags: str = "--data.") -> Reading:
+    """How the files of a config are read, and the flags that change it, whose names begin with ``flags``."""
+    return Reading(config.delimiter, config.encoding, flags, _COLUMN_FLAGS[type(config)].format(flags))
 
 
 def _read_files(config: OwnData, files: Sequence[Path], reading: Reading) -> Examples:
@@ -144,7 +147,18 @@ def _classes(config: ClassificationData, found: Sequence[str]) -> tuple[str, ...
             f"{name}: expected at least 2 classes in {config.label_column!r}, got {len(names)}: {', '.join(names)!r}"
         )
     labels.check(found, name, config.label_column)
+    _tell_several(names, name)
     return names
+
+
+def _tell_several(classes: Sequence[str], name: str) -> None:
+    """Classes that are others with a separator between them, or lists: their texts have several labels."""
+    known = set(classes)
+    cuts = {label: [parts for mark in SEPARATORS if len(parts := cut(label, mark)) > 1] for label in classes}
+    several = [label for label in classes if is_list(label) or any(known.issuperset(parts) for parts in cuts[label])]
+    if several:
+        listed = labels.some([repr(shown(label)) for label in several])
+        warn(f"{name}: classes that hold several: {listed}; if so, take the task multilabel, which separates them")
 
 
 def _with_ids(examples: Examples, classes: Sequence[str]) -> Examples:

@@ -23,6 +23,7 @@ _ADVICE = {
     "no list of labels": "write it as JSON does, or its labels with a separator",
     "as the first line has": "put quotes around texts that hold the delimiter",
     "after '\"')": "double the quotes within a text",
+    "return outside quotes": "put quotes around texts with line breaks, and end all lines alike",
 }
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flax_transformer.data.text_files import Reading
-from flax_transformer.data.values import UnusableError, shown, to_text
+from flax_transformer.data.values import UnusableError, plain, shown, to_text
 from flax_transformer.errors import UserError
 
 _NAMED = 12  # columns that a message lists
@@ -47,7 +47,7 @@ class EmptyFileError(UserError):
 
 
 def find_name(names: Iterable[str], wanted: str) -> str | None:
-    """``wanted`` among the names: as it is, else the only one that differs in capitals and outer blanks."""
+    """``wanted`` among the names: as it is, else the only one that looks the same, capitals and outer blanks aside."""
     if wanted in (known := list(names)):
         return wanted
     alike = [name for name in known if isinstance(name, str) and _plain(name) == _plain(wanted)]
@@ -98,4 +98,4 @@ def look_up(entry: Any, column: str) -> Any:
 
 
 def _plain(name: str) -> str:
-    return name.strip().casefold()
+    return plain(name).strip()

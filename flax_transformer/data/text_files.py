@@ -39,6 +39,7 @@ _FOREIGN = {
     b"\x80\x04\x95": "a pickle of Python; save it as Parquet",
     b"version https://git-lfs.github.com/spec/": "a pointer of Git LFS; fetch the file itself with git lfs pull",
 }
+_ISO_2022 = b"\x1b$"  # Japanese follows, in bytes that are ASCII otherwise
 _HEAD = 200  # bytes in which zero bytes are looked for
 _SHOWN = 20  # characters on either side of a byte that cannot be decoded
 
@@ -98,17 +99,21 @@ def lines_of(file: IO[bytes] | gzip.GzipFile, where: str, reading: Reading = Rea
     refuse_foreign(first, where, "text")
     encoding, mark = _encoding(first, where, reading)
     first = first.removeprefix(mark)
-    if encoding.startswith(("utf-16", "utf-32")):  # a byte of 10 is no line end there
+    if "\n".encode(encoding) != b"\n":  # as in UTF-16, where a byte of 10 is no line end
         text = _decode(first + file.read(), encoding, where, reading)
         yield from enumerate(io.StringIO(text, newline="\n"), start=1)
         return
     lines = itertools.chain([first], file) if first.endswith(b"\n") else first.splitlines(keepends=True)
-    unusual, in_utf8 = 0, list[int]()
+    unusual, in_utf8, escaped = 0, list[int](), list[int]()
     for number, line in enumerate(lines, start=1):
         yield number, _decode(line, encoding, f"{where}, line {number}", reading)
         if encoding != "utf-8" and not line.isascii():
             unusual += 1
             in_utf8 += [number] if _is_utf8(line) else []
+        escaped += [number] if _ISO_2022 in line and encoding == "utf-8" else []
+    if escaped:
+        seen = f"{len(escaped):,} lines look like Japanese in ISO-2022, the first of them line {escaped[0]:,}"
+        warn(f"{where}: {seen}{reading.advice('encoding', 'iso2022_jp')}")
     if in_utf8:
         _tell_utf8(in_utf8, unusual, f"{where}: read as {encoding}", reading)
 
@@ -163,6 +168,8 @@ def _decode(data: bytes, encoding: str, where: str, reading: Reading) -> str:
         shown = before.decode("utf-8")[-_SHOWN:] + after.decode("cp1252", "replace")[:_SHOWN].rstrip("\r\n")
         advice = reading.advice("encoding", "cp1252")
         raise UserError(f"{got}; as cp1252 it would read {shown!r}{advice or '; save it as UTF-8'}") from error
+    except UnicodeError as error:  # of codecs that are not made for files, such as punycode
+        raise UserError(f"{where}: expected {encoding}, got something else ({error})") from error
 
 
 def _is_utf8(data: bytes) -> bool:

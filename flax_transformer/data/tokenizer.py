@@ -166,7 +166,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     Raises :class:`UserError` where ``path`` cannot be read, is no tokenizer.json or lacks a special token.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: expected a tokenizer.json, but it cannot be read ({error})") from error
     try:

@@ -5,8 +5,11 @@ import decimal
 import json
 import math
 import re
+import unicodedata
 from typing import Any
 
+# Which of two forms a character has, an emoji in color for one.
+_VARIATION = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LARGEST_DIGITS = 1e16  # from which on Python writes a float with an exponent
 _SHOWN = 60  # characters of a name or a label that a message shows
@@ -67,6 +70,8 @@ def to_label(value: Any) -> str:
     """
     if is_missing(value):
         raise UnusableError("is missing")
+    if isinstance(value, float) and math.isinf(value):
+        raise UnusableError("is infinite")
     if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_DIGITS:
         return str(int(value))
     if isinstance(value, bool | int | float | decimal.Decimal | datetime.date | datetime.time | datetime.timedelta):
@@ -80,6 +85,19 @@ def shown(text: str) -> str:
     """A name or a label as a message shows it: in one line, and not all of a long one."""
     line = " ".join(text.split())
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
+
+
+def plain(text: str) -> str:
+    """In small letters, in one Unicode form, without invisible characters other than blanks: what looks alike is alike.
+
+    Example:
+        >>> plain("\ufeffTe\u0301xt") == plain("t\xe9xt")
+        True
+    """
+    if text.isascii() and text.isprintable():
+        return text.casefold()
+    folded = _VARIATION.sub("", unicodedata.normalize("NFKC", text).casefold())
+    return "".join(letter for letter in folded if letter.isspace() or unicodedata.category(letter) not in ("Cf", "Cc"))
 
 
 def is_missing(value: Any) -> bool:

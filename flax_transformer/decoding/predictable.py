@@ -21,6 +21,7 @@ from flax_transformer.config import (
     Pooling,
     PredictionConfig,
     load_config,
+    load_json,
     save_config,
     to_dict,
 )
@@ -241,10 +242,13 @@ def save_prediction_files(folder: Path, tokenizer: Tokenizer, classes: Sequence[
     """Write what a model needs beside its weights to predict: tokenizer, names of classes and limits."""
     tokenizer.save(folder / TOKENIZER_FILE)
     if classes:
-        text = json.dumps(classes, ensure_ascii=False, indent=2) + "\n"
-        (folder / CLASSES_FILE).write_text(text, encoding="utf-8")
+        (folder / CLASSES_FILE).write_bytes(_classes_file(classes))
     hashes = {f"{name}_sha256": _sha256(folder / file) for name, file in _HASHED.items()}
     save_config(replace(config, **hashes), folder / PREDICTION_FILE)
+
+
+def _classes_file(names: Sequence[str]) -> bytes:
+    return (json.dumps(names, ensure_ascii=False, indent=2) + "\n").encode("utf-8", "surrogatepass")
 
 
 def load_prediction_config(folder: Path) -> PredictionConfig | None:
@@ -294,10 +298,7 @@ def load_classes(folder: Path, model: ModelConfig, config: PredictionConfig | No
     if model.architecture != "classifier":
         return ()
     path = folder / CLASSES_FILE
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: expected a JSON list of class names ({error})") from error
+    names = load_json(path, "a JSON list of class names")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: expected a JSON list of class names, got {type(names).__name__}")
     if len(names) != model.num_classes or len(set(names)) != len(names):
@@ -305,7 +306,8 @@ def load_classes(folder: Path, model: ModelConfig, config: PredictionConfig | No
             f"{path}: expected {model.num_classes} different names, one for each class of the model, "
             f"got {len(names)}, {len(set(names))} of them different"
         )
-    _check_unchanged(path, config.classes_sha256 if config else "")
+    if config and hashlib.sha256(_classes_file(names)).hexdigest() != config.classes_sha256:  # not only spelled anew
+        _check_unchanged(path, config.classes_sha256)
     if config and config.thresholds and len(config.thresholds) != len(names):
         raise UserError(
             f"{path.with_name(PREDICTION_FILE)}: expected {len(names)} thresholds, one for each label in {path}, "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import safetensors.numpy
 
-from flax_transformer.config import PredictionConfig, save_config
+from flax_transformer.config import PredictionConfig, load_json, save_config
 from flax_transformer.data.label_scores import DEFAULT_THRESHOLD
 from flax_transformer.decoding.predictable import CLASSES_FILE, Predictable, limits_of_model, save_prediction_files
 from flax_transformer.errors import UserError
@@ -72,12 +72,10 @@ def model_type_of(folder: Path) -> str | None:
         UserError: the record of the import is damaged.
     """
     path = folder / SOURCE_FILE
-    try:
-        return json.loads(path.read_text(encoding="utf-8")).get("model_type") if path.is_file() else None
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path}: expected the record of an import, got something else ({error}); import again"
-        ) from error
+    record = load_json(path, "the record of an import") if path.is_file() else {}
+    if not isinstance(record, dict):
+        raise UserError(f"{path}: expected the record of an import, got {type(record).__name__}; import again")
+    return record.get("model_type")
 
 
 def _limits(imported: Imported) -> PredictionConfig:

@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from tyro.conf import Positional
 
-from flax_transformer.config import to_dict
+from flax_transformer.config import load_json, to_dict
 from flax_transformer.errors import UserError
 from flax_transformer.outputs import check_report
 from flax_transformer.parity.against import THIRD_PARTIES, Name, dtypes_of
@@ -122,10 +122,12 @@ def _certified(path: Path | None) -> dict[str, str] | None:
     file = None if path is None else path / CERTIFICATE
     if file is None or not file.is_file():
         return None
+    expected = "what verify wrote; delete it to verify anew"
+    record = load_json(file, expected)
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8"))["weights_sha256"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{file}: expected what verify wrote, got something else; delete it to verify anew") from error
+        return dict(record["weights_sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: expected {expected}") from error
 
 
 def _weights_result(target: Target, certified: dict[str, str] | None) -> Result:

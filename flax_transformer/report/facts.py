@@ -1,6 +1,5 @@
 """What the files of a run say of it, without its data and its weights."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 from flax import nnx
 
+from flax_transformer.config import load_json
 from flax_transformer.data.fingerprint import load_record
 from flax_transformer.data.tasks import TASKS
 from flax_transformer.nn.models import create_model
@@ -85,8 +85,8 @@ def group_name(task: str, group: str) -> str:
 
 def _read_results(path: Path) -> Mapping[str, Any]:
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        results = load_json(path, "results")
+    except UserError:
         return {}
     return results if isinstance(results, dict) and isinstance(results.get("test"), dict) else {}
 

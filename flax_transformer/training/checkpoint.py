@@ -24,6 +24,8 @@ from flax_transformer.training.state import TrainState
 
 _KEPT = 2  # newest checkpoints: one to go on from, and one in case that the other is damaged
 _DAMAGED = ".damaged"
+# Where the files stand that a run learned from, and how they are written.
+_MOVED = {"data.path", "data.validation_path", "data.test_path", "data.delimiter", "data.encoding"}
 
 
 class DamagedCheckpointError(UserError):
@@ -289,7 +291,8 @@ def check_same_config(found: Mapping[str, Any], expected: Mapping[str, Any], whe
     """Raises :class:`UserError`, which names the keys that differ, where two configs (as dicts) are not the same.
 
     The mesh may differ: where the arrays lie is no part of what is trained. So may the end of the training: it may come
-    later than it did, and after more or fewer evaluations without a better score.
+    later than it did, and after more or fewer evaluations without a better score. Files may have moved: whether they
+    hold the same examples is seen in the record of the data.
     """
     found, expected = _flatten(found), _flatten(expected)
     different = [
@@ -302,7 +305,7 @@ def check_same_config(found: Mapping[str, Any], expected: Mapping[str, Any], whe
 
 
 def _may_change(key: str, old: Any, new: Any) -> bool:
-    return key.startswith("mesh.") or key == "patience" or (key == "epochs" and old < new)
+    return key.startswith("mesh.") or key in _MOVED or key == "patience" or (key == "epochs" and old < new)
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,6 +14,7 @@ from flax_transformer.config import (
     PredictionConfig,
     TrainConfig,
     load_config,
+    load_json,
     save_config,
     to_dict,
 )
@@ -127,10 +128,10 @@ class Run(Predictable):
             UserError: the run has not ended.
         """
         path = self.folder / "results.json"
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))["test"]
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path}: expected the scores of a run that has ended; resume it first") from error
+        results = load_json(path, "the scores of a run that has ended; resume it first") if path.exists() else None
+        if not isinstance(results, dict) or "test" not in results:
+            raise UserError(f"{path}: expected the scores of a run that has ended; resume it first")
+        return results["test"]
 
     def checkpoints(self) -> Checkpoints:
         return Checkpoints(self.folder / CHECKPOINTS, self.config, TASKS[self.config.data.task].metric)

@@ -57,6 +57,8 @@ DATA_FILES: dict[str, str | bytes] = {
     "utf16_no_mark.csv": "text,label\na,x\nb,y\n".encode("utf-16-le"),
     "binary.csv": bytes(range(256)) * 4,
     "unclosed.csv": 'text,label\n"a,x\nb,y\n',
+    "two_line_ends.csv": "text,label\ra,x\nb,y\n",
+    "quoted.tsv": '"text"\t"label"\n"a"\t"x"\n"b"\t"y"\n',
     "blank_labels.csv": "text,label\na,\nb,\nc,\n",
     "all_labels_differ.csv": "text,label\n" + "".join(f"text {i},label {i}\n" for i in range(60)),
     "broken.csv.gz": b"\x1f\x8b\x08\x00 no gzip",

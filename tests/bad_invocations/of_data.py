@@ -1,4 +1,4 @@
-"""Files to learn from, with labels and without."""
+"""Files to learn from, with labels and without, and files to score a run on."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,7 @@ from bad_invocations.files import DATA_FILES
 def cases() -> Iterator[Case]:
     yield from _data_files()
     yield from _texts_alone()
+    yield from _labelled_files()
 
 
 def _data_files() -> Iterator[Case]:
@@ -30,7 +31,9 @@ def _data_files() -> Iterator[Case]:
             yield Case("files to learn from", (*TRAIN, *TINY, "--data.label-column", column))
     for value in ("ab", '"', ""):
         yield Case("files to learn from", (*TRAIN, *TINY, "--data.delimiter", value))
-    for value in ("horse", "utf-99", ""):
+    yield Case("files to learn from", (*TRAIN, *TINY, "--data.label-column", "text"))
+    yield Case("files to learn from", ("train", "classification", "--data.path", "", "--run", "new", *TINY))
+    for value in ("horse", "utf-99", "", "punycode", "rot13"):
         yield Case("files to learn from", (*TRAIN, *TINY, "--data.encoding", value))
 
 
@@ -53,3 +56,30 @@ def _texts_alone() -> Iterator[Case]:
         ("--pretrained", "export"),
     ):
         yield Case("texts without labels", (*reviews, *flags))
+
+
+def _labelled_files() -> Iterator[Case]:
+    reviews, pairs = ("evaluate", "run", "--file", "reviews.csv"), ("evaluate", "pairs", "--file", "pairs.jsonl")
+    for arguments in (
+        (*reviews, "--column", "absent"),
+        (*reviews, "--text-column", "text", "label"),
+        (*reviews, "--label-column", "absent"),
+        (*reviews, "--label-column", "text"),
+        (*reviews, "--label-columns", "good", "poor"),
+        (*reviews, "--label-separator", ";"),
+        (*reviews, "--delimiter", "ab"),
+        (*reviews, "--encoding", "horse"),
+        (*reviews, "--split", "validation"),
+        (*pairs, "--source-column", "absent"),
+        (*pairs, "--target-column", "absent"),
+        (*pairs, "--label-columns", "target"),
+        ("evaluate", "run", "--column", "text"),
+        ("evaluate", "run", "--label-column", "label"),
+        ("evaluate", "run", "--delimiter", ";"),
+        ("evaluate", "run", "--file", ""),
+        ("evaluate", "run", "--file", "data/no_label.csv"),
+        ("evaluate", "run", "--file", "none-*.csv"),
+        ("report", "run", "--file", "reviews.csv", "--label-column", "absent"),
+        ("report", "run", "--file", "absent.csv"),
+    ):
+        yield Case("files to score", arguments)

@@ -58,8 +58,17 @@ def _outputs() -> Iterator[Case]:
     for name in ("taken", "full", "dangling", "taken/x", "taken/x/y", "n" * 300, "/proc/x/y", "run", "reviews.csv"):
         yield Case("outputs", ("export", "run", name))
         yield Case("outputs", ("train", "classification", "--data.path", "reviews.csv", "--run", name))
-    for name in ("taken", "full", "absent/x", "taken/x", "dangling", "reviews.csv"):
+    for name in (
+        "taken",
+        "full",
+        "absent/x",
+        "taken/x",
+        "dangling",
+        "reviews.csv",
+        "run/config.json",
+        "data/page.json",
+    ):
         yield Case("outputs", ("report", "run", "--output", name))
     for flag in ("--json", "--html"):
-        for name in ("taken", "full", "absent/x", "taken/x", "dangling"):
+        for name in ("taken", "full", "absent/x", "taken/x", "dangling", "pairs.jsonl", "export/config.json"):
             yield Case("outputs", ("verify", "--preset", "small", flag, name))

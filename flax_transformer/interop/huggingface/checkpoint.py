@@ -1,7 +1,6 @@
 """A checkpoint folder of transformers: its settings and its tensors, or one line that says why it cannot be read."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from flax_transformer.config import load_json
 from flax_transformer.errors import UserError
 from flax_transformer.interop.huggingface.family import Settings, Weights
 
@@ -145,10 +145,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read, or holds no JSON object.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: expected a JSON object, but it cannot be read ({str(error)[:80]})") from error
+    values = load_json(path, "a JSON object")
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a JSON object, got {type(values).__name__}")
     return values

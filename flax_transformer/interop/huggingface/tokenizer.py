@@ -72,7 +72,7 @@ def _read_backend(folder: Path) -> tokenizers.Tokenizer:
             "(or import the bare model with --bare)"
         )
     try:
-        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8-sig"))
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"{path}: expected a tokenizer.json of the tokenizers library ({str(error)[:200]})") from error
 
