@@ -15,7 +15,7 @@ from flax_transformer import doctor
 from flax_transformer.doctor.examination import Examination, Facts
 from flax_transformer.doctor.graph import find_attentions, read_attention
 from flax_transformer.doctor.jax_subject import JaxSubject
-from flax_transformer.doctor.jax_trace import Recording
+from flax_transformer.doctor.jax_trace import Recording, clamped_lookups
 from flax_transformer.doctor.probes.training import probe_structure
 from tests.doctor import matrix
 
@@ -123,6 +123,19 @@ def test_heads_between_queries_and_keys_are_looked_into():
     seen = np.tril(np.ones((5, 5), bool))
     np.testing.assert_allclose(attention.offsets()[:, seen], 0, atol=1e-6)  # product and scores have one order
     assert attention.scale == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("rows", "beyond"), [(8, []), (6, [(6, 7)])])
+def test_positions_beyond_their_table_are_seen(rows: int, beyond: list[tuple[int, int]]):
+    """Token ids beyond theirs are another matter, and so is what is filled in where there is no row."""
+
+    def model(tables, ids):
+        steps = jnp.arange(ids.shape[1])
+        filled = tables["places"].at[steps + 1].get(mode="fill", fill_value=0)
+        return (tables["tokens"][ids] + tables["places"][steps] + filled,)
+
+    tables = {"tokens": jnp.ones((3, 2)), "places": jnp.ones((rows, 2))}
+    assert clamped_lookups(model, ["target"], tables, [jnp.arange(8)[None]], {}) == beyond
 
 
 def test_shared_layers_are_seen():
