@@ -323,6 +323,65 @@ def test_a_table_that_starts_behind_the_pad_is_no_overrun():
     assert first_cause(doctor.examine(model, kind="decoder", max_length=40)) == "overrun"
 
 
+# Positions and heads.
+
+
+class Float32(nn.Module):
+    """Two layers whose weights stay float32, so that equal tokens give logits that are equal but for rounding."""
+
+    def __init__(self, positions: float) -> None:
+        super().__init__()
+        model = Decoder(Two())
+        model.places.weight.data *= positions
+        self.held = (lambda: model.float(),)
+
+    def forward(self, ids):
+        return self.held[0]()(ids)
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Attention(), Attention()
+
+    def forward(self, x, mask):
+        return self.second(x + self.first(x, mask), mask)
+
+
+@pytest.mark.parametrize(("positions", "cause"), [(1, ""), (1e-6, "weak-positions"), (0, "no-target-positions")])
+def test_missing_positions_are_seen_through_the_rounding_of_float32(positions: float, cause: str):
+    report = doctor.examine(Float32(positions), kind="decoder", vocab_size=VOCAB)
+    assert "float32" in report.precision
+    found = {result.probe: result.cause for result in report.results}
+    assert found["target positions"] == cause, str(report)
+
+
+class Head(Attention):
+    def forward(self, x, mask=None):
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        return torch.softmax(query @ key.transpose(1, 2) / WIDTH**0.5, dim=-1) @ value
+
+
+class Heads(nn.Module):
+    """Each head is a module of its own; ``joined`` puts their outputs together."""
+
+    def __init__(self, joined: Callable[..., Any]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(Head() for _ in range(3))
+        self.joined = joined
+        self.output = nn.Linear(3 * WIDTH, WIDTH)
+
+    def forward(self, x, mask):
+        return self.output(self.joined([head(x) for head in self.heads]).reshape(*x.shape[:2], -1))
+
+
+@pytest.mark.parametrize(("axis", "cause"), [(2, ""), (1, "heads-mixed")])
+def test_heads_of_their_own_are_joined_by_position(axis: int, cause: str):
+    model = FirstToken(Heads(lambda heads: torch.stack(heads, dim=axis)))
+    report = doctor.examine(model, kind="encoder")
+    assert {r.probe: r.cause for r in report.results}["wiring"] == cause, str(report)
+
+
 # Mixtures of experts.
 
 
