@@ -382,6 +382,29 @@ def test_heads_of_their_own_are_joined_by_position(axis: int, cause: str):
     assert {r.probe: r.cause for r in report.results}["wiring"] == cause, str(report)
 
 
+class Rounded(Attention):
+    """What the heads return is rounded to bfloat16 before it is joined, as under autocast."""
+
+    def forward(self, x, mask=None):
+        scores = self.scores(self.heads(self.query(x)), self.keys(x)).masked_fill(~causal(x.shape[1]), -torch.inf)
+        heads = (torch.softmax(scores, dim=-1) @ self.heads(self.value(x))).bfloat16()
+        return self.output(self.join(heads).to(x))
+
+    def join(self, heads):
+        return heads.transpose(1, 2).flatten(2)
+
+
+class RoundedAndMixed(Rounded):
+    def join(self, heads):
+        return heads.reshape(len(heads), heads.shape[2], -1)
+
+
+@pytest.mark.parametrize(("attention", "cause"), [(Rounded, ""), (RoundedAndMixed, "heads-mixed")])
+def test_heads_may_be_rounded_while_they_are_joined(attention: type[Attention], cause: str):
+    report = doctor.examine(Decoder(attention()), kind="decoder")
+    assert {r.probe: r.cause for r in report.results}["wiring"] == cause, str(report)
+
+
 # Mixtures of experts.
 
 
