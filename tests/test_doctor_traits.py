@@ -1,7 +1,7 @@
 """Traits of models that people write: none of them is an illness, and beside each stands the illness it looks like."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from torch import nn
 
 from flax_transformer import doctor
 from flax_transformer.doctor.calling import guess_kind, possible_calls
+from torch_reference.nn.models import ModelConfig, create_model
 
 VOCAB, WIDTH, HEADS = 23, 16, 2
 
@@ -354,6 +355,15 @@ def test_missing_positions_are_seen_through_the_rounding_of_float32(positions: f
     assert "float32" in report.precision
     found = {result.probe: result.cause for result in report.results}
     assert found["target positions"] == cause, str(report)
+
+
+@pytest.mark.parametrize(("positions", "cause"), [("sinusoidal", ""), ("none", "no-source-positions")])
+def test_positions_count_in_half_precision_too(positions: Literal["sinusoidal", "none"], cause: str):
+    sizes = {"d_model": 32, "d_ff": 64, "num_encoder_layers": 2, "num_decoder_layers": 1}
+    config = ModelConfig(**sizes, source_vocab_size=40, target_vocab_size=40, positions=positions, dtype="bfloat16")
+    report = doctor.examine(create_model(config), pad_id=0)
+    assert "half precision" in report.precision
+    assert {r.probe: r.cause for r in report.results}["source positions"] == cause, str(report)
 
 
 class Head(Attention):

@@ -45,7 +45,7 @@ def _target_positions(exam: Examination) -> list[Result]:
     # Where the model shifts its input, a begin token stands in front.
     change = exam.change(logits[:, 2:], logits[:, 1:-1])
     # Each position sums over another number of keys, so this is not exact to the last bit.
-    figure, limit = float(change.max()), exam.limit(same_shape=False)
+    figure, limit = float(change.max()), exam.least_effect
     if figure <= limit:
         if _scores_vary(exam, repeated):
             return [healthy("target positions", detail="relative: scores vary with distance")]
@@ -62,8 +62,8 @@ def _target_positions(exam: Examination) -> list[Result]:
 
 def _scores_vary(exam: Examination, repeated: Batch) -> bool:
     """Rotary and other relative positions leave the logits of equal tokens equal, but not the scores."""
-    limit = min(exam.limit(same_shape=False), limits.EFFECT_HALF)
-    return any(_varies_along_keys(a, limit) for a in exam.attentions_on(repeated) if a.side == "target")
+    attentions = exam.attentions_on(repeated)
+    return any(_varies_along_keys(a, exam.least_effect) for a in attentions if a.side == "target")
 
 
 def _varies_along_keys(attention: Attention, limit: float) -> bool:
@@ -132,7 +132,7 @@ def _with_pairs_exchanged(exam: Examination, row: np.ndarray, seed: int) -> tupl
 
 def _judge_exchanges(exam: Examination, change: np.ndarray, pairs: list[tuple[int, int]]) -> list[Result]:
     # Words in another order are summed in another order, so this is not exact to the last bit.
-    limit = exam.limit(same_shape=False)
+    limit = exam.least_effect
     stuck = np.flatnonzero(change <= limit)
     figure = float(np.sort(change)[-2] if len(stuck) == len(pairs) - 1 else change.max())
     if figure <= limit:  # but for a first or last token, which a classifier may take for the whole text
