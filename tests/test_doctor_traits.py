@@ -359,8 +359,10 @@ def test_missing_positions_are_seen_through_the_rounding_of_float32(positions: f
 
 @pytest.mark.parametrize(("positions", "cause"), [("sinusoidal", ""), ("none", "no-source-positions")])
 def test_positions_count_in_half_precision_too(positions: Literal["sinusoidal", "none"], cause: str):
-    sizes = {"d_model": 32, "d_ff": 64, "num_encoder_layers": 2, "num_decoder_layers": 1}
-    config = ModelConfig(**sizes, source_vocab_size=40, target_vocab_size=40, positions=positions, dtype="bfloat16")
+    config = ModelConfig(
+        d_model=32, d_ff=64, num_encoder_layers=2, num_decoder_layers=1, source_vocab_size=40, target_vocab_size=40,
+        positions=positions, dtype="bfloat16",
+    )  # fmt: skip
     report = doctor.examine(create_model(config), pad_id=0)
     assert "half precision" in report.precision
     assert {r.probe: r.cause for r in report.results}["source positions"] == cause, str(report)
