@@ -1,6 +1,7 @@
 """``flax-transformer doctor``: what it takes, what it writes, and one clear line for whatever is wrong."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -229,11 +230,26 @@ def test_ill_model_and_what_is_written(models: Path, tmp_path: Path, capsys: pyt
     assert files["png"].read_bytes().startswith(b"\x89PNG")
 
 
-def test_healthy_model_whose_factory_prints(models: Path, capsys: pytest.CaptureFixture[str]):
+def test_healthy_model_whose_factory_prints(
+    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     assert main([f"{models}:prints", "--json", "-"]) == 0
     output = capsys.readouterr()
     assert json.loads(output.out)["verdict"] == "healthy"
     assert output.err == "noise\n"
+    assert not (models.parent / "__pycache__").exists()
+
+
+def test_a_bar_on_stderr_leaves_the_report_on_stdout(
+    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setattr("flax_transformer.doctor.command._QUIET_SECONDS", 0.0)
+    assert main([f"{models}:prints"]) == 0
+    output = capsys.readouterr()
+    assert "healthy" in output.out
+    assert "probes" in output.err
 
 
 def test_a_model_that_prints_does_not_print_into_the_report(models: Path, capsys: pytest.CaptureFixture[str]):

@@ -15,7 +15,7 @@ from flax_transformer import doctor
 from flax_transformer.doctor.examination import Examination, Facts
 from flax_transformer.doctor.graph import find_attentions, read_attention
 from flax_transformer.doctor.jax_subject import JaxSubject
-from flax_transformer.doctor.jax_trace import Recording
+from flax_transformer.doctor.jax_trace import Recording, clamped_lookups
 from flax_transformer.doctor.probes.training import probe_structure
 from tests.doctor import matrix
 
@@ -103,26 +103,42 @@ def test_loops_over_layers_are_looked_into():
     assert trace.parameters_of(trace.outputs) == {"weights"}
 
 
-def test_heads_between_queries_and_keys_are_looked_into():
-    """Scores (rows, queries, heads, keys), masked by writing into them."""
+@pytest.mark.parametrize("layout", ["btns", "btsn"])
+def test_heads_between_queries_and_keys_or_behind_both_are_looked_into(layout: str):
+    """Scores masked by writing into them."""
     weight = jnp.asarray(np.random.default_rng(0).normal(size=(8, 8)))
 
     def model(weight, ids):
         x = (jax.nn.one_hot(ids, 8) @ weight).reshape(2, 5, 2, 4)
-        scores = jnp.einsum("btnh,bsnh->btns", x, x) * 0.5
+        scores = jnp.einsum(f"btnh,bsnh->{layout}", x, x) * 0.5
         queries, keys = jnp.triu_indices(5, 1)
-        weights = jax.nn.softmax(scores.at[:, queries, :, keys].set(-jnp.inf))
-        return (jnp.einsum("btns,bsnh->btnh", weights, x).reshape(2, 5, 8),)
+        heads = (slice(None), keys) if layout == "btns" else (keys,)
+        weights = jax.nn.softmax(scores.at[:, queries, *heads].set(-jnp.inf), axis=layout.index("s"))
+        return (jnp.einsum(f"{layout},bsnh->btnh", weights, x).reshape(2, 5, 8),)
 
     trace = Recording(model, ["weight"], ["target"], {}).trace(weight, [jnp.arange(10).reshape(2, 5)])
     (found,) = find_attentions(trace.nodes)
     attention = read_attention(found, np.asarray, (5,))
     assert attention is not None
+    assert attention.softmax_axis_is_keys
     assert attention.scores.shape == (4, 5, 5)
     assert (np.isneginf(attention.scores) == ~np.tril(np.ones((5, 5), bool))).all()
     seen = np.tril(np.ones((5, 5), bool))
     np.testing.assert_allclose(attention.offsets()[:, seen], 0, atol=1e-6)  # product and scores have one order
     assert attention.scale == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("rows", "beyond"), [(8, []), (6, [(6, 7)])])
+def test_positions_beyond_their_table_are_seen(rows: int, beyond: list[tuple[int, int]]):
+    """Token ids beyond theirs are another matter, and so is what is filled in where there is no row."""
+
+    def model(tables, ids):
+        steps = jnp.arange(ids.shape[1])
+        filled = tables["places"].at[steps + 1].get(mode="fill", fill_value=0)
+        return (tables["tokens"][ids] + tables["places"][steps] + filled,)
+
+    tables = {"tokens": jnp.ones((3, 2)), "places": jnp.ones((rows, 2))}
+    assert clamped_lookups(model, ["target"], tables, [jnp.arange(8)[None]], {}) == beyond
 
 
 def test_shared_layers_are_seen():

@@ -1,7 +1,7 @@
 """Traits of models that people write: none of them is an illness, and beside each stands the illness it looks like."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from torch import nn
 
 from flax_transformer import doctor
 from flax_transformer.doctor.calling import guess_kind, possible_calls
+from torch_reference.nn.models import ModelConfig, create_model
 
 VOCAB, WIDTH, HEADS = 23, 16, 2
 
@@ -321,6 +322,99 @@ def test_a_table_that_starts_behind_the_pad_is_no_overrun():
     assert not report.is_ill, str(report)
     assert figures(report)["length"] == 38
     assert first_cause(doctor.examine(model, kind="decoder", max_length=40)) == "overrun"
+
+
+# Positions and heads.
+
+
+class Float32(nn.Module):
+    """Two layers whose weights stay float32, so that equal tokens give logits that are equal but for rounding."""
+
+    def __init__(self, positions: float) -> None:
+        super().__init__()
+        model = Decoder(Two())
+        model.places.weight.data *= positions
+        self.held = (lambda: model.float(),)
+
+    def forward(self, ids):
+        return self.held[0]()(ids)
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Attention(), Attention()
+
+    def forward(self, x, mask):
+        return self.second(x + self.first(x, mask), mask)
+
+
+@pytest.mark.parametrize(("positions", "cause"), [(1, ""), (1e-6, "weak-positions"), (0, "no-target-positions")])
+def test_missing_positions_are_seen_through_the_rounding_of_float32(positions: float, cause: str):
+    report = doctor.examine(Float32(positions), kind="decoder", vocab_size=VOCAB)
+    assert "float32" in report.precision
+    found = {result.probe: result.cause for result in report.results}
+    assert found["target positions"] == cause, str(report)
+
+
+@pytest.mark.parametrize(("positions", "cause"), [("sinusoidal", ""), ("none", "no-source-positions")])
+def test_positions_count_in_half_precision_too(positions: Literal["sinusoidal", "none"], cause: str):
+    config = ModelConfig(
+        d_model=32, d_ff=64, num_encoder_layers=2, num_decoder_layers=1, source_vocab_size=40, target_vocab_size=40,
+        positions=positions, dtype="bfloat16",
+    )  # fmt: skip
+    report = doctor.examine(create_model(config), pad_id=0)
+    assert "half precision" in report.precision
+    assert {r.probe: r.cause for r in report.results}["source positions"] == cause, str(report)
+
+
+class Head(Attention):
+    def forward(self, x, mask=None):
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        return torch.softmax(query @ key.transpose(1, 2) / WIDTH**0.5, dim=-1) @ value
+
+
+class Heads(nn.Module):
+    """Each head is a module of its own; ``joined`` puts their outputs together."""
+
+    def __init__(self, joined: Callable[..., Any]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(Head() for _ in range(3))
+        self.joined = joined
+        self.output = nn.Linear(3 * WIDTH, WIDTH)
+
+    def forward(self, x, mask):
+        return self.output(self.joined([head(x) for head in self.heads]).reshape(*x.shape[:2], -1))
+
+
+@pytest.mark.parametrize(("axis", "cause"), [(2, ""), (1, "heads-mixed")])
+def test_heads_of_their_own_are_joined_by_position(axis: int, cause: str):
+    model = FirstToken(Heads(lambda heads: torch.stack(heads, dim=axis)))
+    report = doctor.examine(model, kind="encoder")
+    assert {r.probe: r.cause for r in report.results}["wiring"] == cause, str(report)
+
+
+class Rounded(Attention):
+    """What the heads return is rounded to bfloat16 before it is joined, as under autocast."""
+
+    def forward(self, x, mask=None):
+        scores = self.scores(self.heads(self.query(x)), self.keys(x)).masked_fill(~causal(x.shape[1]), -torch.inf)
+        heads = (torch.softmax(scores, dim=-1) @ self.heads(self.value(x))).bfloat16()
+        return self.output(self.join(heads).to(x))
+
+    def join(self, heads):
+        return heads.transpose(1, 2).flatten(2)
+
+
+class RoundedAndMixed(Rounded):
+    def join(self, heads):
+        return heads.reshape(len(heads), heads.shape[2], -1)
+
+
+@pytest.mark.parametrize(("attention", "cause"), [(Rounded, ""), (RoundedAndMixed, "heads-mixed")])
+def test_heads_may_be_rounded_while_they_are_joined(attention: type[Attention], cause: str):
+    report = doctor.examine(Decoder(attention()), kind="decoder")
+    assert {r.probe: r.cause for r in report.results}["wiring"] == cause, str(report)
 
 
 # Mixtures of experts.

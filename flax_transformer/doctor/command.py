@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-import time
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,23 +96,22 @@ def _examine(flags: DoctorFlags) -> Report:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Any]:
-    """A bar on stderr, once an examination has taken long enough to wonder."""
+    """A bar on stderr, once an examination has taken long enough to wonder; also where its first step does."""
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn(), TextColumn("probes"),
         console=console, transient=True, disable=not console.is_terminal,
+        redirect_stdout=False, redirect_stderr=False,  # rich would restore the stdout of the examination
     )  # fmt: skip
-    task = bar.add_task("", total=None)
-    started = time.perf_counter()
-
-    def advance(probe: str, number: int, count: int) -> None:
-        bar.update(task, description=probe, completed=number, total=count)
-        if time.perf_counter() - started > _QUIET_SECONDS:
-            bar.start()
-
+    task = bar.add_task("getting ready", total=None)
+    start = threading.Timer(_QUIET_SECONDS, bar.start)
+    start.daemon = True
+    start.start()
     try:
-        yield advance
+        yield lambda probe, number, count: bar.update(task, description=probe, completed=number, total=count)
     finally:
+        start.cancel()
+        start.join()
         bar.stop()
 
 

@@ -171,6 +171,14 @@ class Examination:
     def limit(self, same_shape: bool = True) -> float:
         return limits.effect(max(self.subject.epsilon, self.inner_epsilon), same_shape)
 
+    @property
+    def least_effect(self) -> float:
+        """The largest change that counts as none where there must be one, though words are summed in another order.
+
+        In half precision rounding may change as much as some effects do; what may be either is not called missing.
+        """
+        return min(self.limit(same_shape=False), limits.EFFECT_HALF)
+
     def fast_limit(self, same_shape: bool = True) -> float:
         """As :meth:`limit`, without a look inside, for when it is still open how to call the model."""
         return max(limits.effect(self.subject.epsilon, same_shape), limits.RESHAPED_FLOAT32)

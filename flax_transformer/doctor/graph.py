@@ -289,23 +289,23 @@ def read_attention(
     """The values of an attention; None where its shapes are not those of queries against keys.
 
     Args:
-        lengths: of the source and of the target, to tell the axis of queries; keys stand on the last axis.
+        lengths: of the source and of the target, to tell the axes of queries and of keys.
     """
     scores, weights = to_numpy(nodes.scores.value), to_numpy(nodes.softmax.value)
     product = to_numpy(nodes.product.value)
     if scores.ndim < 2 or product.size != scores.size:
         return None
-    axis = nodes.softmax.axis if nodes.softmax.axis is not None else -1
-    axis_is_last = axis % scores.ndim == scores.ndim - 1
+    axis = (nodes.softmax.axis if nodes.softmax.axis is not None else -1) % scores.ndim
+    keys = axis if scores.shape[axis] in lengths and scores.shape[-1] not in lengths else scores.ndim - 1
     is_square = scores.shape[-2] == scores.shape[-1] > 1
-    before_last = range(scores.ndim - 2, -1, -1)
-    queries = next((i for i in before_last if scores.shape[i] in lengths), scores.ndim - 2 if is_square else None)
+    before_keys = range(keys - 1, -1, -1)
+    queries = next((i for i in before_keys if scores.shape[i] in lengths), scores.ndim - 2 if is_square else None)
     if queries is None:
         return None
 
     def maps(values: np.ndarray) -> np.ndarray:
-        """(maps, query, key): some models put the heads between queries and keys."""
-        values = np.moveaxis(values.reshape(scores.shape), queries, -2)
+        """(maps, query, key): some models put the heads between queries and keys, or behind both."""
+        values = np.moveaxis(values.reshape(scores.shape), (queries, keys), (-2, -1))
         return values.reshape(-1, *values.shape[-2:])
 
     used = used_sums = None
@@ -328,7 +328,7 @@ def read_attention(
         used_sums=used_sums,
         scale=scale,
         head_dim=head_dim,
-        softmax_axis_is_keys=axis_is_last,
+        softmax_axis_is_keys=axis == keys,
     )
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from flax_transformer.doctor.calling import Call
 from flax_transformer.doctor.hints import find_hints
-from flax_transformer.doctor.jax_trace import Interpreter, Recording
+from flax_transformer.doctor.jax_trace import Interpreter, Recording, clamped_lookups
 from flax_transformer.doctor.outputs import find_logits, one_number
 from flax_transformer.doctor.subject import Batch, ExaminationError, Gradient, Structure, Trace
 
@@ -138,6 +138,10 @@ class JaxSubject:
 
     def plain_trace(self, batch: Batch) -> Trace | None:
         return None
+
+    def clamped_lookups(self, batch: Batch) -> Sequence[tuple[int, int]]:
+        run, arrays, ids = self._function(batch)
+        return clamped_lookups(run, ids, self._parameters, arrays, _options())
 
     def numpy(self, value: Any) -> np.ndarray:
         return np.asarray(value, np.float64)

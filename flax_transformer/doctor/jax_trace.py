@@ -30,6 +30,7 @@ class Interpreter:
     def __init__(self) -> None:
         self.trace = Trace()
         self.argmax_inputs: list[Any] = []
+        self.position_lookups: list[tuple[int, Any]] = []  # rows that there are, and the highest one asked for
 
     def run(self, closed: core.ClosedJaxpr, arguments: Sequence[Node]) -> list[Node]:
         return self._run(closed.jaxpr, [_constant(value) for value in closed.consts], arguments)
@@ -65,6 +66,8 @@ class Interpreter:
         outputs = outputs if equation.primitive.multiple_results else [outputs]
         if name == "argmax":
             self.argmax_inputs.append(inputs[0].value)
+        if name == "gather" and not any(source.from_ids for source in inputs):
+            self.position_lookups += _clamping(equation.params, inputs[0].shape, inputs[1].value)
         return [self._record(name, equation, inputs, output) for output in outputs]
 
     def _record(self, name: str, equation: core.JaxprEqn, inputs: list[Node], output: Any) -> Node:
@@ -126,6 +129,14 @@ def _contracts(params: dict[str, Any]) -> tuple[int, int] | None:
     return (left[0], right[0]) if len(left) == 1 else None
 
 
+def _clamping(params: dict[str, Any], table: tuple[int, ...], indices: Any) -> Iterable[tuple[int, Any]]:
+    """Along each axis that is looked up in: how many places there are, and the highest index."""
+    if not indices.size or params["mode"] == jax.lax.GatherScatterMode.FILL_OR_DROP:  # NaN, or as asked
+        return
+    for number, axis in enumerate(params["dimension_numbers"].start_index_map):
+        yield table[axis] - params["slice_sizes"][axis] + 1, indices[..., number].max()
+
+
 def _place(equation: core.JaxprEqn) -> str:
     """The scope of a Linen module; other modules leave none."""
     stack = str(getattr(getattr(equation, "source_info", None), "name_stack", ""))
@@ -153,10 +164,7 @@ class Recording:
                 Node("constant", shape=leaf.shape, value=leaf, parameter=name)
                 for leaf, name in zip(jax.tree.leaves(parameters), names, strict=True)
             ]
-            inputs += [
-                Node("input", shape=array.shape, value=array, ids=frozenset([name] if name else []), name=name)
-                for array, name in zip(arrays, ids, strict=True)
-            ]
+            inputs += _ids_of(arrays, ids)
             self._interpreter.trace.outputs = self._interpreter.run(closed, inputs)
             self._kept = list(dict.fromkeys(_needed(self._interpreter.trace.nodes)))
             return self._interpreter.trace.outputs[0].value, [jnp.asarray(node.value) for node in self._kept]
@@ -180,6 +188,38 @@ class Recording:
             return copies[node]
 
         return replace(trace, nodes=[copy(node) for node in trace.nodes])
+
+
+def clamped_lookups(
+    function: Callable[..., Any],
+    ids: Sequence[str],
+    parameters: Any,
+    arrays: Sequence[jax.Array],
+    options: dict[str, Any],
+) -> list[tuple[int, int]]:
+    """Where positions are looked up beyond the end of a table: how many rows it has, and the highest one asked for.
+
+    JAX reads the last row for them, without an error. Only indices are computed: all else is dropped by the compiler.
+    """
+    rows: list[int] = []
+
+    def run(parameters: Any, arrays: Sequence[jax.Array]) -> list[Any]:
+        interpreter = Interpreter()
+        closed = jax.make_jaxpr(function)(parameters, *arrays)
+        inputs = [*interpreter.inputs(jax.tree.leaves(parameters)), *_ids_of(arrays, ids)]
+        interpreter.run(closed, inputs)
+        rows[:] = [places for places, _ in interpreter.position_lookups]
+        return [highest for _, highest in interpreter.position_lookups]
+
+    highest = jax.jit(run, compiler_options=options)(parameters, list(arrays))
+    return [(places, int(index)) for places, index in zip(rows, highest, strict=True) if index >= places]
+
+
+def _ids_of(arrays: Sequence[jax.Array], names: Sequence[str]) -> list[Node]:
+    return [
+        Node("input", shape=array.shape, value=array, ids=frozenset([name] if name else []), name=name)
+        for array, name in zip(arrays, names, strict=True)
+    ]
 
 
 def _needed(nodes: Sequence[Node]) -> Iterable[Node]:

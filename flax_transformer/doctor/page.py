@@ -36,7 +36,8 @@ def to_html(report: Report) -> str:
     notes = "".join(f'<p class="soft">{escape(note)}</p>' for note in report.notes)
     findings = "".join(_diagnosis(n, d) for n, d in enumerate(report.diagnoses, 1)) or "<p>Nothing was found.</p>"
     maps = "".join(map(_figure, report.heat_maps))
-    pictures = f"<h2>Who hears whom</h2><p class='soft'>{_LEGEND}</p><div class='maps'>{maps}</div>" if maps else ""
+    heading = f"<h2>Which input moves which output</h2><p class='soft'>{_LEGEND}</p>"
+    pictures = f"{heading}<div class='maps'>{maps}</div>" if maps else ""
     rows = "".join(map(_row, report.results))
     body = f"""<h1>{escape(report.subject)}: <span class="{color}">{verdict}</span></h1>
 <p class="soft">{escape(report.kind)}, {escape(report.framework)}, {escape(report.precision)},

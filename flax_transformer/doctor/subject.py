@@ -123,6 +123,10 @@ class Subject(Protocol):
         """With the kernels that the model would use, fused ones too. None where they are not chosen at run time."""
         ...
 
+    def clamped_lookups(self, batch: Batch) -> Sequence[tuple[int, int]]:
+        """Where positions are read beyond the end of a table: (rows that it has, highest row asked for)."""
+        ...
+
     def gradients(self, batch: Batch, labels: Int[np.ndarray, "rows *length"]) -> list[Gradient]:
         """Of the mean cross entropy of the logits."""
         ...

@@ -83,9 +83,11 @@ def _import(file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickles look a class's module up
     sys.path.insert(0, str(file.parent.resolve()))  # as python FILE.py would
+    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # leave no __pycache__ beside it
     try:
         _call(lambda: spec.loader.exec_module(module), str(file))  # type: ignore[union-attr]
     finally:
+        sys.dont_write_bytecode = writes_bytecode
         sys.path.remove(str(file.parent.resolve()))
     return module
 

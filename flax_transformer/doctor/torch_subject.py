@@ -127,6 +127,9 @@ class TorchSubject:
     def plain_trace(self, batch: Batch) -> Trace | None:
         return self._record(batch, by_parts=False)
 
+    def clamped_lookups(self, batch: Batch) -> Sequence[tuple[int, int]]:
+        return ()  # beyond a table PyTorch raises an error
+
     def _record(self, batch: Batch, by_parts: bool) -> Trace:
         places = Places(self._modules)
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}

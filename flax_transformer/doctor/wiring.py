@@ -53,11 +53,12 @@ class Wiring:
                 yield operand, projection
 
     def _next_operand(self, node: Node) -> Node | None:
+        """What it becomes, alone or put together with the outputs of other heads, until the next product takes it."""
         for _ in range(12):
             users = self._consumers.get(node, [])
             if any(user.op == "product" and user.inputs[0] is node for user in users):
                 return node
-            moves = [user for user in users if user.op == "move" and user.size == node.size]
+            moves = [user for user in users if user.op == "move" and user.size >= node.size]
             if len(moves) != 1:
                 return None
             node = moves[0]
@@ -100,12 +101,13 @@ def _before_moves(operand: Node) -> Node | None:
 
 
 def mixes_positions(
-    apart: Node, together: Node, to_numpy: Callable[[Any], np.ndarray], rows: int, length: int
+    apart: Node, together: Node, to_numpy: Callable[[Any], np.ndarray], rows: int, length: int, epsilon: float
 ) -> bool | None:
-    """Whether numbers of one position end up at several.
+    """Whether numbers of one position end up at several; on their way they may be rounded by ``epsilon``.
 
     ``apart`` is (rows, heads, length, head_dim), its first axes joined or not, its last two exchanged or not;
-    ``together`` is (rows, length, width), with any of its axes joined or split. None where shapes are others.
+    ``together`` is (rows, length, width), with any of its axes joined or split; it may hold other heads too. None where
+    shapes are others.
     """
     if apart.value is None or together.value is None:
         return None
@@ -113,7 +115,7 @@ def mixes_positions(
         return None
     a, b = to_numpy(apart.value), to_numpy(together.value)
     axis = next((axis for axis in (-2, -1) if a.ndim >= 3 and a.shape[axis] == length), None)
-    if axis is None or a.size != b.size or a.size % (rows * length):
+    if axis is None or b.size % a.size or a.size % (rows * length):
         return None
     a = np.moveaxis(a, axis, -2)
     if (a.size // (a.shape[-1] * length)) % rows:
@@ -121,11 +123,19 @@ def mixes_positions(
     a = a.reshape(rows, -1, length, a.shape[-1]).swapaxes(1, 2).reshape(rows, length, -1)
     # Activations of torch.nn are (length, rows, width) where batch_first is not set.
     orders = b.reshape(rows, length, -1), b.reshape(length, rows, -1).swapaxes(0, 1)
-    return all(_differ(a, ordered) for ordered in orders)
+    return all(_differ(a, ordered, epsilon) for ordered in orders)
 
 
-def _differ(a: np.ndarray, b: np.ndarray) -> bool:
+def _differ(a: np.ndarray, b: np.ndarray, epsilon: float) -> bool:
     """Whether a position holds other numbers in ``a`` than in ``b``, but for a common scale and their order."""
+    if a.size < b.size:
+        return not _is_part(a, b, epsilon)
     a, b = np.sort(np.abs(a), axis=-1), np.sort(np.abs(b), axis=-1)
     a, b = a / np.maximum(np.linalg.norm(a), 1e-300), b / np.maximum(np.linalg.norm(b), 1e-300)
-    return bool(np.abs(a - b).max() > 1e-6)
+    return bool(np.abs(a - b).max() > max(1e-6, epsilon * a.max()))
+
+
+def _is_part(a: np.ndarray, b: np.ndarray, epsilon: float) -> bool:
+    """Whether the numbers of each position in ``a`` are among those of the same position in ``b``."""
+    gaps = np.abs(a[..., :, None] - b[..., None, :]).min(axis=-1)
+    return bool((gaps <= max(1e-6, epsilon) * np.abs(a).max()).all())

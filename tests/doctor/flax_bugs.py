@@ -79,5 +79,6 @@ BUGS = (
     Bug("cached steps at position 0", "seq2seq", _STEP, "logits = model.decode(source, memory, ids[:, -1:], caches, 0)", "cache"),
     Bug("cache cut to the last token", "decoder", 'cache["key"], cache["value"] = key, value', 'cache["key"], cache["value"] = key[:, :, -1:], value[:, :, -1:]', "cache"),
     Bug("second best token", "decoder", "ids = jnp.concatenate([ids, logits[:, -1:].argmax(-1)], axis=1)\n        logits = model", "ids = jnp.concatenate([ids, jnp.argsort(logits[:, -1:])[..., -2]], axis=1)\n        logits = model", "generate-mismatch"),
-    Bug("position table too short", "encoder", "self.sinusoids = nnx.Cache(sinusoids(config.max_length, config.width))", "self.sinusoids = nnx.Cache(sinusoids(config.max_length - 1, config.width))", "overrun"),
+    Bug("position table too short", "seq2seq decoder encoder", "self.sinusoids = nnx.Cache(sinusoids(config.max_length, config.width))", "self.sinusoids = nnx.Cache(sinusoids(config.max_length - 1, config.width))", "overrun"),
+    Bug("learned table too short", "seq2seq decoder encoder", "nnx.Embed(config.max_length, config.width, rngs=rngs)", "nnx.Embed(config.max_length - 2, config.width, rngs=rngs)", "overrun", options=(("positions", "learned"),)),
 )  # fmt: skip

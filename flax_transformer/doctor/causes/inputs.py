@@ -88,6 +88,7 @@ INPUTS = (
         "flat predictions: word order makes almost no difference",
         "positions are far smaller than the embeddings that they are added to, or the same for many tokens",
         "bring both to the same order of magnitude: see the embedding ratio",
+        "embedding-ratio position-range",
     ),
     cause(
         "position-range",

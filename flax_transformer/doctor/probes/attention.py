@@ -245,7 +245,8 @@ def probe_wiring(exam: Examination) -> list[Result]:
         place = nodes.softmax.place or f"attention {number + 1} of {len(exam.attention_nodes)}"
         for apart, together in wiring.joins(nodes):
             lengths = {size for size in (exam.facts.source_length, exam.facts.target_length) if size in apart.shape}
-            if any(mixes_positions(apart, together, exam.subject.numpy, ROWS, length) for length in sorted(lengths)):
+            measured = exam.subject.numpy, ROWS
+            if any(mixes_positions(apart, together, *measured, n, exam.inner_epsilon) for n in sorted(lengths)):
                 results.append(Result("wiring", "ill", cause="heads-mixed", place=place))
         if wiring.has_residual(nodes) is False:
             results.append(Result("wiring", "ill", cause="no-residual", place=place))

@@ -100,13 +100,8 @@ def _compare(
     limit = exam.limit(same_shape=False)
     if len(differing) and differing[0] == 0:
         starts = _other_begin(exam, made) if exam.facts.kind == "seq2seq" else None
-        cause = "begin-token" if starts is not None or figure is None or step == 0 else "generate-mismatch"
-        cause = cause if exam.facts.kind == "seq2seq" else "generate-mismatch"
-        detail = (
-            f"the first token differs; it is the one that follows token {starts}"
-            if starts is not None
-            else ("the first token differs")
-        )
+        cause = "generate-mismatch" if starts is None else "begin-token"
+        detail = "the first token differs" + ("" if starts is None else f"; it starts from token {starts}")
         return [Result("generation", "ill", 1.0, 0.0, cause, detail=detail)]
     if figure is not None and figure > limit:
         detail = f"logits of step {step + 1} differ from those of the full pass"
@@ -144,10 +139,10 @@ def _largest_step_difference(
 
 
 def _other_begin(exam: Examination, made: np.ndarray) -> int | None:
-    """The begin token under which the greedy loop gives the first token that was generated."""
+    """The begin token that stands before what was generated, or under which the greedy loop gives its first token."""
     specials = [exam.facts.pad_id, exam.facts.eos_id, 0, 1, 2, 3]
     for token in dict.fromkeys(t for t in specials if t is not None and t != exam.facts.bos_id):
         first = _full_pass(exam, np.full((ROWS, 1), token)).argmax(axis=-1)
-        if np.array_equal(first, made[:, 0]):
+        if (made[:, 0] == token).all() or np.array_equal(first, made[:, 0]):
             return int(token)
     return None

@@ -1,4 +1,4 @@
-"""Who hears whom: exchange a token, see which logits move."""
+"""Which input moves which output: exchange a token, see which logits change."""
 
 import numpy as np
 

@@ -30,17 +30,28 @@ def probe_length(exam: Examination) -> list[Result]:
             return [healthy("length", float(fits), float(fits), detail)]
     if error is not None:
         return [Result("length", "ill", float(longest), float(longest), "overrun", detail=error)]
-    if exam.facts.length_is_promised and _end_has_one_position(exam, longest):
-        detail = f"the last two of {longest} tokens have the same position"
-        return [Result("length", "ill", float(longest), float(longest), "overrun", detail=detail)]
+    if exam.facts.length_is_promised:
+        results = _silent_overrun(exam, longest)
+        if results:
+            return results
     return [healthy("length", float(longest), float(longest))]
 
 
-def _end_has_one_position(exam: Examination, longest: int) -> bool:
-    """Whether exchanging the last two tokens of a source changes nothing, though exchanging the first two does.
+def _silent_overrun(exam: Examination, longest: int) -> list[Result]:
+    """JAX reads the last row of a table for every position beyond it, without an error; and so may code that clamps."""
+    clamped = exam.subject.clamped_lookups(_long_batch(exam, longest))
+    if clamped:
+        rows, highest = clamped[0]
+        detail = f"{longest} tokens: row {highest} of a table of {rows} rows is read"
+        return [Result("length", "ill", float(rows), float(longest), "overrun", detail=detail)]
+    if _end_has_one_position(exam, longest):
+        detail = f"the last two of {longest} tokens have the same position"
+        return [Result("length", "ill", float(longest), float(longest), "overrun", detail=detail)]
+    return []
 
-    JAX reads the last row of a table for every position beyond it, without an error.
-    """
+
+def _end_has_one_position(exam: Examination, longest: int) -> bool:
+    """Whether exchanging the last two tokens of a source changes nothing, though exchanging the first two does."""
     if exam.base.source is None or longest < 4:
         return False
     return _is_blind_to_exchange(exam, longest, longest - 2) and not _is_blind_to_exchange(exam, longest, 0)
@@ -59,16 +70,20 @@ def _is_blind_to_exchange(exam: Examination, length: int, first: int) -> bool:
     return bool(exam.change(after, before).max() <= exam.limit())
 
 
-def _error_at(exam: Examination, length: int) -> str | None:
+def _long_batch(exam: Examination, length: int) -> Batch:
+    """One row, of a source and a target of this length."""
     random = np.random.default_rng(50)
     base = exam.base
 
     def long(ids: np.ndarray | None, vocab: int) -> np.ndarray | None:
         return None if ids is None else random.choice(exam.ordinary_ids(vocab), (1, length))
 
-    batch = Batch(long(base.source, exam.facts.source_vocab), None, long(base.target, exam.facts.target_vocab), None)
+    return Batch(long(base.source, exam.facts.source_vocab), None, long(base.target, exam.facts.target_vocab), None)
+
+
+def _error_at(exam: Examination, length: int) -> str | None:
     try:
-        logits = exam.subject.logits(batch)
+        logits = exam.subject.logits(_long_batch(exam, length))
     except Exception as error:
         return f"{length} tokens: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     if not np.isfinite(logits).all():

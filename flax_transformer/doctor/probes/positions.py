@@ -6,7 +6,7 @@ import numpy as np
 
 import flax_transformer.doctor.limits as limits
 from flax_transformer.doctor.examination import ROWS, Examination
-from flax_transformer.doctor.graph import Attention
+from flax_transformer.doctor.graph import Attention, PositionTerm
 from flax_transformer.doctor.result import Result, healthy, not_applicable
 from flax_transformer.doctor.subject import Batch
 
@@ -44,16 +44,15 @@ def _target_positions(exam: Examination) -> list[Result]:
     logits = exam.subject.logits(repeated)
     # Where the model shifts its input, a begin token stands in front.
     change = exam.change(logits[:, 2:], logits[:, 1:-1])
-    figure, limit = float(change.max()), exam.limit()
+    # Each position sums over another number of keys, so this is not exact to the last bit.
+    figure, limit = float(change.max()), exam.least_effect
     if figure <= limit:
         if _scores_vary(exam, repeated):
             return [healthy("target positions", detail="relative: scores vary with distance")]
         if not exam.attentions:
             detail = "equal tokens get equal logits, as with relative positions too, and no softmax was seen that tells"
             return [not_applicable("target positions", detail)]
-        if exam.position_terms and _is_zero_parameter(exam):
-            return [Result("target positions", "warning", figure, limit, "zero-positions")]
-        return [Result("target positions", "ill", figure, limit, "no-target-positions", detail="one token repeated")]
+        return [_without_positions(exam, "target", figure, limit, "one token repeated")]
     stuck = np.flatnonzero(change.max(axis=0) <= limit)
     if len(stuck):
         place = f"target positions {stuck[0] + 1} and {stuck[0] + 2}"
@@ -63,21 +62,41 @@ def _target_positions(exam: Examination) -> list[Result]:
 
 def _scores_vary(exam: Examination, repeated: Batch) -> bool:
     """Rotary and other relative positions leave the logits of equal tokens equal, but not the scores."""
-    return any(_varies_along_keys(a) for a in exam.attentions_on(repeated) if a.side == "target")
+    attentions = exam.attentions_on(repeated)
+    return any(_varies_along_keys(a, exam.least_effect) for a in attentions if a.side == "target")
 
 
-def _varies_along_keys(attention: Attention) -> bool:
+def _varies_along_keys(attention: Attention, limit: float) -> bool:
     """Equal tokens give equal products, unless positions are turned into them or added to the scores."""
     last = attention.scores[:, -1]
     usable = np.where(last > limits.BLOCKED * 5, last, np.nan)
     if np.isnan(usable).all():
         return False
     span = np.nanmax(usable, axis=-1) - np.nanmin(usable, axis=-1)
-    return bool(np.nanmax(span) > 1e-7 * max(1.0, float(np.nanmax(np.abs(usable)))))
+    return bool(np.nanmax(span) > limit * max(1.0, float(np.nanmax(np.abs(usable)))))
 
 
-def _is_zero_parameter(exam: Examination) -> bool:
-    return any(term.parameter and not np.any(exam.subject.numpy(term.positions.value)) for term in exam.position_terms)
+def _without_positions(exam: Examination, side: str, figure: float, limit: float, detail: str) -> Result:
+    """Nothing is added to the tokens of this side; or a table that starts at zero; or something far too small."""
+    probe = f"{side} positions"
+    terms = [term for term in exam.position_terms if side in term.tokens.ids]
+    if any(_is_zero_table(term, exam) for term in terms):
+        return Result(probe, "warning", figure, limit, "zero-positions")
+    if any(_ratio(term, exam) > limits.EMBEDDING_RATIO[1] for term in terms):
+        return Result(probe, "ill", figure, limit, "weak-positions", detail=detail)
+    return Result(probe, "ill", figure, limit, f"no-{side}-positions", detail=detail)
+
+
+def _is_zero_table(term: PositionTerm, exam: Examination) -> bool:
+    """Zeros that may be learned: where no parameter is known, each constant may be one."""
+    may_learn = bool(term.parameter) or not exam.gradients
+    return may_learn and not np.any(exam.subject.numpy(term.positions.value))
+
+
+def _ratio(term: PositionTerm, exam: Examination) -> float:
+    """Of tokens over positions, root mean square; 0 where positions are."""
+    tokens, positions = exam.subject.numpy(term.tokens.value), exam.subject.numpy(term.positions.value)
+    return float(np.sqrt(np.mean(tokens**2) / np.mean(positions**2))) if np.any(positions) else 0.0
 
 
 def _source_positions(exam: Examination) -> list[Result]:
@@ -113,14 +132,11 @@ def _with_pairs_exchanged(exam: Examination, row: np.ndarray, seed: int) -> tupl
 
 def _judge_exchanges(exam: Examination, change: np.ndarray, pairs: list[tuple[int, int]]) -> list[Result]:
     # Words in another order are summed in another order, so this is not exact to the last bit.
-    limit = exam.limit(same_shape=False)
+    limit = exam.least_effect
     stuck = np.flatnonzero(change <= limit)
     figure = float(np.sort(change)[-2] if len(stuck) == len(pairs) - 1 else change.max())
     if figure <= limit:  # but for a first or last token, which a classifier may take for the whole text
-        if exam.position_terms and _is_zero_parameter(exam):
-            return [Result("source positions", "warning", figure, limit, "zero-positions")]
-        detail = "neighbouring tokens of the source exchanged"
-        return [Result("source positions", "ill", figure, limit, "no-source-positions", detail=detail)]
+        return [_without_positions(exam, "source", figure, limit, "neighbouring tokens of the source exchanged")]
     if len(stuck):
         place = f"source positions {pairs[stuck[0]][0]} and {pairs[stuck[0]][1]}"
         return [Result("source positions", "ill", float(change.min()), limit, "position-range", place=place)]
@@ -172,11 +188,7 @@ def probe_order(exam: Examination) -> list[Result]:
 
 def probe_ratio(exam: Examination) -> list[Result]:
     """Root mean square of token embeddings over that of what is added to them as positions."""
-    terms = [
-        (exam.subject.numpy(term.tokens.value), exam.subject.numpy(term.positions.value))
-        for term in exam.position_terms
-    ]
-    ratios = [float(np.sqrt(np.mean(a**2) / np.mean(b**2))) for a, b in terms if np.any(b)]
+    ratios = [ratio for term in exam.position_terms if (ratio := _ratio(term, exam))]
     if not ratios:
         return [not_applicable("embedding ratio", "nothing is added to token embeddings as positions")]
     low, high = limits.EMBEDDING_RATIO
