@@ -1,6 +1,7 @@
 """Files that a run is scored on, whose columns are not called as those that it learned from."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,7 +101,7 @@ def test_columns_that_cannot_be_are_refused(data: Any, flags: dict[str, Any], me
 def test_flags_of_files_without_a_file_are_refused(name: str):
     flag = f"--{name.replace('_', '-')}"
     with pytest.raises(UserError, match=f"^{flag}: expected --file, of which it is said, got none$"):
-        labelled(run_of(ClassificationData()), LabelledFlags(**{name: "tab"}))
+        labelled(run_of(ClassificationData()), replace(LabelledFlags(), **{name: "tab"}))
 
 
 def test_a_split_and_files_are_not_scored_together():

@@ -12,6 +12,7 @@ from flax import nnx
 from flax_transformer.config import load_json
 from flax_transformer.data.fingerprint import load_record
 from flax_transformer.data.tasks import TASKS
+from flax_transformer.errors import UserError
 from flax_transformer.nn.models import create_model
 from flax_transformer.training.report import read_metrics
 from flax_transformer.training.run import Run
