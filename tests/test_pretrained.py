@@ -139,7 +139,7 @@ def test_on_eight_devices_the_weights_become_those_of_one(run: Run, reviews: Pat
         (["--pretrained", "RUN", "--model.d-model", "32"], "model.d_model: expected 16, as the model in"),
         (["--pretrained", "RUN", "--model.no-norm-first"], "model.norm_first: expected True, as the model in"),
         (["--pretrained", "RUN", "--batch.max-source-length", "100"], "model.max_length"),
-        (["--pretrained", "nowhere"], "nowhere/config.json: expected a config file"),
+        (["--pretrained", "nowhere"], "nowhere/config.json: expected a config in JSON"),
         (["--preset", "finetune"], "--preset finetune: expected --pretrained FOLDER too"),
     ],
 )
