@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import inspect
-import json
 import sys
 import traceback
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from flax_transformer.config import load_json
 from flax_transformer.doctor.subject import ExaminationError
 from flax_transformer.errors import UserError
 
@@ -39,10 +39,7 @@ def load_target(target: str) -> dict[str, Any]:
         raise UserError(f"{target}: there is no such folder; {_EXPECTED}")
     if not (folder / "config.json").is_file():
         raise UserError(f"{target}: there is no config.json in it; {_EXPECTED}")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{folder / 'config.json'}: expected JSON ({error})") from error
+    config = load_json(folder / "config.json", "a config in JSON")
     if isinstance(config, dict) and "model_type" in config:
         return _from_hugging_face(folder, config)
     return {"model": _load_own(folder), "fresh": False}
