@@ -99,9 +99,10 @@ def test_1000_steps_in_float64(x64):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("model", [CLASSIFIER, {}], ids=["classifier", "seq2seq"])
 @pytest.mark.sample(1)
-def test_the_forward_pass_in_half_precision(dtype: str):
-    model = dataclasses.replace(TINY, dtype=dtype)
+def test_the_forward_pass_in_half_precision(model: dict, dtype: str):
+    model = dataclasses.replace(TINY, **model, dtype=dtype)
     assert_passed(run_checks(Pair(make_case(model, seed=0, sizes=SIZES))))
 
 
