@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jax
 import pytest
 from bad_invocations import cases
 from bad_invocations.case import Case
@@ -17,9 +16,7 @@ SAMPLE = [case for case in cases() if not case.apart][::16]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("commands").resolve()
-    jax.config.update("jax_disable_most_optimizations", True)  # its runs train for four steps
     make_files(path)
-    jax.config.update("jax_disable_most_optimizations", False)
     return path
 
 

@@ -30,6 +30,8 @@ from flax_transformer.errors import UserError
 from flax_transformer.planning.flops import forward_flops, tokens_per_step, train_flops
 from flax_transformer.training.step import TrainStep
 
+pytestmark = pytest.mark.optimized
+
 
 @pytest.fixture(autouse=True)
 def _short_turns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.optimized
+
 SCRIPT = """
 import json, re
 import jax, jax.numpy as jnp, numpy as np

@@ -4,6 +4,8 @@ import pytest
 
 from flax_transformer.planning.hlo import Collective, traffic
 
+pytestmark = pytest.mark.optimized
+
 PROGRAM = """HloModule jit_step, is_scheduled=true
 
 %cut (param_0.1: f32[4,256], param_1.1: s32[]) -> f32[256] {

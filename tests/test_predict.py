@@ -131,7 +131,6 @@ def test_an_output_of_other_texts_is_left_alone(
         assert output.read_text(encoding="utf-8") == content
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_an_output_that_something_else_made_is_left_alone(
     generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -187,7 +186,6 @@ def test_a_note_is_not_written_over_something_else(generator: Path, tmp_path: Pa
     assert not (tmp_path / "out.jsonl").exists()
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_resume_starts_where_nothing_was_written(generator: Path, tmp_path: Path):
     output = tmp_path / "out.jsonl"
     assert predict(generator, "the film", "--max-new-tokens", "3", "--output", output, "--resume") == 0
@@ -227,7 +225,6 @@ def test_what_is_said_of_a_text_depends_on_its_number_alone(generator: Path, str
     assert predictions(8, first=131) == (values[131:], scores[131:])
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_progress_counts_what_is_new(generator: Path):
     predictor, tokenizer = make_predictor(generator, 2)
     counts: list[int] = []
@@ -236,7 +233,6 @@ def test_progress_counts_what_is_new(generator: Path):
     assert max(counts) == 2
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_next_best_outputs_are_told(generator: Path):
     predictor, tokenizer = make_predictor(generator, 4, strategy="beam", beam_width=3, n_best=3)
     for best in predictor.predict(encode(tokenizer, TEXTS[:5])):
@@ -254,7 +250,6 @@ def test_a_class_comes_with_its_probability(classifier: Path, capsys: pytest.Cap
     assert all(1 / 3 <= line["score"] <= 1 for line in lines)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_an_output_that_was_cut_off_says_so(generator: Path, capsys: pytest.CaptureFixture[str]):
     assert predict(generator, "the film", "--max-new-tokens", "1") == 0
     assert json.loads(capsys.readouterr().out)["complete"] is False
@@ -264,7 +259,6 @@ def test_an_output_that_was_cut_off_says_so(generator: Path, capsys: pytest.Capt
 # Constraints
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_every_output_is_json_of_the_schema(generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps(SCHEMA), encoding="utf-8")

@@ -83,7 +83,6 @@ def test_a_table_on_standard_input_is_told(monkeypatch: pytest.MonkeyPatch, caps
         assert f"{told}; if it is a table, name the file with --file" in said
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_too_long_for_a_generator_is_an_error_of_its_own_line(
     generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -176,7 +175,6 @@ def test_what_is_kept_is_json_whatever_its_column_holds(classifier: Path, tmp_pa
     assert [line[name] for name in values] == [[1.0, None], "\\xff ok", {"a": None, "b": [None]}]
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_stopped_output_with_gaps_goes_on(classifier: Path, tmp_path: Path):
     """Rows without a prediction take no part in the count of those that have one."""
     output = tmp_path / "out.jsonl"
@@ -193,7 +191,6 @@ def test_a_stopped_output_with_gaps_goes_on(classifier: Path, tmp_path: Path):
     assert len(whole) == len(texts)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_top_names_the_next_classes_with_their_probabilities(classifier: Path, tmp_path: Path):
     output = tmp_path / "out.jsonl"
     plain = predict(output, classifier, "the film", "loud")

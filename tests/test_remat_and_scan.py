@@ -17,6 +17,8 @@ from flax_transformer.nn.models import create_model
 from flax_transformer.training import optim
 from flax_transformer.training.step import TrainStep, batch_loss
 
+pytestmark = pytest.mark.optimized
+
 ROWS, SOURCE, TARGET, VOCABULARY = 3, 7, 5, 29
 
 
