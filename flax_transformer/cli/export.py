@@ -54,7 +54,8 @@ def _export(
             _to_ctranslate2(run, directory, quantization)
         case "onnx":
             _to_onnx(run, directory)
-    keep_source(run, directory)
+    if file_format != "torch":  # which holds it from the start
+        keep_source(run, directory)
     print(f"wrote {', '.join(sorted(path.name for path in directory.iterdir()))} to {directory}")
     return 0
 
