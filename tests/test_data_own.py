@@ -266,6 +266,8 @@ LABELS = {
     "invisible": (["spam", "spam\u200b", "x"] * 20, "look like one", None),
     "full width": (["spam", "\uff53pam", "x"] * 20, "look like one", None),
     "emoji": (["❤", "❤\ufe0f", "x"] * 20, "look like one", None),
+    "letters of another alphabet": (["spam", "sp\u0430m", "x"] * 20, "look like one", None),
+    "capitals of another alphabet": (["OTTO", "\u039f\u03a4\u0422\u041e", "x"] * 20, "look like one", None),
     "quotes": (["'spam'", "“spam”", "spam"] * 20, "look like one", None),
     "underscores": (["not_spam", "not spam", "spam"] * 20, "look like one: 'not spam' (20 rows), 'not_spam'", None),
     "several in one": (["a", "b", "a; b"] * 20, "classes that hold several: 'a; b'; if so, take the task multi", None),

@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float, Int
 from flax_transformer.data.values import plain, shown
 from flax_transformer.errors import UserError, warn
 
+# Small letters of Cyrillic and Greek that look like Latin ones, they or their capitals (Unicode Technical Standard 39).
+_LATIN = str.maketrans("авекмнорстухіѕјαβεζηικμνορτυχ", "abekmhopctyxisjabezhikmnoptyx")
 _NAMED = 10  # labels that a message lists
 _FEW = 20  # classes that a small file may have, however few rows there are of each
 # How programs spell a value that is missing, and sheets one that could not be computed.
@@ -122,7 +124,8 @@ def check(labels: Sequence[str], name: str, column: str) -> None:
 
 
 def _look_alikes(labels: Iterable[str]) -> list[list[str]]:
-    """Groups of labels that are the same number, or differ in capitals, blanks, quotes and what is unseen only."""
+    """Groups of labels that are the same number, or differ only in capitals, blanks, quotes, letters of another
+    alphabet that look the same, and what is unseen."""
     groups: dict[object, list[str]] = {}
     for label in sorted(labels):
         key = _visible(label) if number(label) is None else Decimal(label)  # exact, unlike a float
@@ -131,5 +134,6 @@ def _look_alikes(labels: Iterable[str]) -> list[list[str]]:
 
 
 def _visible(label: str) -> str:
-    """Without blanks, quotes around it, and underscores, which stand for blanks."""
-    return "".join(plain(label).replace("_", " ").split()).strip("'\"\u2018\u2019\u201c\u201d")
+    """In Latin letters where others look like them; without blanks, quotes around it, and underscores for blanks."""
+    latin = plain(label).translate(_LATIN)
+    return "".join(latin.replace("_", " ").split()).strip("'\"\u2018\u2019\u201c\u201d")
