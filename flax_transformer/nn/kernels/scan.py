@@ -6,12 +6,13 @@ layers one by one, and so do the names of its weights.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from flax_transformer.config import ModelConfig
 from flax_transformer.intermediates import is_recording
@@ -38,17 +39,25 @@ def create_layers(kind: Callable[..., Layer], config: ModelConfig, count: int, r
     """Layers with the weights that they would draw one after the other, by a program of the size of one."""
     stream = rngs.params
     key = stream.key.get_value()
+    drawn, stacked = _draw(kind, config, count, key, jnp.asarray(stream.count.get_value()))
+    stream.count.set_value(drawn)
+    graph = nnx.graphdef(nnx.eval_shape(lambda: kind(config, rngs=Rngs(params=key))))
+    return _unstacked(graph, stacked, count)
 
-    def create(drawn: Array, _: None) -> tuple[Array, nnx.State]:
+
+@partial(jax.jit, static_argnums=(0, 1, 2))  # compiled once for all models of a config
+def _draw(
+    kind: Callable[..., nnx.Module], config: ModelConfig, count: int, key: PRNGKeyArray, drawn: Array
+) -> tuple[Array, nnx.State]:
+    """The stacked weights of ``count`` layers, and how many keys are drawn after them."""
+
+    def draw_one(drawn: Array, _: None) -> tuple[Array, nnx.State]:
         own = Rngs(params=key)
         own.params.count.set_value(drawn)
         layer = kind(config, rngs=own)
         return own.params.count.get_value(), nnx.state(layer)
 
-    drawn, stacked = jax.lax.scan(create, jnp.asarray(stream.count.get_value()), length=count)
-    stream.count.set_value(drawn)
-    graph = nnx.graphdef(nnx.eval_shape(lambda: kind(config, rngs=Rngs(params=key))))
-    return _unstacked(graph, stacked, count)
+    return jax.lax.scan(draw_one, drawn, length=count)
 
 
 def _unstacked(graph: nnx.GraphDef, stacked: nnx.State, count: int) -> nnx.List[Any]:
