@@ -10,6 +10,7 @@ import jax
 import pytest
 
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
+_QUICK = "jax_disable_most_optimizations"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,13 +46,30 @@ def forget_programs_of_a_module() -> Iterator[None]:
     jax.clear_caches()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Programs that run for milliseconds are not worth seconds of optimization.
+
+    It holds for the processes that tests start, too. Modules that test what XLA makes of a program are ``optimized``,
+    and tests that take the fixture of this name.
+    """
+    if request.node.get_closest_marker("optimized"):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(os.environ, _QUICK.upper(), "1")
+        jax.config.update(_QUICK, True)
+        yield
+        jax.config.update(_QUICK, False)
+
+
 @pytest.fixture
-def quick_compilation() -> Iterator[None]:
-    """Programs that run for milliseconds are not worth seconds of optimization."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
+def optimized() -> Iterator[None]:
+    """Programs are compiled with all optimizations, as users' are."""
+    before = jax.config.read(_QUICK)
+    jax.config.update(_QUICK, False)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update(_QUICK, before)
 
 
 @pytest.fixture(autouse=True)

@@ -46,18 +46,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def x64(quick_compilation: None) -> Iterator[None]:
-    """float64 throughout JAX, for this test only.
-
-    Programs are not optimized: a difference of meaning stands 10^9 above the noise. Where the rounding of optimized
-    programs matters, as for ceilings in ULP, tests take ``dtype``.
-    """
+def x64() -> Iterator[None]:
+    """float64 throughout JAX, for this test only. A difference of meaning stands 10^9 above the noise."""
     with jax.enable_x64(True):
         yield
 
 
 @pytest.fixture(params=["float32", "float64"])
-def dtype(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The name of a precision, with JAX set up for it."""
+def dtype(request: pytest.FixtureRequest, optimized: None) -> Iterator[str]:
+    """The name of a precision, with JAX set up for it. Programs round as users' do: ceilings in ULP are for those."""
     with jax.enable_x64(request.param == "float64"):
         yield request.param

@@ -103,7 +103,6 @@ def agree(given: list[np.ndarray], expected: list[np.ndarray], dtype: str) -> bo
     return figures[0] <= OPERATION and max(figures[1:]) <= GRADIENT[dtype]
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(("bias", "drops"), [("no bias", False), ("of distances", True)])
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.sample(5)
@@ -112,7 +111,6 @@ def test_blocks_give_what_plain_attention_gives(mask: str, bias: str, drops: boo
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("drops", [False, True], ids=["all weights", "dropout"])
 @pytest.mark.parametrize("bias", BIASES)
 @pytest.mark.parametrize("mask", MASKS)
@@ -131,7 +129,6 @@ def check_blocks(mask: str, bias: str, drops: bool, dtype: str) -> None:
         assert all(np.isfinite(gradient).all() for gradient in in_blocks)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(("blocks", "seed"), [((16, 32), 1), ((48, 16), 2), ((1000, 1000), 3)])
 @pytest.mark.sample(2)
 def test_neither_the_blocks_nor_the_seed_matter(blocks: tuple[int, int], seed: int, dtype: str) -> None:
@@ -140,7 +137,6 @@ def test_neither_the_blocks_nor_the_seed_matter(blocks: tuple[int, int], seed: i
     assert agree(in_blocks, run(attend_plainly, *request), dtype)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("drops", [False, True], ids=["all weights", "dropout"])
 def test_bfloat16_keeps_its_statistics_in_float32(drops: bool) -> None:
     request = mask_of("causal and ragged"), "of distances", drops, jnp.bfloat16
@@ -152,7 +148,6 @@ def test_bfloat16_keeps_its_statistics_in_float32(drops: bool) -> None:
         assert scaled_ulp(given, expected, "bfloat16") <= max(BFLOAT16, 2 * own)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_large_scores_neither_overflow_nor_vanish(dtype: str) -> None:
     def scaled(attend: Callable[..., jax.Array], inputs: Inputs, *rest: Any) -> jax.Array:
         return attend((1e4 * inputs[0], *inputs[1:]), *rest)

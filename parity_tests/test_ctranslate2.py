@@ -122,7 +122,6 @@ def failing(pair: Pair, target: Target, *checks: str) -> set[str]:
     return {result.check for check in checks for result in known[check]() if not result.passed}
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_targets_are_as_probable_as_with_both_twins(pair: Pair, target: Target):
     assert failing(pair, target, "log-probabilities") == set()
 

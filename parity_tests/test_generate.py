@@ -192,7 +192,6 @@ def test_cached_logits_are_those_of_a_full_pass(positions: str, dtype: str) -> N
         ),
     ],
 )
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.sample(1)
 def test_a_mistake_in_the_cache_shows_in_float32(file: str, old: str, new: str) -> None:
     config = small("float32", positions="sinusoidal")
@@ -679,7 +678,6 @@ def test_torch_refuses_a_model_in_training_mode() -> None:
         torch_generate.generate(model, tensors["source"], tensors["source_lengths"], GenerationConfig(5))
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("strategy", ["greedy", "sample", "beam"])
 def test_logits_that_are_not_finite_are_told_when_read(strategy: Any) -> None:
     config = small("float32")

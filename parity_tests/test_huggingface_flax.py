@@ -18,7 +18,6 @@ CEILING = 2 * STACK
 SAME = {"xlm-roberta", "camembert", "electra-base", "mpnet-bare"}
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in SAME])
 @pytest.mark.sample(6)
 def test_the_flax_twin_computes_what_transformers_computes(name: str, dtype: str):
@@ -30,7 +29,6 @@ def test_the_flax_twin_computes_what_transformers_computes(name: str, dtype: str
     assert ulps(real(ours, arrays), real(outputs(model, arrays), arrays)) <= CEILING
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_mistake_shows():
     model, config, weights = imported("bert")
     arrays = inputs(model, config)

@@ -42,7 +42,6 @@ def _end(row: np.ndarray, eos_id: int) -> int:
     return int(ends[0]) if len(ends) else len(row)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", GENERATORS)
 @pytest.mark.sample(3)
 def test_greedy_tokens_are_those_of_transformers(name: str):
@@ -54,7 +53,6 @@ QUICK = {"bart", "marian-two-tables", "t5-1.1"}
 BEAMS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in GENERATORS]
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", BEAMS)
 def test_tokens_of_beam_search_are_those_of_transformers(name: str):
     config = GenerationConfig(

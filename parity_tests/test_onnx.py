@@ -67,7 +67,6 @@ def failing(target: Target, served: Served, monkeypatch: pytest.MonkeyPatch, fla
     return {result.check for check in checks_of(pair, target).values() for result in check() if not result.passed}
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_graphs_compute_what_both_twins_compute(served, monkeypatch: pytest.MonkeyPatch):
     config, graph = served
     assert failing(target_of(config), graph, monkeypatch, flax=True) == set()
@@ -84,14 +83,12 @@ MISTAKES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_graph_of_another_model_shows(mistake: str, served, monkeypatch: pytest.MonkeyPatch):
     config, graph = served
     assert "logits" in failing(target_of(config, **MISTAKES[mistake]), graph, monkeypatch)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("mistake", ["swapped tables", "begin token", "forgotten lengths", "cache not passed on"])
 def test_a_mistake_in_serving_shows(mistake: str, served, monkeypatch: pytest.MonkeyPatch):
     config, graph = served

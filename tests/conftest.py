@@ -1,28 +1,12 @@
 """Shared by the tests of training and the command line: small data, and exports with random weights."""
 
-import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import pytest
 
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation_of_a_module(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Behaviour is tested on programs that run for milliseconds and are not worth seconds of optimization.
-
-    It holds for the processes that tests start, too. Modules that test what XLA makes of a program are ``optimized``.
-    """
-    if request.node.get_closest_marker("optimized"):
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        jax.config.update("jax_disable_most_optimizations", True)
-        yield
-        jax.config.update("jax_disable_most_optimizations", False)
+from flax_transformer.config import BatchConfig, ClassificationData, ModelConfig, TokenizerConfig, TrainConfig
+from flax_transformer.training.run import Run
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +22,21 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "reviews.csv"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def classifier_run(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Of two classes, trained for two epochs. It is read by many tests, and written by none."""
+    from flax_transformer import train
+
+    config = TrainConfig(
+        data=ClassificationData(path=(str(reviews),)),
+        tokenizer=TokenizerConfig(vocab_size=300),
+        model=ModelConfig("classifier", d_model=8, num_heads=2, d_ff=12, num_encoder_layers=1, max_length=64),
+        batch=BatchConfig(size=8, max_source_length=16, buckets=1),
+        epochs=2,
+    )
+    return train(config, tmp_path_factory.mktemp("runs") / "classifier")
 
 
 @pytest.fixture(scope="session")
