@@ -41,8 +41,8 @@ def test_gradients_and_decoding_of_all_covering_variants(model: ModelConfig, x64
     assert_passed(run_checks(pair, checks))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [CLASSIFIER, {}], ids=["classifier", "seq2seq"])
-@pytest.mark.sample(1)
 def test_the_whole_check_suite_in_both_precisions(model: dict, dtype: str):
     config = dataclasses.replace(TINY, **model, dtype=dtype, param_dtype=dtype)
     assert_passed(run_checks(Pair(make_case(config, seed=5, sizes=SIZES))))

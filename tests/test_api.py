@@ -48,9 +48,9 @@ def without_checks_of_types() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-@pytest.fixture(scope="module")
-def run(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train(config_of(reviews), tmp_path_factory.mktemp("api") / "run")
+@pytest.fixture
+def run(classifier_run: Run) -> Run:
+    return classifier_run
 
 
 def test_every_public_name_can_be_imported():

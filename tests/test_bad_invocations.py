@@ -30,14 +30,17 @@ def test_there_are_hundreds_of_commands_and_a_sample_of_most_groups():
     assert len({case.group for case in SAMPLE}) >= 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SAMPLE, ids=lambda case: " ".join(case.arguments)[:60])
-@pytest.mark.sample(10)
 def test_a_command_that_cannot_be_right_is_refused_in_one_line(folder: Path, case: Case):
     outcome = run(case, folder)
     assert outcome.kind in GOOD, outcome.said
 
 
-def test_bad_ends_are_seen(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_bad_ends_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path.resolve()
+    (folder / "taken").write_text("precious", encoding="utf-8")
+
     def end_with(what: object) -> str:
         def command(_: list[str]) -> int:
             if isinstance(what, BaseException):

@@ -55,13 +55,6 @@ def error_line(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> st
     return lines[0]
 
 
-@pytest.fixture(scope="module")
-def classifier_run(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "classifier"
-    assert run_command("train", *CLASSIFICATION, "--data.path", reviews, "--run", folder) == 0
-    return folder
-
-
 BEAM = ("--strategy", "beam", "--beam-width", "2")
 
 
@@ -85,12 +78,12 @@ def test_training_ends_with_three_examples_and_the_score(manifests_run: tuple[Pa
 
 
 def test_evaluate_gives_the_scores_of_the_run(
-    classifier_run: Path, manifests_run: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+    classifier_run: Run, manifests_run: tuple[Path, str], capsys: pytest.CaptureFixture[str]
 ):
-    results = json.loads((classifier_run / "results.json").read_text(encoding="utf-8"))
+    results = json.loads((classifier_run.folder / "results.json").read_text(encoding="utf-8"))
     for split in ("test", "validation"):
         capsys.readouterr()
-        assert run_command("evaluate", classifier_run, "--split", split) == 0
+        assert run_command("evaluate", classifier_run.folder, "--split", split) == 0
         expected = f"accuracy {results[split]['accuracy']:.1%}\nloss {results[split]['loss']:.4f}\n"
         assert re.match(
             rf"{expected}calibration error .*\nat most 1%.*\nat most 5%.*\nmacro f1 ", capsys.readouterr().out
@@ -102,7 +95,7 @@ def test_evaluate_gives_the_scores_of_the_run(
 
 
 def test_a_review_says_what_to_trust(
-    classifier_run: Path, manifests_run: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+    classifier_run: Run, manifests_run: tuple[Path, str], capsys: pytest.CaptureFixture[str]
 ):
     """Of an untrained model: nothing."""
     capsys.readouterr()
@@ -112,7 +105,7 @@ def test_a_review_says_what_to_trust(
     assert fields["shipper"]["value"] == manifest["shipper"]
     assert "not in text" in fields["items.0.container"]["flags"]
     assert all(0 <= field["confidence"] < 0.5 for field in fields.values())
-    assert "expected a model of manifests" in error_line(capsys, "predict", classifier_run, "a", "--review")
+    assert "expected a model of manifests" in error_line(capsys, "predict", classifier_run.folder, "a", "--review")
 
 
 def test_a_file_of_manifests_is_scored_by_field(
@@ -144,11 +137,11 @@ def test_the_schema_of_the_task_makes_every_output_parse(
 
 
 def test_predict_reads_arguments_files_and_standard_input(
-    classifier_run: Path, reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    classifier_run: Run, reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     def predicted(*arguments: str | Path) -> list[dict[str, str]]:
         capsys.readouterr()
-        assert run_command("predict", classifier_run, *arguments) == 0
+        assert run_command("predict", classifier_run.folder, *arguments) == 0
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     texts = ["the good film", "the pöor film", "?"]
@@ -164,7 +157,7 @@ def test_predict_reads_arguments_files_and_standard_input(
     assert predicted("--file", rows, "--column", "review") == lines
     assert len(predicted("--file", reviews)) == 80
 
-    command = [sys.executable, "-m", "flax_transformer", "predict", str(classifier_run), "--output", "out.jsonl"]
+    command = [sys.executable, "-m", "flax_transformer", "predict", str(classifier_run.folder), "--output", "out.jsonl"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     piped = "\n".join(texts).encode()
     result = subprocess.run(command, cwd=tmp_path, env=environment, input=piped, capture_output=True, check=False)
@@ -190,12 +183,12 @@ def test_export_is_whole_and_a_damaged_one_is_refused(
         load_export(directory)
 
 
-def test_an_export_predicts_what_its_run_does(classifier_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_an_export_predicts_what_its_run_does(classifier_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     directory = tmp_path / "export"
-    assert run_command("export", classifier_run, directory) == 0
+    assert run_command("export", classifier_run.folder, directory) == 0
     assert "classes.json" in {path.name for path in directory.iterdir()}
     outputs = []
-    for folder in (classifier_run, directory):
+    for folder in (classifier_run.folder, directory):
         capsys.readouterr()
         assert run_command("predict", folder, "the good film", "the poor film") == 0
         outputs.append(capsys.readouterr().out)
@@ -240,24 +233,25 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(
     assert not (tmp_path / "new").exists()
 
 
-def test_an_existing_run_folder_is_left_alone(classifier_run: Path, reviews: Path, capsys: pytest.CaptureFixture[str]):
-    before = {path: path.stat().st_mtime_ns for path in classifier_run.rglob("*")}
-    train = ("train", *CLASSIFICATION, "--data.path", reviews, "--run", classifier_run)
+def test_an_existing_run_folder_is_left_alone(classifier_run: Run, reviews: Path, capsys: pytest.CaptureFixture[str]):
+    before = {path: path.stat().st_mtime_ns for path in classifier_run.folder.rglob("*")}
+    train = ("train", *CLASSIFICATION, "--data.path", reviews, "--run", classifier_run.folder)
     assert "but it exists; go on with --resume, or name another with --run" in error_line(capsys, *train)
     line = error_line(capsys, *train, "--resume", "--seed", "5", "--optimizer.learning-rate", "0.5")
     assert "optimizer.learning_rate is 0.001 there and 0.5 here, seed is 0 there and 5 here" in line
-    assert {path: path.stat().st_mtime_ns for path in classifier_run.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in classifier_run.folder.rglob("*")} == before
 
 
 def test_mistakes_in_using_a_run(
-    classifier_run: Path, manifests_run: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    classifier_run: Run, manifests_run: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert "expected a run folder" in error_line(capsys, "evaluate", tmp_path)
-    assert "no_such.txt" in error_line(capsys, "predict", classifier_run, "--file", tmp_path / "no_such.txt")
-    assert "got one of 'classification'" in error_line(capsys, "train", "imdb", "--run", classifier_run, "--resume")
+    assert "no_such.txt" in error_line(capsys, "predict", classifier_run.folder, "--file", tmp_path / "no_such.txt")
+    other_task = error_line(capsys, "train", "imdb", "--run", classifier_run.folder, "--resume")
+    assert "got one of 'classification'" in other_task
     taken = tmp_path / "taken"
     taken.touch()
-    assert "it exists" in error_line(capsys, "predict", classifier_run, "text", "--output", taken)
+    assert "it exists" in error_line(capsys, "predict", classifier_run.folder, "text", "--output", taken)
     too_long = error_line(capsys, "predict", manifests_run[0], "x " * 600, "--strict")
     assert re.search(r"but the text has \d+ tokens, and the model reads at most 512", too_long)
     assert "expected a command" in error_line(capsys, "trian")
@@ -265,10 +259,10 @@ def test_mistakes_in_using_a_run(
 
 
 def test_a_checkpoint_of_another_config_is_refused(
-    classifier_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    classifier_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     copied = tmp_path / "run"
-    subprocess.run(["cp", "-r", str(classifier_run), str(copied)], check=True)
+    subprocess.run(["cp", "-r", str(classifier_run.folder), str(copied)], check=True)
     config = (copied / "config.json").read_text(encoding="utf-8")
     (copied / "config.json").write_text(config.replace('"pooling": "mean"', '"pooling": "max"'), encoding="utf-8")
     line = error_line(capsys, "predict", copied, "text")
@@ -301,8 +295,8 @@ def test_commands_explain_themselves(command: str, capsys: pytest.CaptureFixture
     assert f"usage: flax-transformer {command}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.sample(1)
 def test_a_signal_saves_and_tells_how_to_go_on(reviews: Path, tmp_path: Path, number: signal.Signals):
     folder = tmp_path / "run"
     endless = ["--epochs", "100000", "--log-every", "1", "--data.path", str(reviews), "--run", str(folder)]

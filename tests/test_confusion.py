@@ -7,6 +7,7 @@ import pytest
 
 from flax_transformer.cli import main as cli
 from flax_transformer.data.confusion import confusion_matrix, lines, macro_f1, precision_recall_f1
+from flax_transformer.training.run import Run
 
 # Of class 0 two of three are found; one of class 1 is taken for 0; class 2 has no texts, class 3 is always right.
 TARGETS, PREDICTIONS = [0, 0, 0, 1, 1, 3], [0, 0, 1, 1, 0, 3]
@@ -44,25 +45,27 @@ def test_the_table_names_every_class_and_many_have_no_matrix():
 
 
 def test_evaluate_scores_any_labelled_file(
-    reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    classifier_run: Run,
+    reviews: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.chdir(tmp_path)
-    tiny = ["--model.d-model", "8", "--model.num-heads", "2", "--model.d-ff", "12", "--model.num-encoder-layers", "1"]
-    tiny += ["--tokenizer.vocab-size", "300", "--batch.buckets", "1", "--batch.size", "8", "--epochs", "1"]
-    assert cli.main(["train", "classification", "--data.path", str(reviews), "--run", "run", *tiny]) == 0
+    run = str(classifier_run.folder)
     Path("other.csv").write_text("label;text\ngood;a film not seen\npoor;loud\ngood;long\n", encoding="utf-8")
     Path("wrong.csv").write_text("label,text\nodd,a film\n", encoding="utf-8")
     capsys.readouterr()
-    assert cli.main(["evaluate", "run", "--file", "other.csv"]) == 0
+    assert cli.main(["evaluate", run, "--file", "other.csv"]) == 0
     said = capsys.readouterr()
     assert "macro f1" in said.out
     assert said.err == ""
     rows = [line.split() for line in said.out.splitlines()]
     assert [row[-1] for row in rows if row and row[0] in ("good", "poor") and "%" in " ".join(row)] == ["2", "1"]
     Path("others.csv").write_text("Mark;Mail\ngood;a film not seen\npoor;loud\ngood;long\n", encoding="utf-8")
-    assert cli.main(["evaluate", "run", "--file", "others.csv", "--text-column", "mail", "--label-column", "mark"]) == 0
+    assert cli.main(["evaluate", run, "--file", "others.csv", "--text-column", "mail", "--label-column", "mark"]) == 0
     assert capsys.readouterr().out == said.out
-    assert cli.main(["evaluate", "run", "--file", str(reviews)]) == 0
+    assert cli.main(["evaluate", run, "--file", str(reviews)]) == 0
     assert "texts are among those that the run was trained on" in capsys.readouterr().err
-    assert cli.main(["evaluate", "run", "--file", "wrong.csv"]) == 2
+    assert cli.main(["evaluate", run, "--file", "wrong.csv"]) == 2
     assert "expected one of the 2 classes good, poor, got 'odd'" in capsys.readouterr().err

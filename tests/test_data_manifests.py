@@ -306,6 +306,7 @@ def test_whatever_a_model_writes_is_scored(text):
     assert scores["parsed"] == float(text.startswith('{"'))
 
 
+@pytest.mark.slow
 def test_nearly_all_manifests_fit_the_default_lengths():
     preset = PRESETS["manifests"]["default"]
     tokenizer = train_tokenizer(preset.tokenizer, [*SPLITS.train.sources, *SPLITS.train.targets])

@@ -21,6 +21,7 @@ def load(kind, name, **arguments):
     return splits, [set(part.sources) for part in (splits.train, splits.validation, splits.test)]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("split", "sizes"), [("assignment", (15_000, 10_000, 24_581)), ("official", (22_302, 2_478, 25_000))]
 )
@@ -50,6 +51,7 @@ def test_multi30k():
     assert (backwards.test.sources, backwards.test.targets) == (splits.test.targets, splits.test.sources)
 
 
+@pytest.mark.slow
 def test_seq2seq_presets_lose_no_pair_and_pad_little():
     splits, _ = load(SnipsData, "snips")
     preset = PRESETS["snips"]["default"]

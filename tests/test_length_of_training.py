@@ -74,10 +74,9 @@ def test_more_epochs_after_the_end_are_those_of_a_longer_run(config: TrainConfig
     assert Run.load(tmp_path / "command").scores == whole.scores
 
 
-def test_fewer_epochs_and_other_changes_are_refused(config: TrainConfig, tmp_path: Path):
-    train(replace(config, epochs=2), tmp_path / "run")
+def test_fewer_epochs_and_other_changes_are_refused(config: TrainConfig, classifier_run: Run):
     for change, message in (({"epochs": 1}, "epochs is 2 there and 1 here"), ({"seed": 3}, "seed is 0 there")):
         with pytest.raises(UserError, match=message):
-            train(replace(config, **{"epochs": 2, **change}), tmp_path / "run", resume=True)
+            train(replace(classifier_run.config, **change), classifier_run.folder, resume=True)
     with pytest.raises(UserError, match="patience: expected a whole number of at least 0"):
         replace(config, patience=-1)

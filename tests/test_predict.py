@@ -74,8 +74,8 @@ def test_an_interrupt_that_jaxlib_makes_an_error_of_is_an_interrupt():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-@pytest.mark.sample(1)
 def test_a_stopped_run_goes_on_as_if_it_had_never_been_stopped(
     generator: Path, texts: Path, tmp_path: Path, number: signal.Signals
 ):

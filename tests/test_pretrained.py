@@ -16,8 +16,6 @@ from flax_transformer.cli.main import main
 from flax_transformer.config import (
     BatchConfig,
     ClassificationData,
-    ModelConfig,
-    TokenizerConfig,
     TrainConfig,
 )
 from flax_transformer.interop.exported import Exported
@@ -31,16 +29,9 @@ from flax_transformer.training.step import TrainStep
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def run(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    model = ModelConfig("classifier", d_model=16, num_heads=2, d_ff=16, num_encoder_layers=2, max_length=64)
-    config = TrainConfig(
-        data=ClassificationData(path=(str(reviews),)),
-        tokenizer=TokenizerConfig(vocab_size=300),
-        model=model,
-        batch=BatchConfig(size=8, max_source_length=32),
-    )
-    return train(config, tmp_path_factory.mktemp("runs") / "first")
+@pytest.fixture
+def run(classifier_run: Run) -> Run:
+    return classifier_run
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +127,7 @@ def test_on_eight_devices_the_weights_become_those_of_one(run: Run, reviews: Pat
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--pretrained", "RUN", "--model.d-model", "32"], "model.d_model: expected 16, as the model in"),
+        (["--pretrained", "RUN", "--model.d-model", "32"], "model.d_model: expected 8, as the model in"),
         (["--pretrained", "RUN", "--model.no-norm-first"], "model.norm_first: expected True, as the model in"),
         (["--pretrained", "RUN", "--batch.max-source-length", "100"], "model.max_length"),
         (["--pretrained", "nowhere"], "nowhere/config.json: expected a config in JSON"),

@@ -132,6 +132,7 @@ def test_dropout_in_scanned_layers_follows_from_its_key():
     assert first == again != without
 
 
+@pytest.mark.slow
 def test_the_step_with_remat_keeps_less():
     """What the backward pass reads of the forward pass, by the shapes that jax saves."""
 

@@ -181,10 +181,14 @@ def test_balanced_classes_count_alike(config: TrainConfig, parts: int):
     assert metrics["loss"] != pytest.approx(losses.mean(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_run_can_balance_its_classes(config: TrainConfig, tmp_path: Path):
     balanced = train(replace(config, balance_classes=True), tmp_path / "run")
     assert Run.load(tmp_path / "run").config.balance_classes
     assert "accuracy" in balanced.scores
+
+
+def test_a_task_without_classes_has_none_to_balance():
     with pytest.raises(UserError, match="balance_classes: expected False for a task without classes"):
         TrainConfig(balance_classes=True)
 
@@ -232,6 +236,7 @@ def test_a_resumed_run_has_the_mean_of_an_uninterrupted_one(
     train(started, tmp_path / "started")
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_was_stopped_is_made_up_for(
     config: TrainConfig, finished: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
