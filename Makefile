@@ -7,6 +7,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet 
 # One process a core; more than 8 only compile the same programs once more.
 # All tests of a file in one process: two would compile the same programs at the same time.
 PYTEST_ARGS ?= --numprocesses auto --maxprocesses 8 --dist loadfile
+# XLA's former CPU emitters, and one LLVM module a program, compile in half the time; programs of tests run for
+# milliseconds. `make test-all`, and what .ci/run calls besides, compile as users do.
+QUICK_COMPILATION := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 SOURCES := flax_transformer torch_reference benchmarks docs examples tests parity_tests conftest.py train_flax.py
 
 .PHONY: train test test-all check format docs clean
@@ -16,7 +19,7 @@ train: $(VENV)/.base
 	$(BIN)/flax-transformer train manifests --run $(RUN) --resume auto
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	XLA_FLAGS="$$XLA_FLAGS $(QUICK_COMPILATION)" $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
