@@ -23,7 +23,8 @@ _DECODING = ["decoding.beam", "decoding.copying", "decoding.generate", "decoding
 _MODULES = [*_NN, *_DECODING, "training.muon", "training.optim"]
 _TWINS = [f"{package}.{module}" for package in ("flax_transformer", "torch_reference") for module in _MODULES]
 _TWINS += [
-    f"flax_transformer.nn.kernels.{name}" for name in ("blockwise", "distances", "matmul", "random_bits", "scan")
+    f"flax_transformer.nn.kernels.{name}"
+    for name in ("blockwise", "cached", "distances", "matmul", "random_bits", "scan")
 ]
 install_import_hook(_TWINS, "beartype.beartype")
 # Arrays of different rank combine only where the code says how.

@@ -9,10 +9,11 @@ from typing import Any
 # The modules that are executed anew, each after those that it imports; last the module that runs the twin.
 _MODULES = {
     "flax_transformer": (
-        "nn.segments nn.masks nn.positions nn.kernels.flash nn.kernels.backends nn.linear nn.dropout nn.attention "
-        "nn.linear_attention nn.lstm nn.layers nn.losses nn.pooling nn.models training.adam training.muon "
-        "training.scale_by_muon training.optim training.state training.step interop.state_dict decoding.copying "
-        "decoding.step decoding.beam decoding.generate decoding.labels parity.flax_side"
+        "nn.segments nn.masks nn.positions nn.kernels.flash nn.kernels.backends nn.kernels.cached nn.linear "
+        "nn.dropout nn.attention nn.linear_attention nn.lstm nn.layers nn.losses nn.pooling nn.models "
+        "training.adam training.muon training.scale_by_muon training.optim training.state training.step "
+        "interop.state_dict decoding.copying decoding.step decoding.beam decoding.generate decoding.labels "
+        "parity.flax_side"
     ),
     "torch_reference": (
         "nn.segments nn.masks nn.positions nn.linear nn.dropout nn.kernels nn.attention nn.linear_attention nn.lstm "

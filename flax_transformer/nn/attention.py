@@ -13,6 +13,7 @@ from flax_transformer.intermediates import record
 from flax_transformer.nn.dropout import Dropout
 from flax_transformer.nn.kernels.backends import choose_backend
 from flax_transformer.nn.kernels.blockwise import WeightDropout, blockwise_attention
+from flax_transformer.nn.kernels.cached import attend_to_filled
 from flax_transformer.nn.kernels.distances import written_out
 from flax_transformer.nn.kernels.flash import cudnn_attention, flash_attention
 from flax_transformer.nn.linear import Linear
@@ -206,13 +207,14 @@ class MultiHeadAttention(HeadProjections):
                 )
                 heads = blockwise_attention(query, key, value, mask, self.scale, dropped)
             case _:
-                heads = plain_attention(
+                heads = attend_to_filled(
+                    lambda *inputs: plain_attention(
+                        *inputs, self.scale, lambda weights: self.dropout(record(self, "weights", weights), rngs)
+                    ),
                     query,
                     key,
                     value,
                     mask,
-                    self.scale,
-                    lambda weights: self.dropout(record(self, "weights", weights), rngs),
                 )
         heads = record(self, "heads", heads)
         return self.output(heads.reshape(*x.shape[:2], -1))
