@@ -1,5 +1,6 @@
 """Scaled dot-product attention and its multi-head layer (Vaswani et al., 2017, section 3.2)."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -207,15 +208,12 @@ class MultiHeadAttention(HeadProjections):
                 )
                 heads = blockwise_attention(query, key, value, mask, self.scale, dropped)
             case _:
-                heads = attend_to_filled(
-                    lambda *inputs: plain_attention(
-                        *inputs, self.scale, lambda weights: self.dropout(record(self, "weights", weights), rngs)
-                    ),
-                    query,
-                    key,
-                    value,
-                    mask,
+                attend = functools.partial(
+                    plain_attention,
+                    scale=self.scale,
+                    on_weights=lambda weights: self.dropout(record(self, "weights", weights), rngs),
                 )
+                heads = attend_to_filled(attend, query, key, value, mask)
         heads = record(self, "heads", heads)
         return self.output(heads.reshape(*x.shape[:2], -1))
 

@@ -1,6 +1,7 @@
 """Attention over a cache that is not full yet: work follows the tokens that are there, not the room for more."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -36,15 +37,13 @@ def attend_to_filled(
     # Heads first, as the cache has them: a branch would else be given a copy of all of it with the axes swapped.
     key, value = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
 
-    def attend_to(keys: int) -> Callable[[], Array]:
-        def branch() -> Array:
-            part = [jnp.swapaxes(whole[:, :, :keys], 1, 2) for whole in (key, value)]
-            return attend(query, *part, _mask_of(mask, query.shape[1], keys))
-
-        return branch
+    def attend_to(keys: int) -> Array:
+        first = [jnp.swapaxes(whole[:, :, :keys], 1, 2) for whole in (key, value)]
+        return attend(query, first[0], first[1], _mask_of(mask, query.shape[1], keys))
 
     filled = mask.query_offset + query.shape[1]
-    return jax.lax.switch(jnp.searchsorted(jnp.asarray(parts), filled), [attend_to(keys) for keys in parts])
+    branches = [functools.partial(attend_to, keys) for keys in parts]
+    return jax.lax.switch(jnp.searchsorted(jnp.asarray(parts), filled), branches)
 
 
 def _parts(keys: int) -> list[int]:
