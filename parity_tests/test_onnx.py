@@ -1,6 +1,7 @@
 """Exports for ONNX Runtime: logits and tokens of the twins, and mistakes that must show."""
 
 import dataclasses
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +12,13 @@ import numpy as np
 import pytest
 from test_ctranslate2 import DOCS, MODEL, T5, example, numpy_weights, random_torch
 from test_huggingface_export import OWN, TEXTS, random_export
+from test_unused_rows import export_with_unused_rows
 
 from flax_transformer.cli import main as cli
 from flax_transformer.config import GenerationConfig, ModelConfig
 from flax_transformer.interop.exported import Exported
+from flax_transformer.interop.onnx_export import save_onnx
+from flax_transformer.interop.state_dict import read_weights
 from flax_transformer.parity import against_onnx
 from flax_transformer.parity.against_onnx import Served, checks_of
 from flax_transformer.parity.cases import Sizes
@@ -163,6 +167,24 @@ def test_the_loop_of_the_documentation_writes_what_predict_writes(tmp_path: Path
     assert cli.main(["export", str(source), str(folder), "--format", "onnx"]) == 0
     files = {path.name for path in folder.iterdir()}
     assert files == {"config.json", "decoder.onnx", "encoder.onnx", "prediction.json", "tokenizer.json"}
+    check_loop(source, folder, capsys)
+
+
+@pytest.mark.slow
+def test_the_loop_writes_no_row_without_a_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    source, folder = export_with_unused_rows(tmp_path / "ours"), tmp_path / "served"
+    assert cli.main(["export", str(source), str(folder), "--format", "onnx"]) == 0
+    check_loop(source, folder, capsys)
+    exported = Exported.load(source)
+    save_onnx(tmp_path / "all", exported.config, read_weights(source / "model.safetensors"))  # knows of no tokens
+    for name in ("encoder.onnx", "decoder.onnx"):
+        shutil.copy(tmp_path / "all" / name, folder / name)
+    with pytest.raises(AssertionError):
+        check_loop(source, folder, capsys)
+
+
+def check_loop(source: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the loop of the documentation writes with the graphs is what our own predictions are."""
     capsys.readouterr()
     program = example(DOCS, "onnx").replace('"DIR', f'"{folder}').replace("json.load(open(", "json.loads(Path(")
     program = program.replace('json"))', 'json").read_text())')

@@ -8,6 +8,7 @@ from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.decoding.predictable import TOKENIZER_FILE
 from flax_transformer.interop.ctranslate2_spec import make_spec
 from flax_transformer.interop.state_dict import Weights
+from flax_transformer.interop.table_rows import mask_rows, rows_without_token
 from flax_transformer.outputs import whole_folder
 
 # What the weights are stored in. CTranslate2 converts them on loading, if it is asked for another type.
@@ -25,12 +26,13 @@ def save_ctranslate2(
 
     Args:
         weights: in PyTorch's names and layouts.
-        tokenizer: gives tokens their names; without it, that of id 7 is ``<7>``.
+        tokenizer: gives tokens their names, and rows without one are never generated; without it, that of id 7 is
+            ``<7>``.
 
     Raises:
         UserError: CTranslate2 has no such model, or the folder cannot be written.
     """
-    spec = make_spec(config, weights)
+    spec = make_spec(*mask_rows(config, weights, rows_without_token(config, tokenizer)))
     source = token_names(config.source_vocab_size, tokenizer)
     target = token_names(config.target_vocab_size, tokenizer)
     spec.register_source_vocabulary(source)

@@ -9,6 +9,7 @@ from flax_transformer.decoding.predictable import limits_of_model, save_predicti
 from flax_transformer.errors import UserError
 from flax_transformer.interop.export import CONFIG_FILE
 from flax_transformer.interop.state_dict import Weights
+from flax_transformer.interop.table_rows import mask_rows, rows_without_token
 from flax_transformer.outputs import whole_folder
 
 
@@ -41,6 +42,7 @@ def save_onnx(
     Args:
         directory: must not exist, or be empty; it is there only once it is whole.
         weights: in PyTorch's names and layouts.
+        tokenizer: rows of the table that it has no token for get logits of -inf.
         classes: the names of the class ids, in order.
         prediction: the limits of the run; the model's own if not given.
 
@@ -53,6 +55,7 @@ def save_onnx(
     from torch_reference.interop import onnx
     from torch_reference.nn.models import Classifier, Seq2Seq
 
+    config, weights = mask_rows(config, weights, rows_without_token(config, tokenizer))
     with torch.device("meta"):
         model = Classifier(config) if config.architecture == "classifier" else Seq2Seq(config)
     model.load_state_dict({name: torch.tensor(weight) for name, weight in weights.items()}, assign=True)

@@ -47,7 +47,7 @@ def checks_of(pair: Pair, target: Target) -> dict[str, Callable[[], list[Result]
 
 
 class Served:
-    """A model as CTranslate2 holds it.
+    """A model as CTranslate2 holds it, without a tokenizer: all rows of its tables are compared.
 
     Args:
         compute_type: of its matrix products.
@@ -58,10 +58,10 @@ class Served:
 
         with tempfile.TemporaryDirectory() as parent:
             folder = Path(parent, "served")
-            save_ctranslate2(folder, target.model, dict(target.weights), target.tokenizer)
+            save_ctranslate2(folder, target.model, dict(target.weights))
             self.translator = ctranslate2.Translator(str(folder), device="cpu", compute_type=compute_type)
-        self.source_names = token_names(target.model.source_vocab_size, target.tokenizer)
-        self.target_names = token_names(target.model.target_vocab_size, target.tokenizer)
+        self.source_names = token_names(target.model.source_vocab_size)
+        self.target_names = token_names(target.model.target_vocab_size)
 
     def greedy(self, pair: Pair) -> Rows:
         return self._translate(pair, beam_size=1)

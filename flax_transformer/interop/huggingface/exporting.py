@@ -86,7 +86,7 @@ def save_huggingface(
         # The mark by which transformers knows a file whose tensors lie as PyTorch has them.
         safetensors.numpy.save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         if not family.is_encoder:
-            _write_json(folder / GENERATION_FILE, write_generation(config, prediction.max_new_tokens))
+            _write_json(folder / GENERATION_FILE, write_generation(config, tokenizer, prediction.max_new_tokens))
         if tokenizer is not None:
             (folder / TOKENIZER_FILE).write_text(tokenizer.to_json(), encoding="utf-8")
             longest = prediction.max_source_length

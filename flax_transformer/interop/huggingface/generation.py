@@ -3,8 +3,10 @@
 from typing import Any
 
 from flax_transformer.config import ModelConfig
+from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.errors import UserError
 from flax_transformer.interop.huggingface.family import Settings
+from flax_transformer.interop.table_rows import rows_without_token
 
 # Ids that the config has, and what says nothing about an output.
 _SILENT = {
@@ -86,8 +88,12 @@ def forced_begin(settings: Settings) -> int | None:
     return token
 
 
-def write_generation(config: ModelConfig, max_new_tokens: int) -> Settings:
-    """``generation_config.json`` of a model of ours: greedy, up to as many tokens as its own predictions."""
+def write_generation(config: ModelConfig, tokenizer: Tokenizer | None, max_new_tokens: int) -> Settings:
+    """``generation_config.json`` of a model of ours: greedy, up to as many tokens as its own predictions.
+
+    Rows of the table without a token are suppressed, which ``transformers`` does however it generates.
+    """
+    unused = rows_without_token(config, tokenizer)
     return {
         "decoder_start_token_id": config.bos_id,
         "eos_token_id": config.eos_id,
@@ -95,4 +101,5 @@ def write_generation(config: ModelConfig, max_new_tokens: int) -> Settings:
         "max_new_tokens": max_new_tokens,
         "num_beams": 1,
         "do_sample": False,
+        **({"suppress_tokens": list(unused)} if unused else {}),
     }

@@ -13,6 +13,7 @@ from flax_transformer.interop.huggingface.family import MULTILABEL, Family, Sett
 from flax_transformer.interop.huggingface.generation import forced_begin, generation_settings, read_generation
 from flax_transformer.interop.huggingface.tokenizer import TOKENIZER_FILE, longest_text, read_tokenizer
 from flax_transformer.interop.huggingface.weights import to_ours
+from flax_transformer.interop.table_rows import rows_without_token
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def import_checkpoint(folder: Path, *, bare: bool = False) -> Imported:
         raise UserError(named) from error
     if tokenizer is not None:
         config = _with_ids(config, tokenizer)
+    if left.get("suppress_tokens") == list(rows_without_token(config, tokenizer)):
+        del left["suppress_tokens"]  # predictions leave these out by themselves
     record = {
         "model_type": family.model_type,
         "architectures": checkpoint.settings.get("architectures"),
