@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from generators import make_twins
 from mutation import mutated
-from test_generate import make_twins
 
 from flax_transformer.config import GenerationConfig, ModelConfig, TokenizerConfig
 from flax_transformer.data import copying as data

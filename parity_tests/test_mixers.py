@@ -8,23 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from generators import SOURCE_LENGTHS, draw_source, draw_weights, make_flax, make_torch, make_twins, run_flax, run_torch
+from generators import small as generating
 from mutants import CLASSIFIER, MASKED, TINY
 from mutation import mutated
-from test_generate import (
-    SOURCE_LENGTHS,
-    Target,
-    assert_cached_equals_full,
-    draw_source,
-    draw_weights,
-    flax_logits,
-    make_flax,
-    make_torch,
-    make_twins,
-    run_flax,
-    run_torch,
-    torch_logits,
-)
-from test_generate import small as generating
+from test_cached_decoding import Target, assert_cached_equals_full, flax_logits, torch_logits
 from test_huggingface_export import OWN, random_export
 from twins import SIZES, STACK, assert_passed, same_bits, ulps
 
