@@ -3,11 +3,8 @@
 from pathlib import Path
 
 import jax
-from mutants import MUTANTS, Mutant, measure
-from mutants_families import FAMILY_MUTANTS
-from mutants_mixers import MIXER_MUTANTS
-from mutants_multilabel import MULTILABEL_MUTANTS
-from mutants_muon import MUON_MUTANTS
+from mutants import Mutant, measure
+from mutants_catalogue import ALL_MUTANTS
 
 from flax_transformer.parity.pair import Pair
 from flax_transformer.parity.report import number
@@ -23,7 +20,7 @@ def rows() -> list[str]:
         "| mutant | twin | check | precision | figure | tolerance | margin |",
         "|---|---|---|---|---|---|---|",
     ]
-    for mutant in (*MUTANTS, *FAMILY_MUTANTS, *MIXER_MUTANTS, *MULTILABEL_MUTANTS, *MUON_MUTANTS):
+    for mutant in ALL_MUTANTS:
         with jax.enable_x64(mutant.dtype == "float64"):
             key = repr((mutant.dtype, mutant.model, mutant.training))
             pair = pairs.setdefault(key, Pair(mutant.case()))

@@ -5,7 +5,8 @@ import dataclasses
 import jax
 import pytest
 from families import FAMILIES
-from mutants import CLASSIFIER, MUTANTS, ROPE, TINY, UNTIED
+from mutants import CLASSIFIER, ROPE, TINY, UNTIED
+from mutants_catalogue import BASE_MUTANTS
 from mutation import mutated
 
 from flax_transformer.parity.cases import make_case
@@ -25,7 +26,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_first_diverging_operation_and_the_suspect(name: str, x64):
-    mutant = next(mutant for mutant in MUTANTS if mutant.name == name)
+    mutant = next(mutant for mutant in BASE_MUTANTS if mutant.name == name)
     pair = Pair(mutant.case(), backward=False).before_a_change_of(mutant.side)
     with mutated(mutant.file, mutant.old, mutant.new):
         divergence = first_divergence(pair)
