@@ -52,3 +52,11 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from random_exports import save_model
 
     return save_model(tmp_path_factory.mktemp("exports") / "generator", "seq2seq")
+
+
+@pytest.fixture
+def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is timed is not the point of a test."""
+    from flax_transformer.bench import measure
+
+    monkeypatch.setattr(measure, "TURN_SECONDS", 0.05)
