@@ -1,6 +1,7 @@
 """Small checkpoints as transformers has them: settings, random weights and a tokenizer of whole words."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,18 @@ def make_checkpoint(folder: Path, settings: Settings = BERT, **changed: Any) -> 
     safetensors.numpy.save_file(random_weights(settings, **decided), folder / "model.safetensors")
     write_tokenizer(folder, "[CLS] $A [SEP]" if settings["model_type"] != "t5" else "$A [SEP]")
     return folder
+
+
+def weights_of(folder: Path) -> Weights:
+    return safetensors.numpy.load_file(folder / "model.safetensors")
+
+
+def change_weights(folder: Path, change: Callable[[Weights], Any]) -> None:
+    weights = weights_of(folder)
+    changed = change(weights)
+    safetensors.numpy.save_file(weights if changed is None else changed, folder / "model.safetensors")
+
+
+def change_settings(folder: Path, **changed: Any) -> None:
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    write_json(folder / "config.json", settings | changed)

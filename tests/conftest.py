@@ -55,6 +55,14 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    """A checkpoint of transformers, with three classes."""
+    from checkpoints import make_checkpoint
+
+    return make_checkpoint(tmp_path / "bert")
+
+
+@pytest.fixture
 def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is timed is not the point of a test."""
     from flax_transformer.bench import measure
