@@ -2,11 +2,13 @@
 
 They are made up, but look as files do that people bring: a sheet that Excel saved in Germany, an array of JSON from an
 API, shards of Parquet from the Hugging Face hub, and mails with several tags; with rows that are blank or broken.
+Without the name of a folder they go to a temporary one.
 """
 
 import json
 import random
 import sys
+import tempfile
 from pathlib import Path
 
 PROBLEMS = {
@@ -99,4 +101,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "own"))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="own-")))
