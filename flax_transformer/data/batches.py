@@ -387,7 +387,7 @@ def evaluation_batches(
             yield indices, encoded.batch(indices, bucket.shape)
 
 
-def chunks(indices: Int[np.ndarray, "n *segments"], size: int) -> Int[np.ndarray, "chunks size *segments"]:
+def chunks(indices: Int[np.ndarray, " n *segments"], size: int) -> Int[np.ndarray, "chunks size *segments"]:
     """Batches of ``size`` rows, the last one completed with filler."""
     count = -(-len(indices) // size)
     filler = np.full((count * size - len(indices), *indices.shape[1:]), NOTHING)

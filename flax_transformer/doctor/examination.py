@@ -155,7 +155,7 @@ class Examination:
         return self.draw(0)
 
     @cached_property
-    def base_logits(self) -> Float[np.ndarray, "rows *rest"]:
+    def base_logits(self) -> Float[np.ndarray, " rows *rest"]:
         return self.subject.logits(self.base)
 
     @cached_property

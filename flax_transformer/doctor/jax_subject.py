@@ -106,7 +106,7 @@ class JaxSubject:
             [i for n, i in zip(names, ids, strict=True) if n in moving],
         )
 
-    def logits(self, batch: Batch) -> Float[np.ndarray, "rows *rest"]:
+    def logits(self, batch: Batch) -> Float[np.ndarray, " rows *rest"]:
         run, arrays, ids = self._function(batch)
         # What is closed over is the same for batches of one shape, which jit tells apart by itself.
         key = (self.call, *(array.shape for array in arrays))
@@ -146,7 +146,7 @@ class JaxSubject:
     def numpy(self, value: Any) -> np.ndarray:
         return np.asarray(value, np.float64)
 
-    def gradients(self, batch: Batch, labels: Int[np.ndarray, "rows *length"]) -> list[Gradient]:
+    def gradients(self, batch: Batch, labels: Int[np.ndarray, " rows *length"]) -> list[Gradient]:
         run, arrays, _ = self._function(batch)
         named = _named_leaves(self._parameters)
         leaves, tree = jax.tree.flatten(self._parameters)

@@ -111,7 +111,7 @@ class Subject(Protocol):
         """A value of a trace."""
         ...
 
-    def logits(self, batch: Batch) -> Float[np.ndarray, "rows *rest"]:
+    def logits(self, batch: Batch) -> Float[np.ndarray, " rows *rest"]:
         """Of the model in evaluation mode: (rows, length, vocab), or (rows, classes)."""
         ...
 
@@ -127,7 +127,7 @@ class Subject(Protocol):
         """Where positions are read beyond the end of a table: (rows that it has, highest row asked for)."""
         ...
 
-    def gradients(self, batch: Batch, labels: Int[np.ndarray, "rows *length"]) -> list[Gradient]:
+    def gradients(self, batch: Batch, labels: Int[np.ndarray, " rows *length"]) -> list[Gradient]:
         """Of the mean cross entropy of the logits."""
         ...
 

@@ -90,7 +90,7 @@ class TorchSubject:
         args, kwargs = self.call.build(batch)
         return self.model(*map(self._tensor, args), **{name: self._tensor(value) for name, value in kwargs.items()})
 
-    def logits(self, batch: Batch) -> Float[np.ndarray, "rows *rest"]:
+    def logits(self, batch: Batch) -> Float[np.ndarray, " rows *rest"]:
         with torch.no_grad():
             logits = _to_numpy(self._logits(batch))
         self._vocab = logits.shape[-1]
@@ -164,7 +164,7 @@ class TorchSubject:
     def numpy(self, value: Any) -> np.ndarray:
         return np.asarray(value, np.float64) if isinstance(value, int | float) else _to_numpy(value)
 
-    def gradients(self, batch: Batch, labels: Int[np.ndarray, "rows *length"]) -> list[Gradient]:
+    def gradients(self, batch: Batch, labels: Int[np.ndarray, " rows *length"]) -> list[Gradient]:
         named = self._all_parameters()
         frozen = [parameter for parameter in named.values() if not parameter.requires_grad]
         trainable = {name: parameter for name, parameter in named.items() if parameter.requires_grad}

@@ -123,7 +123,7 @@ class PositionalEncoding(nnx.Module):
         return x + jnp.take(table, self.config.position_offset + places, axis=0)
 
 
-def relative_buckets(buckets: int, max_distance: int, two_sided: bool) -> Int[np.ndarray, "2*{max_distance}+1"]:
+def relative_buckets(buckets: int, max_distance: int, two_sided: bool) -> Int[np.ndarray, " 2*{max_distance}+1"]:
     """The bucket of each distance from a query to a key, from ``-max_distance`` to ``max_distance``.
 
     Half of the buckets are for one distance each, the others for ranges that grow exponentially (Raffel et al., 2020,
