@@ -17,7 +17,7 @@ from flax_transformer.data.tasks import load_splits
 from flax_transformer.data.tokenizer import train_tokenizer
 from flax_transformer.parity import flax_side, torch_side
 from flax_transformer.parity.cases import random_weights
-from flax_transformer.parity.report import FLAX_COLOUR, TORCH_COLOUR, line_chart
+from flax_transformer.parity.page import FLAX_COLOR, TORCH_COLOR, line_chart
 from flax_transformer.presets import PRESETS
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -66,7 +66,7 @@ def main(steps: int = 300, file: Path = DOCS / "images" / "parity-loss.svg") -> 
     """
     flax, torch_ = train_both(*manifests(steps))
     names = [f"step {i + 1}" for i in range(steps)]
-    picture = line_chart([(FLAX_COLOUR, flax), (TORCH_COLOUR, torch_)], "loss", names, from_zero=True)
+    picture = line_chart([(FLAX_COLOR, flax), (TORCH_COLOR, torch_)], "loss", names, from_zero=True)
     file.parent.mkdir(parents=True, exist_ok=True)
     alone = '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="12" '
     file.write_text(picture.replace("<svg ", alone, 1) + "\n", encoding="utf-8")

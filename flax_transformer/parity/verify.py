@@ -20,12 +20,13 @@ from tyro.conf import Positional
 
 from flax_transformer.config import load_json, to_dict
 from flax_transformer.errors import UserError
-from flax_transformer.outputs import check_report
+from flax_transformer.outputs import check_report, write_whole
 from flax_transformer.parity.against import THIRD_PARTIES, Name, dtypes_of
 from flax_transformer.parity.checks import ENTRIES, Result
 from flax_transformer.parity.measure import Arrays
+from flax_transformer.parity.page import verify_page
 from flax_transformer.parity.precision import USER_ERROR
-from flax_transformer.parity.report import print_report, write_html
+from flax_transformer.parity.report import print_report
 from flax_transformer.parity.targets import Target, load_target
 
 CERTIFICATE = "parity.json"
@@ -88,7 +89,7 @@ def verify(
     if json is not None:
         _write_json(report, json)
     if html is not None:
-        write_html(report, html)
+        write_whole(html, verify_page(report))
     return 0 if report["passed"] else 1
 
 
