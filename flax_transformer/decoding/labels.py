@@ -11,6 +11,11 @@ from jaxtyping import Array, Bool, Float, Int
 from flax_transformer.nn.models import Classifier
 
 
+def logistic(logits: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
+    """The probability of each label by its own logit, in at least float32."""
+    return jax.nn.sigmoid(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+
+
 @nnx.jit
 def label_probabilities(
     model: Classifier, source: Int[Array, "batch source"], source_lengths: Int[Array, " batch"]
@@ -24,8 +29,7 @@ def label_probabilities(
     Returns:
         (batch, classes).
     """
-    logits = model(source, source_lengths)
-    return jax.nn.sigmoid(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+    return logistic(model(source, source_lengths))
 
 
 def decide_labels(

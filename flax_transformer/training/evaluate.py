@@ -27,7 +27,7 @@ from flax_transformer.data.generation import Constraint
 from flax_transformer.data.label_scores import as_scores, best_thresholds
 from flax_transformer.data.tasks import TASKS, score
 from flax_transformer.data.tokenizer import Tokenizer
-from flax_transformer.decoding.labels import decide_labels
+from flax_transformer.decoding.labels import decide_labels, logistic
 from flax_transformer.decoding.predictor import Output, Prediction, Predictor, one_behind, require_finite
 from flax_transformer.errors import UserError
 from flax_transformer.nn.losses import classification_loss, masked_token_loss, multilabel_loss
@@ -182,8 +182,7 @@ def _tell_labels(
 ) -> tuple[Float[Array, "batch classes"], Float[Array, ""], Int[Array, ""]]:
     """The probability of each label; the summed loss, and the number of labels it is a sum over."""
     logits = model(batch.source, batch.source_lengths)
-    probabilities = jax.nn.sigmoid(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
-    return probabilities, *multilabel_loss(logits, batch.labels, batch.source_lengths)
+    return logistic(logits), *multilabel_loss(logits, batch.labels, batch.source_lengths)
 
 
 @nnx.jit

@@ -9,6 +9,11 @@ from torch import Tensor
 from torch_reference.nn.models import Classifier
 
 
+def logistic(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
+    """The probability of each label by its own logit, in at least float32."""
+    return torch.sigmoid(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+
+
 @torch.inference_mode()
 def label_probabilities(
     model: Classifier, source: Int[Tensor, "batch source"], source_lengths: Int[Tensor, " batch"]
@@ -22,8 +27,7 @@ def label_probabilities(
     Returns:
         (batch, classes).
     """
-    logits = model(source, source_lengths)
-    return torch.sigmoid(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+    return logistic(model(source, source_lengths))
 
 
 def decide_labels(
