@@ -20,7 +20,7 @@ from jaxtyping import install_import_hook
 _NAMES = "attention dropout layers linear linear_attention losses lstm masks models pooling positions segments"
 _NN = [f"nn.{name}" for name in _NAMES.split()]
 _DECODING = ["decoding.beam", "decoding.copying", "decoding.generate", "decoding.labels", "decoding.step"]
-_MODULES = [*_NN, *_DECODING, "training.muon", "training.optim"]
+_MODULES = [*_NN, *_DECODING, "training.matrices", "training.muon", "training.optim"]
 _TWINS = [f"{package}.{module}" for package in ("flax_transformer", "torch_reference") for module in _MODULES]
 _TWINS += [
     f"flax_transformer.nn.kernels.{name}"

@@ -5,6 +5,7 @@ from mutants import Mutant
 from flax_transformer.config import OptimizerConfig
 
 _F, _T = "flax_transformer/training/muon.py", "torch_reference/training/muon.py"
+_FLAX_MATRICES, _TORCH_MATRICES = "flax_transformer/training/matrices.py", "torch_reference/training/matrices.py"
 _FLAX_STATE, _TORCH_STATE = "flax_transformer/training/scale_by_muon.py", "torch_reference/training/muon_optimizer.py"
 _MUON = {"optimizer": OptimizerConfig(name="muon", schedule="inverse_sqrt", warmup_steps=4)}
 _STACKED = {"scan_layers": True, "num_encoder_layers": 2, "num_decoder_layers": 2}
@@ -24,7 +25,13 @@ MUON_MUTANTS = (
     _mutant("size by the rows alone", _F, "max(x.shape[-2:])", "x.shape[-2]"),
     _mutant("updates of norm 1, not of Adam's size", _T, "_ADAMS_SIZE = 0.2", "_ADAMS_SIZE = 1.0"),
     _mutant("one norm for all stacked layers", _F, "axis=(-2, -1), keepdims=True", "keepdims=True", _STACKED),
-    _mutant("tables and heads by Muon too", _T, '"layers" in name.split(".") and parameter.ndim', "parameter.ndim"),
-    _mutant("vectors of stacked layers by Muon too", _F, "len(parameter.axes) > 1", "parameter.ndim > 1", _STACKED),
+    _mutant("tables and heads by Muon too", _TORCH_MATRICES, '"layers" in name.split(".") and ', ""),
+    _mutant(
+        "vectors of stacked layers by Muon too",
+        _FLAX_MATRICES,
+        "path and is_matrix(parameter)",
+        "path and parameter.ndim > 1",
+        _STACKED,
+    ),
     _mutant("matrices without weight decay", _TORCH_STATE, '1 - group["lr"] * group["weight_decay"]', "1"),
 )

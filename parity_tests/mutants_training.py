@@ -187,7 +187,11 @@ TRAINING_MUTANTS = (
         "optimizer",
     ),
     Mutant(
-        "decay of biases and norms", f"{_T}/training/optim.py", "parameter.ndim > 1", "parameter.ndim > 0", "optimizer"
+        "decay of biases and norms",
+        f"{_T}/training/matrices.py",
+        "parameter.ndim > 1",
+        "parameter.ndim > 0",
+        "optimizer",
     ),
     Mutant(
         "optax's default decay",

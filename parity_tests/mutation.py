@@ -11,14 +11,14 @@ _MODULES = {
     "flax_transformer": (
         "nn.segments nn.masks nn.positions nn.kernels.flash nn.kernels.backends nn.kernels.cached nn.linear "
         "nn.dropout nn.attention nn.linear_attention nn.lstm nn.layers nn.losses nn.pooling nn.models "
-        "training.adam training.muon training.scale_by_muon training.optim training.state training.step "
-        "interop.state_dict decoding.copying decoding.step decoding.beam decoding.generate decoding.labels "
-        "parity.flax_side"
+        "training.adam training.matrices training.muon training.scale_by_muon training.optim training.state "
+        "training.step interop.state_dict decoding.copying decoding.step decoding.beam decoding.generate "
+        "decoding.labels parity.flax_side"
     ),
     "torch_reference": (
         "nn.segments nn.masks nn.positions nn.linear nn.dropout nn.kernels nn.attention nn.linear_attention nn.lstm "
-        "nn.layers nn.losses nn.pooling nn.models training.muon training.muon_optimizer training.optim training.step "
-        "decoding.copying decoding.step decoding.beam decoding.generate decoding.labels "
+        "nn.layers nn.losses nn.pooling nn.models training.matrices training.muon training.muon_optimizer "
+        "training.optim training.step decoding.copying decoding.step decoding.beam decoding.generate decoding.labels "
         "flax_transformer.parity.torch_side"
     ),
 }

@@ -21,9 +21,11 @@ from flax_transformer.parity.checks import free_running, run_checks
 from flax_transformer.parity.measure import EPS
 from flax_transformer.parity.pair import Pair
 from flax_transformer.parity.training import free_steps
+from flax_transformer.training import matrices as flax_matrices
 from flax_transformer.training import muon as flax_muon
 from flax_transformer.training.step import stack_layers
 from torch_reference.nn import models as torch_models
+from torch_reference.training import matrices as torch_matrices
 from torch_reference.training import muon as torch_muon
 from torch_reference.training.optim import create_optimizer
 
@@ -98,11 +100,11 @@ MODELS: dict[str, dict[str, Any]] = {
 def test_both_twins_leave_the_same_parameters_to_adam(changes: dict[str, Any]) -> None:
     config = dataclasses.replace(TINY, **changes)
     model = stack_layers(create_model(config, 0))
-    matrices, others = nnx.split_state(nnx.state(model, nnx.Param), flax_muon.is_hidden_matrix, ...)
+    matrices, others = nnx.split_state(nnx.state(model, nnx.Param), flax_matrices.is_hidden_matrix, ...)
     nnx.update(model, jax.tree.map(jnp.ones_like, matrices), jax.tree.map(jnp.zeros_like, others))
     by_flax = {name for name, array in to_torch_state_dict(unstack_layers(model)).items() if (array == 1).all()}
     twin = torch_models.create_model(config, 0)
-    by_torch = {name for name, p in twin.named_parameters() if torch_muon.is_hidden_matrix(name, p)}
+    by_torch = {name for name, p in twin.named_parameters() if torch_matrices.is_hidden_matrix(name, p)}
     assert by_flax == by_torch
     assert by_torch
     assert not any("table" in name or "embedding" in name or "head" in name for name in by_torch)

@@ -105,7 +105,8 @@ def test_training_with_scan_is_training_layer_by_layer(monkeypatch: pytest.Monke
         assert same.keys() == weights.keys()
         for name, weight in weights.items():
             np.testing.assert_allclose(same[name], weight, rtol=0, atol=1e-11, err_msg=name)
-        monkeypatch.setattr(optim, "decays", lambda parameter: parameter.ndim > 1)  # takes stacked vectors for matrices
+        # Takes stacked vectors for matrices.
+        monkeypatch.setattr(optim, "is_matrix", lambda parameter: parameter.ndim > 1)
         _, mistaken = train(scanned)
         scale = "encoder.layers.0.feed_forward_residual.norm.scale"
         assert np.abs(mistaken[scale] - weights[scale]).max() > 1e-4

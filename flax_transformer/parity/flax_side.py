@@ -25,7 +25,7 @@ from flax_transformer.parity.torch_side import OptimizerState, Outcome
 from flax_transformer.training import optim
 from flax_transformer.training import step as training
 from flax_transformer.training.loss_scale import create_loss_scale
-from flax_transformer.training.muon import is_hidden_matrix
+from flax_transformer.training.matrices import is_hidden_matrix
 
 
 def to_numpy(array: Any) -> np.ndarray:

@@ -17,7 +17,7 @@ from torch_reference.decoding import labels
 from torch_reference.nn import linear, losses, models
 from torch_reference.training import optim
 from torch_reference.training import step as training
-from torch_reference.training.muon import is_hidden_matrix
+from torch_reference.training.matrices import is_hidden_matrix
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from flax_transformer.parity.cases import Case, take_rows
 from flax_transformer.parity.measure import EPS, Arrays, scaled_ulps
 from flax_transformer.parity.pair import Pair, cast, gradient_floor, with_dropout
 from flax_transformer.parity.torch_side import OptimizerState
-from torch_reference.training.muon import is_hidden_matrix
+from torch_reference.training.matrices import is_hidden_matrix
 
 # By how much the gradients of one step may differ: a ceiling, lifted where a sum cancels.
 _GRADIENT_ULP = 8.0

@@ -1,20 +1,12 @@
-"""Muon's update of a matrix, and which parameters are matrices of that kind."""
-
-from typing import Any
+"""Muon's update of a matrix."""
 
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Float
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan et al.: steep at 0, and within 0.7 to 1.2 near 1
 _STEPS = 5
 _EPS = 1e-7
 _ADAMS_SIZE = 0.2  # root mean square of an update by Adam, which that of a matrix is brought to
-
-
-def is_hidden_matrix(path: tuple[Any, ...], parameter: nnx.Param) -> bool:
-    """Whether Muon trains it: a matrix within a layer. Tables, heads, norms and biases are left to Adam."""
-    return "layers" in path and len(parameter.axes) > 1
 
 
 def orthogonalize(x: Float[Array, "*layers rows columns"]) -> Float[Array, "*layers rows columns"]:

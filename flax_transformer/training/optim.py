@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from flax_transformer.config import OptimizerConfig
 from flax_transformer.training.adam import scale_by_adam
+from flax_transformer.training.matrices import is_matrix
 from flax_transformer.training.scale_by_muon import scale_by_muon
 
 
@@ -54,11 +55,6 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def decays(parameter: Array | nnx.Param) -> bool:
-    """Weight decay acts on matrices, never on norms and biases; also where those of all layers are stacked."""
-    return len(parameter.axes if isinstance(parameter, nnx.Param) else parameter.shape) > 1
-
-
 def update_average(average: Any, params: Any, step: Int[Array, ""], decay: float) -> Any:
     """The running mean of the parameters after a step: ``average + (1 - d) * (params - average)``.
 
@@ -71,10 +67,13 @@ def update_average(average: Any, params: Any, step: Int[Array, ""], decay: float
 
 
 def create_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """Clipping, then Adam with L2 decay in the gradient, or AdamW or Muon with decoupled decay, then the schedule."""
+    """Clipping, then Adam with L2 decay in the gradient, or AdamW or Muon with decoupled decay, then the schedule.
+
+    Weight decay acts on matrices, never on norms and biases.
+    """
 
     def mask(params: Any) -> Any:
-        return jax.tree.map(decays, params, is_leaf=lambda leaf: isinstance(leaf, nnx.Param))
+        return jax.tree.map(is_matrix, params, is_leaf=lambda leaf: isinstance(leaf, nnx.Param))
 
     decay = optax.add_decayed_weights(config.weight_decay, mask)
     adam = scale_by_adam(config.beta1, config.beta2, config.eps)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from flax_transformer.training.muon import is_hidden_matrix, orthogonal_update
+from flax_transformer.training.matrices import is_hidden_matrix
+from flax_transformer.training.muon import orthogonal_update
 
 
 class MuonState(NamedTuple):

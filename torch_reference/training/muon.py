@@ -1,6 +1,5 @@
-"""Muon's update of a matrix, and which parameters are matrices of that kind."""
+"""Muon's update of a matrix."""
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,11 +8,6 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan et al.: steep at 0, and w
 _STEPS = 5
 _EPS = 1e-7
 _ADAMS_SIZE = 0.2  # root mean square of an update by Adam, which that of a matrix is brought to
-
-
-def is_hidden_matrix(name: str, parameter: Tensor | np.ndarray) -> bool:
-    """Whether Muon trains it: a matrix within a layer. Tables, heads, norms and biases are left to Adam."""
-    return "layers" in name.split(".") and parameter.ndim > 1
 
 
 def orthogonalize(x: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:

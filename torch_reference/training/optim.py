@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from flax_transformer.config import OptimizerConfig
-from torch_reference.training.muon import is_hidden_matrix
+from torch_reference.training.matrices import is_hidden_matrix, is_matrix
 from torch_reference.training.muon_optimizer import Muon
 
 
@@ -49,11 +49,6 @@ def clip_by_global_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> 
     torch.nn.utils.clip_grad_norm_(parameters, max_norm)
 
 
-def decays(parameter: torch.Tensor) -> bool:
-    """Weight decay acts on matrices, never on norms and biases."""
-    return parameter.ndim > 1
-
-
 @torch.no_grad()
 def update_average(average: Sequence[torch.Tensor], params: Sequence[torch.Tensor], step: int, decay: float) -> None:
     """The running mean of the parameters after a step, in place: ``average + (1 - d) * (params - average)``.
@@ -69,6 +64,8 @@ def update_average(average: Sequence[torch.Tensor], params: Sequence[torch.Tenso
 def create_optimizer(config: OptimizerConfig, model: nn.Module, *, fused: bool | None = None) -> torch.optim.Optimizer:
     """Adam with L2 decay in the gradient, or AdamW or Muon with decoupled decay; at rate 1, for :func:`schedule`.
 
+    Weight decay acts on matrices, never on norms and biases.
+
     Args:
         fused: torch's one-kernel implementation, which is faster; None for torch's default.
     """
@@ -77,8 +74,8 @@ def create_optimizer(config: OptimizerConfig, model: nn.Module, *, fused: bool |
     matrices = [p for name, p in model.named_parameters() if name in by_muon]
     parameters = [p for name, p in model.named_parameters() if name not in by_muon]
     groups = [
-        {"params": [p for p in parameters if decays(p)], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if not decays(p)], "weight_decay": 0.0},
+        {"params": [p for p in parameters if is_matrix(p)], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if not is_matrix(p)], "weight_decay": 0.0},
     ]
     adam = kind(groups, lr=1.0, betas=(config.beta1, config.beta2), eps=config.eps, fused=fused)
     return Muon(matrices, config.momentum, config.weight_decay, adam) if config.name == "muon" else adam
