@@ -104,6 +104,25 @@ def test_flags_of_files_without_a_file_are_refused(name: str):
         labelled(run_of(ClassificationData()), replace(LabelledFlags(), **{name: "tab"}))
 
 
+@pytest.mark.parametrize(
+    ("data", "flags"),
+    [
+        (ClassificationData, "--text-column and --label-column"),
+        (MultilabelData, "--text-column and --label-column, or --label-columns for several of 0 and 1"),
+        (Seq2SeqData, "--source-column and --target-column"),
+        (MaskedData, "--text-column"),
+    ],
+)
+def test_a_lost_column_of_the_run_s_own_file_is_told_with_flags_of_this_command(data: Any, flags: str, tmp_path: Path):
+    (tmp_path / "rows.csv").write_text("body;kind\na;b\n", encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        labelled(run_of(data((str(tmp_path / "rows.csv"),)), "bad", "good"), LabelledFlags())
+    told = (
+        "got none in body, kind (the first line, separated by semicolons); bring it back, or name a file to score with"
+    )
+    assert str(caught.value).endswith(f"{told} --file, and its columns with {flags}")
+
+
 def test_a_split_and_files_are_not_scored_together():
     with pytest.raises(UserError, match=r"^expected --split or --file, got both: validation and rows.csv$"):
         labelled(run_of(ClassificationData()), LabelledFlags("validation", ("rows.csv",)))

@@ -10,7 +10,7 @@ from flax_transformer.config import OWN_DATA, ClassificationData, MaskedData, Mu
 from flax_transformer.errors import UserError, warn
 
 if TYPE_CHECKING:
-    from flax_transformer.data.examples import Examples
+    from flax_transformer.data.examples import Examples, Splits
     from flax_transformer.training.run import Run
 
 _COLUMNS = ("column", "label_column", "label_columns", "label_separator")
@@ -55,7 +55,6 @@ def labelled(run: "Run", flags: LabelledFlags, *, may_differ: bool = True) -> "E
         UserError: they cannot be read, or the run was trained on most of them, or they differ and must not.
     """
     from flax_transformer.data.fingerprint import check_evaluation_data
-    from flax_transformer.data.tasks import load_splits
 
     if flags.file and flags.split != LabelledFlags.split:
         raise UserError(f"expected --split or --file, got both: {flags.split} and {', '.join(flags.file)}")
@@ -64,9 +63,24 @@ def labelled(run: "Run", flags: LabelledFlags, *, may_differ: bool = True) -> "E
     for name in (*_COLUMNS, "delimiter", "encoding"):
         if getattr(flags, name):
             raise UserError(f"{_flag(name)}: expected --file, of which it is said, got none")
-    splits = load_splits(run.config.data, run.config.seed, run.classes)
+    splits = _splits(run)
     check_evaluation_data(run.folder, splits, flags.split, may_differ=may_differ)
     return getattr(splits, flags.split)
+
+
+def _splits(run: "Run") -> "Splits":
+    """Those of the run's own data. A column that is lost is told with the flags of this command, not of training."""
+    from flax_transformer.data.own import reading_of
+    from flax_transformer.data.rows import MissingColumnError
+    from flax_transformer.data.tasks import load_splits
+
+    data = run.config.data
+    try:
+        return load_splits(data, run.config.seed, run.classes)
+    except MissingColumnError as error:
+        columns = f", and its columns with {reading_of(data, '--').columns_flags}" if isinstance(data, OwnData) else ""
+        advice = f"bring it back, or name a file to score with --file{columns}"
+        raise UserError(f"{error.problem}; {advice}") from error
 
 
 def _of_files(run: "Run", flags: LabelledFlags) -> "Examples":

@@ -103,7 +103,8 @@ def _below(path: Path, columns: Sequence[str], reading: Reading, error: MissingC
         for number, line in itertools.islice(numbered_lines(path, reading), 1, _PREAMBLE):
             for delimiter in _DELIMITERS:
                 if all(find_name(_split(line.rstrip("\r\n"), delimiter), column) is not None for column in columns):
-                    return MissingColumnError(f"{error}; line {number} has such names: delete the lines above it")
+                    problem = f"{error.problem}; line {number} has such names: delete the lines above it"
+                    return MissingColumnError(problem, error.advice)
     return error
 
 

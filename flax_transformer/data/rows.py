@@ -39,7 +39,11 @@ class Row:
 
 
 class MissingColumnError(UserError):
-    """A table has no column of that name, or several."""
+    """A table has no column of that name, or several. ``advice`` ends the message: which flags name another."""
+
+    def __init__(self, problem: str, advice: str = "") -> None:
+        super().__init__(problem + advice)
+        self.problem, self.advice = problem, advice
 
 
 class EmptyFileError(UserError):
@@ -76,7 +80,7 @@ def missing_column(
     advice = f"; name yours with {reading.columns_flags}" if reading.columns_flags else ""
     got = f"{number} of them" if number else "none"
     return MissingColumnError(
-        f"{path}: expected one column {wanted!r}, got {got} in {names.strip() or 'an empty line'}{seen}{advice}"
+        f"{path}: expected one column {wanted!r}, got {got} in {names.strip() or 'an empty line'}{seen}", advice
     )
 
 
