@@ -213,6 +213,14 @@ def test_no_such_target(
     assert words in capsys.readouterr().err
 
 
+def test_an_own_generator_generates_in_float64_too(generator: Path, tmp_path: Path):
+    """Its caches and scores are as wide as what is written into them."""
+    assert main([str(generator), "--json", str(tmp_path / "report.json")]) == 0
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["precision"] == "float64"
+    assert {probe["verdict"] for probe in report["probes"] if probe["probe"] == "generation"} == {"healthy"}
+
+
 def test_ill_model_and_what_is_written(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     files = {name: tmp_path / f"report.{name}" for name in ("json", "html", "png")}
     flags = [part for name, file in files.items() for part in (f"--{name}", str(file))]

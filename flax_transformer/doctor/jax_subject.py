@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 from flax import linen, nnx
 from jaxtyping import Float, Int
 
+from flax_transformer.config import ModelConfig
 from flax_transformer.doctor.calling import Call
 from flax_transformer.doctor.hints import find_hints
 from flax_transformer.doctor.jax_trace import Interpreter, Recording, clamped_lookups
@@ -230,6 +232,15 @@ def _options() -> dict[str, Any]:
     return {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False} if on_cpu else {}
 
 
+def _compute_in_float64(module: nnx.Module) -> None:
+    """Where a module says that it computes in float32: by itself, or in this project by its config."""
+    if getattr(module, "dtype", None) == jnp.float32:
+        vars(module)["dtype"] = jnp.float64
+    config = getattr(module, "config", None)
+    if isinstance(config, ModelConfig) and config.dtype == "float32":
+        vars(module)["config"] = replace(config, dtype="float64")
+
+
 def _widened(leaf: Any, dtype: Any) -> Any:
     """Keys of random generators and integers stay what they are."""
     if isinstance(leaf, np.ndarray | jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -325,9 +336,9 @@ class _Nnx(_Functional):
         nnx.replace_by_pure_dict(state, parameters)
         model = nnx.merge(self._graph, state)
         model.eval()
-        for _, module in nnx.iter_modules(model):
-            if jnp.result_type(float) == jnp.float64 and getattr(module, "dtype", None) == jnp.float32:
-                vars(module)["dtype"] = jnp.float64
+        if jnp.result_type(float) == jnp.float64:
+            for _, module in nnx.iter_modules(model):
+                _compute_in_float64(module)
         return model
 
     def table_sizes(self) -> list[int]:

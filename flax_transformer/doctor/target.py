@@ -1,16 +1,17 @@
 """What ``flax-transformer doctor TARGET`` names: a factory in a file, a Hugging Face folder, a run or an export."""
 
 import contextlib
+import functools
 import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from flax_transformer.config import load_json
+from flax_transformer.config import GenerationConfig, load_json
 from flax_transformer.doctor.subject import ExaminationError
 from flax_transformer.errors import UserError
 
@@ -42,18 +43,28 @@ def load_target(target: str) -> dict[str, Any]:
     config = load_json(folder / "config.json", "a config in JSON")
     if isinstance(config, dict) and "model_type" in config:
         return _from_hugging_face(folder, config)
-    return {"model": _load_own(folder), "fresh": False}
+    return _from_own(folder)
 
 
-def _load_own(folder: Path) -> Any:
+def _from_own(folder: Path) -> dict[str, Any]:
     """A run or an export of this project: in JAX where that is installed, else in PyTorch."""
     if importlib.util.find_spec("jax") is not None:
-        import flax_transformer
+        import flax_transformer as package
 
-        return flax_transformer.load(folder).best_model()
-    import torch_reference
+        model: Any = package.load(folder).best_model()
+    else:
+        import torch_reference as package
 
-    return torch_reference.load(folder)
+        model = package.load(folder)
+    keywords = {"model": model, "fresh": False}
+    if model.config.architecture == "seq2seq":
+        keywords["generate"] = functools.partial(_own_greedy, package.generate)
+    return keywords
+
+
+def _own_greedy(generate: Callable[..., Any], model: Any, ids: Any, steps: int) -> Any:
+    """As a model of this project is asked to."""
+    return generate(model, ids, config=GenerationConfig(steps)).tokens
 
 
 def _from_factory(file: Path, name: str) -> dict[str, Any]:
