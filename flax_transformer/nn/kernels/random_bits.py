@@ -4,6 +4,10 @@ On CPU ``jax.random`` lowers to a rolled loop with many passes over memory, whic
 step. There the same cipher, Threefry-2x32 with all 20 rounds (Salmon et al., SC 2011), is written out so that XLA
 fuses it, together with the comparison, into one kernel. The choice is made while lowering, so a step compiled on a CPU
 machine for a TPU holds the TPU's generator.
+
+On a TPU XLA would also fuse the cipher into each product that reads a mask of attention weights: six times for each
+attention of a training step, and it would compile them for minutes. There such a mask is drawn once and kept, a byte
+for each weight.
 """
 
 import functools
@@ -15,6 +19,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray, UInt32
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
+_AXES_OF_WEIGHTS = 4  # (batch, heads, queries, keys)
 
 
 def _rotate_left(x: UInt32[Array, "*shape"], by: int) -> UInt32[Array, "*shape"]:
@@ -58,6 +63,15 @@ def _fused_keep_mask(key: PRNGKeyArray, drop_rate: float, shape: tuple[int, ...]
     return keep_at(key_words(key), drop_rate, rows, columns).reshape(shape)
 
 
+def _keep_mask(key: PRNGKeyArray, drop_rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
+    return jax.random.bernoulli(key, 1.0 - drop_rate, shape)
+
+
+def _mask_drawn_once(key: PRNGKeyArray, drop_rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
+    keep = _keep_mask(key, drop_rate, shape)
+    return jax.lax.optimization_barrier(keep) if len(shape) == _AXES_OF_WEIGHTS else keep
+
+
 # Jitted on its own, so that the masks of one shape in all layers are traced once.
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def keep_mask(key: PRNGKeyArray, drop_rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
@@ -65,5 +79,6 @@ def keep_mask(key: PRNGKeyArray, drop_rate: float, shape: tuple[int, ...]) -> Bo
     return jax.lax.platform_dependent(
         key,
         cpu=lambda key: _fused_keep_mask(key, drop_rate, shape),
-        default=lambda key: jax.random.bernoulli(key, 1.0 - drop_rate, shape),
+        tpu=lambda key: _mask_drawn_once(key, drop_rate, shape),
+        default=lambda key: _keep_mask(key, drop_rate, shape),
     )
