@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt32
 from flax_transformer.distributed.mesh import target_platform
 from flax_transformer.nn.kernels.distances import DistanceBias, spread_distances
 from flax_transformer.nn.kernels.flash import FLASH_OUTPUTS
-from flax_transformer.nn.kernels.random_bits import keep_at, key_words
+from flax_transformer.nn.kernels.random_bits import drawn_once, keep_at, key_words
 from flax_transformer.nn.masks import AttentionMask
 
 Index = int | Int[Array, ""]
@@ -143,7 +143,8 @@ def _forward(
             new_largest = jnp.maximum(largest, scores.max(axis=2))
             weights, rescale = jnp.exp(scores - new_largest[:, :, None]), jnp.exp(largest - new_largest)
             total = total * rescale + weights.sum(axis=2)
-            weights = _drop(task, weights, constants.words, i, j).astype(value.dtype)
+            keep = _kept(task, weights, constants.words, i, j)
+            weights = _drop(task, weights, keep).astype(value.dtype)
             attended = attended * rescale[:, :, None] + _matmul(_keys_of(task, values, j, 3), weights)
             return attended, total, new_largest
 
@@ -183,10 +184,11 @@ def _backward(task: _Task, kept: Any, upstream: Array) -> tuple[Array | None, ..
             of_query, of_key, of_value, of_bias = state
             scores = _scores(task, columns, _keys_of(task, key_rows, j, 2), bias, constants, i, j)
             weights = jnp.exp(scores - sums[:, :, None])
-            of_weights = _drop(task, _matmul(_keys_of(task, values, j, 2), of_output_columns), constants.words, i, j)
+            keep = _kept(task, weights, constants.words, i, j)
+            of_weights = _drop(task, _matmul(_keys_of(task, values, j, 2), of_output_columns), keep)
             of_scores = weights * (of_weights - weighted[:, :, None])
             of_bias = _add_to_bias(task, of_bias, of_scores, i, j)
-            kept_weights = _drop(task, weights, constants.words, i, j).astype(value.dtype)
+            kept_weights = _drop(task, weights, keep).astype(value.dtype)
             of_value = _add(of_value, _matmul(kept_weights, of_output), task.first_key(j), 2)
             of_products = (of_scores * task.scale).astype(query.dtype)
             of_key = _add(of_key, _matmul(of_products, rows), task.first_key(j), 2)
@@ -281,14 +283,20 @@ def _add_to_bias(task: _Task, of_bias: Array | None, of_scores: Scores, i: Index
     return jax.lax.dynamic_update_slice(of_bias, part + pull_back(of_scores)[0], starts)
 
 
-def _drop(task: _Task, x: Scores, words: UInt32[Array, "2"] | None, i: Index, j: Index) -> Scores:
-    """The same weights are dropped in both passes: the bits are those of a weight's row and column among all."""
+def _kept(
+    task: _Task, like: Scores, words: UInt32[Array, "2"] | None, i: Index, j: Index
+) -> Bool[Array, "batch heads keys queries"] | None:
+    """Which weights of a block are kept: a function of each one's row and column among all, in both passes alike."""
     if words is None:
-        return x
-    row, head, key, query = (jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) for axis in range(4))
+        return None
+    row, head, key, query = (jax.lax.broadcasted_iota(jnp.uint32, like.shape, axis) for axis in range(4))
     first_query, first_key = (jnp.uint32(first) for first in (task.first_query(i), task.first_key(j)))
-    rows = (row * jnp.uint32(x.shape[1]) + head) * jnp.uint32(task.queries) + query + first_query
-    return jnp.where(keep_at(words, task.drop_rate, rows, key + first_key), x * (1.0 / (1.0 - task.drop_rate)), 0)
+    rows = (row * jnp.uint32(like.shape[1]) + head) * jnp.uint32(task.queries) + query + first_query
+    return drawn_once(keep_at(words, task.drop_rate, rows, key + first_key))
+
+
+def _drop(task: _Task, x: Scores, keep: Bool[Array, "batch heads keys queries"] | None) -> Scores:
+    return x if keep is None else jnp.where(keep, x * (1.0 / (1.0 - task.drop_rate)), 0)
 
 
 def _in_rows(x: Float[Array, "batch length heads head_dim"]) -> Float[Array, "batch heads length head_dim"]:

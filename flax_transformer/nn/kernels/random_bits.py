@@ -5,9 +5,9 @@ step. There the same cipher, Threefry-2x32 with all 20 rounds (Salmon et al., SC
 fuses it, together with the comparison, into one kernel. The choice is made while lowering, so a step compiled on a CPU
 machine for a TPU holds the TPU's generator.
 
-On a TPU XLA would also fuse the cipher into each product that reads a mask of attention weights: six times for each
-attention of a training step, and it would compile them for minutes. There such a mask is drawn once and kept, a byte
-for each weight.
+XLA for TPU would fuse the cipher too, into each operation that reads a mask of attention weights: six times for the
+gradient of one attention, which it would also compile for minutes. There such a mask is drawn once and written out, a
+byte for each weight.
 """
 
 import functools
@@ -63,22 +63,18 @@ def _fused_keep_mask(key: PRNGKeyArray, drop_rate: float, shape: tuple[int, ...]
     return keep_at(key_words(key), drop_rate, rows, columns).reshape(shape)
 
 
-def _keep_mask(key: PRNGKeyArray, drop_rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
-    return jax.random.bernoulli(key, 1.0 - drop_rate, shape)
-
-
-def _mask_drawn_once(key: PRNGKeyArray, drop_rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
-    keep = _keep_mask(key, drop_rate, shape)
-    return jax.lax.optimization_barrier(keep) if len(shape) == _AXES_OF_WEIGHTS else keep
+def drawn_once(keep: Bool[Array, "*shape"]) -> Bool[Array, "*shape"]:
+    """``keep``, which a TPU writes out; otherwise XLA would draw its bits again in each operation that reads it."""
+    return jax.lax.platform_dependent(keep, tpu=jax.lax.optimization_barrier, default=lambda keep: keep)
 
 
 # Jitted on its own, so that the masks of one shape in all layers are traced once.
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def keep_mask(key: PRNGKeyArray, drop_rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
     """True with probability ``1 - drop_rate``, independently for each element; a pure function of ``key``."""
-    return jax.lax.platform_dependent(
+    keep = jax.lax.platform_dependent(
         key,
         cpu=lambda key: _fused_keep_mask(key, drop_rate, shape),
-        tpu=lambda key: _mask_drawn_once(key, drop_rate, shape),
-        default=lambda key: _keep_mask(key, drop_rate, shape),
+        default=lambda key: jax.random.bernoulli(key, 1.0 - drop_rate, shape),
     )
+    return drawn_once(keep) if len(shape) == _AXES_OF_WEIGHTS else keep
