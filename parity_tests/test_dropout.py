@@ -126,7 +126,7 @@ def test_each_platform_gets_its_own_generator() -> None:
     [("tpu", (2, 3, 5, 7), 1), ("tpu", (2, 5, 7), 0), ("cpu", (2, 3, 5, 7), 0), ("cuda", (2, 3, 5, 7), 0)],
 )
 def test_a_tpu_draws_a_mask_of_attention_weights_once(platform: str, shape: tuple[int, ...], barriers: int) -> None:
-    """Not in each of the products that read it: those then take XLA minutes to compile."""
+    """Not in each of the operations that read it, as XLA would have it."""
     traced = jax.jit(lambda key: random_bits.keep_mask(key, 0.1, shape)).trace(jax.random.key(7))
     lowered = traced.lower(lowering_platforms=(platform,)).as_text()
     assert lowered.count("stablehlo.optimization_barrier") == barriers

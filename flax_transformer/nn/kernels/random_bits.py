@@ -5,9 +5,9 @@ step. There the same cipher, Threefry-2x32 with all 20 rounds (Salmon et al., SC
 fuses it, together with the comparison, into one kernel. The choice is made while lowering, so a step compiled on a CPU
 machine for a TPU holds the TPU's generator.
 
-XLA for TPU would fuse the cipher too, into each operation that reads a mask of attention weights: six times for the
-gradient of one attention, which it would also compile for minutes. There such a mask is drawn once and written out, a
-byte for each weight.
+XLA for TPU would fuse the cipher too, into each operation that reads a mask of attention weights: six times for one
+attention with its gradient, which would then take three times as long to compile. There such a mask is drawn once and
+written out, a byte for each weight.
 """
 
 import functools
