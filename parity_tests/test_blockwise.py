@@ -170,18 +170,18 @@ MISTAKES = {
     "row sum missing in the backward pass": ("(of_weights - weighted[:, :, None])", "of_weights"),
     "scale missing in the backward pass": ("(of_scores * task.scale)", "of_scores"),
     "weights dropped anew in the backward pass": (
-        "_matmul(_keys_of(task, values, j, 2), of_output_columns), constants.words,",
-        "_matmul(_keys_of(task, values, j, 2), of_output_columns), constants.words + jnp.uint32(1),",
+        "keep = _kept(task, weights, constants.words, i, j)\n            of_weights",
+        "keep = _kept(task, weights, constants.words + jnp.uint32(1), i, j)\n            of_weights",
     ),
     "all weights kept in the backward pass": (
-        "kept_weights = _drop(task, weights, constants.words, i, j)",
+        "kept_weights = _drop(task, weights, keep)",
         "kept_weights = weights",
     ),
     "dropout of every block alike": ("+ query + first_query", "+ query"),
     "kept weights not scaled up": ("x * (1.0 / (1.0 - task.drop_rate))", "x"),
     "normalised by the kept weights": (
         "total = total * rescale + weights.sum(axis=2)",
-        "total = total * rescale + _drop(task, weights, constants.words, i, j).sum(axis=2)",
+        "total = total * rescale + _drop(task, weights, _kept(task, weights, constants.words, i, j)).sum(axis=2)",
     ),
     "row without keys has a finite sum": ("jnp.where(total > 0, largest + jnp.log(total), jnp.inf)", "largest"),
     "bias of another place": ("key - query + task.queries", "query - key + task.queries"),
