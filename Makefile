@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 RUN := runs/manifests-default
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 # One process a core; more than 8 only compile the same programs once more.
-# All tests of a file in one process: two would compile the same programs at the same time.
-PYTEST_ARGS ?= --numprocesses auto --maxprocesses 8 --dist loadfile
+# All tests of a file in one process: two would compile the same programs at the same time. In the order of the files:
+# by default those with few tests, which are long ones, come last, and a single process ends alone.
+PYTEST_ARGS ?= --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 # XLA's former CPU emitters, and one LLVM module a program, compile in half the time; programs of tests run for
 # milliseconds. `make test-all`, and what .ci/run calls besides, compile as users do.
 QUICK_COMPILATION := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1

@@ -16,6 +16,7 @@ _QUICK = "jax_disable_most_optimizations"
 def pytest_configure(config: pytest.Config) -> None:
     # A script that starts a command with ``&`` has it ignore Ctrl-C, which tests send to the programs they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    _share_cores()
     # No program is compiled twice in one session, whichever worker or process needs it. Workers inherit the variables.
     if _CACHE not in os.environ:
         os.environ[_CACHE] = tempfile.mkdtemp(prefix="jax-cache-")
@@ -23,6 +24,14 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.01")
     jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.01)
+
+
+def _share_cores() -> None:
+    """Each worker has cores of its own: XLA starts as many threads as it may use cores, in each of them."""
+    if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        worker, workers = int(os.environ["PYTEST_XDIST_WORKER"][2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        os.sched_setaffinity(0, cores[worker::workers] or cores)
 
 
 @pytest.hookimpl(tryfirst=True)

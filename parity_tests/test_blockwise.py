@@ -192,6 +192,11 @@ MISTAKES = {
 }
 
 
+def test_each_mistake_stands_once_in_the_code() -> None:
+    code = Path(str(blockwise.__file__)).read_text(encoding="utf-8")
+    assert [name for name, (old, _) in MISTAKES.items() if code.count(old) != 1] == []
+
+
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("mistake", MISTAKES)
 @pytest.mark.sample(5)
