@@ -59,8 +59,8 @@ def forget_programs_of_a_module() -> Iterator[None]:
 def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
     """Programs that run for milliseconds are not worth seconds of optimization.
 
-    It holds for the processes that tests start, too. Modules that test what XLA makes of a program are ``optimized``,
-    and tests that take the fixture of this name.
+    It holds for the processes that tests start, too. Modules that test what XLA makes of a program are marked
+    ``optimized``; tests whose ceilings are in ULP take the fixture of this name.
     """
     if request.node.get_closest_marker("optimized"):
         yield
