@@ -165,10 +165,32 @@ def test_blocks_know_segments(mask: dict[str, Any], keys: int) -> None:
     assert min(scaled_ulp(a, b, "float64") for a, b in zip(given, ignorant, strict=True)) > 1e9
 
 
+def test_blocks_without_a_common_segment_are_not_computed() -> None:
+    """Else numbers that are none would come through: a weight of zero times one of them is none either."""
+    segments = jnp.repeat(jnp.array([[1, 2, 3, 0]]), 16, axis=1)
+    foreign = jnp.where(jnp.arange(64) // 16 == 1, 0.0, jnp.nan)[None, :, None, None]
+    query, key, value = (jnp.ones((1, 64, 2, 16)) + foreign for _ in range(3))
+    mask = AttentionMask(query_segments=segments, key_segments=segments)
+
+    def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        return blockwise.blockwise_attention(query, key, value, mask, blocks=(16, 16))
+
+    output, pull_back = jax.vjp(attend, query, key, value)
+    for array in (output, *pull_back(jnp.ones_like(output))):
+        assert np.isfinite(array[:, 16:32]).all()
+    plain = attention.plain_attention(query, key, value, mask)
+    assert np.isnan(plain[:, 16:32]).all()
+
+
+# Segments that most blocks have no part of.
+LONG = {"query_segments": segments_of(101, 0), "key_segments": segments_of(101, 0)}
 BLOCKWISE_MISTAKES = {
     "segments ignored": ("query_segments=of_queries, key_segments=of_keys)", ")"),
     "segments of the first queries": ("of_queries, query, task.block_queries", "of_queries, 0, task.block_queries"),
     "segments of the first keys": ("of_keys, key, task.block_keys", "of_keys, 0, task.block_keys"),
+    "a block too few in front": ("first_key // self.block_keys, ", "first_key // self.block_keys + 1, "),
+    "a block too few behind": ("-(-end_key // self.block_keys)", "end_key // self.block_keys"),
+    "bounds by the queries with the least id": ("<= query_segments.max(axis=1)[:, None]", "<= least[:, None]"),
 }
 
 
@@ -177,8 +199,8 @@ BLOCKWISE_MISTAKES = {
 @pytest.mark.sample(1)
 def test_mistakes_in_blocks_are_noticed(mistake: str) -> None:
     code = with_mistake(*BLOCKWISE_MISTAKES[mistake])
-    mistaken = attended(functools.partial(code.blockwise_attention, blocks=(16, 16)), jnp.float64, (37, 37), **SELF)
-    plain = attended(attention.plain_attention, jnp.float64, (37, 37), **SELF)
+    mistaken = attended(functools.partial(code.blockwise_attention, blocks=(16, 16)), jnp.float64, (101, 101), **LONG)
+    plain = attended(attention.plain_attention, jnp.float64, (101, 101), **LONG)
     assert max(scaled_ulp(a, b, "float64") for a, b in zip(mistaken, plain, strict=True)) > 1e9
 
 

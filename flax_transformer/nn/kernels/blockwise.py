@@ -113,13 +113,20 @@ class _Task:
     def first_key(self, j: Index) -> Index:
         return jnp.minimum(j * self.block_keys, self.keys - self.block_keys).astype(jnp.int32)
 
-    def key_blocks(self, i: Index, constants: _Constants) -> Index:
-        """How many blocks of keys a block of queries looks at: under a causal mask, none above the diagonal."""
-        blocks = -(-self.keys // self.block_keys)
-        if not self.causal:
-            return blocks
-        last_query = constants.query_offset + self.first_query(i) + self.block_queries - 1
-        return jnp.clip(last_query // self.block_keys + 1, 0, blocks)
+    def key_blocks(self, i: Index, constants: _Constants) -> tuple[Index, Index]:
+        """The blocks of keys that a block of queries looks at, from the first one to the one behind the last.
+
+        Under a causal mask none above the diagonal, of packed rows none without a segment of these queries.
+        """
+        first, end = 0, -(-self.keys // self.block_keys)
+        if self.causal:
+            last_query = constants.query_offset + self.first_query(i) + self.block_queries - 1
+            end = jnp.clip(last_query // self.block_keys + 1, 0, end)
+        if constants.query_segments is not None and constants.key_segments is not None:
+            queries = _cut(constants.query_segments, self.first_query(i), self.block_queries, 1)
+            first_key, end_key = _segment_bounds(queries, constants.key_segments)
+            first, end = first_key // self.block_keys, jnp.minimum(-(-end_key // self.block_keys), end)
+        return first, end
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -152,7 +159,7 @@ def _forward(
         # No score is smaller than the least number, so that of masked ones no difference is infinity - infinity.
         state = jnp.zeros((batch, heads, width, shape[2]), dtype), jnp.zeros(shape, dtype)
         state = *state, jnp.full(shape, jnp.finfo(dtype).min)
-        attended, total, largest = jax.lax.fori_loop(0, task.key_blocks(i, constants), add_keys, state)
+        attended, total, largest = jax.lax.fori_loop(*task.key_blocks(i, constants), add_keys, state)
         attended = attended / jnp.where(total > 0, total, 1)[:, :, None]
         # A query without keys has weights of exp(-infinity) in the backward pass too.
         log_sums = jnp.where(total > 0, largest + jnp.log(total), jnp.inf)
@@ -197,7 +204,7 @@ def _backward(task: _Task, kept: Any, upstream: Array) -> tuple[Array | None, ..
 
         of_query, *of_others = gradients
         state = jnp.zeros(columns.shape, dtype), *of_others
-        of_block, *of_others = jax.lax.fori_loop(0, task.key_blocks(i, constants), of_keys, state)
+        of_block, *of_others = jax.lax.fori_loop(*task.key_blocks(i, constants), of_keys, state)
         return _add(of_query, jnp.transpose(of_block, (0, 3, 1, 2)), start, 1), *of_others
 
     like = (query, key_rows, values, bias)
@@ -244,6 +251,17 @@ def _allowed(
     part = AttentionMask(lengths, task.causal, offset, dense, query_segments=of_queries, key_segments=of_keys)
     allowed = part.materialize(task.block_queries, task.block_keys)
     return None if allowed is None else jnp.swapaxes(allowed, 2, 3)
+
+
+def _segment_bounds(
+    query_segments: Int[Array, "batch queries"], key_segments: Int[Array, "batch keys"]
+) -> tuple[Int[Array, ""], Int[Array, ""]]:
+    """Where in the rows the keys of the queries' segments begin and end; 0 and 0 if there are none."""
+    # The ids of a row count up, and 0 is padding: those of the queries lie between the least and the largest.
+    least = jnp.where(query_segments > 0, query_segments, jnp.iinfo(query_segments.dtype).max).min(axis=1)
+    is_among = jnp.logical_and(key_segments >= least[:, None], key_segments <= query_segments.max(axis=1)[:, None])
+    belongs = is_among.any(axis=0)
+    return jnp.argmax(belongs), jnp.where(belongs.any(), belongs.size - jnp.argmax(belongs[::-1]), 0)
 
 
 def _own_queries(task: _Task, x: Array, i: Index) -> Array:
