@@ -151,6 +151,23 @@ def test_a_copied_value_goes_on_and_ends_as_the_source_does(step: Any, spaces: A
     assert walk(step, data.CopyRule(SCHEMA, tokenizer), tokenizer) > 5_000
 
 
+@pytest.mark.parametrize("step", [FlaxStep, TorchStep])
+def test_a_token_that_ends_an_item_begins_none_with_letters_of_its_own(step: Any) -> None:
+    texts = ['{"goods":["tea","b"],"ba":"","bc":"","bd":"","be":""}'] * 9
+    tokenizer = train_tokenizer(TokenizerConfig(vocab_size=300, spaces="isolated"), texts)
+    spelled = {text: token for token, text in tokenizer.token_bytes().items()}
+    assert {b'","', b'","b'} <= spelled.keys()
+    schema = {"type": "object", "properties": {"goods": {"type": "array", "items": COPIED}}}
+    source, lengths = encode(tokenizer, ["tea, tea, b"])
+    tables = step.tables(data.CopyRule(schema, tokenizer).of(source, lengths))
+    state = step.start(tables)
+    for token in tokenizer.encode(['{"goods":["tea'])[0]:
+        state = step.on(tables, state, [token])
+    allowed = step.allowed(tables, state)[0]
+    assert allowed[spelled[b'","']]
+    assert not allowed[spelled[b'","b']]
+
+
 MUTANTS = [
     ("decoding/copying.py", "may_end = (state.places & tables.finishes)", "may_end = state.places"),
     ("decoding/copying.py", "(tables.tokens == tokens[:, None])", "(tables.tokens >= 0)"),

@@ -48,8 +48,9 @@ def copyable_tokens(tables: CopyTables, state: CopyState) -> Bool[Array, "rows v
     leaves = jnp.take_along_axis(state.places, tables.starts, axis=1)  # (rows, edges)
     goes_on = jnp.zeros(following.shape, jnp.bool_).at[rows, tables.tokens].max(leaves, mode="drop")
     may_end = (state.places & tables.finishes).any(axis=1, keepdims=True)
-    inside = tables.inside[state.json][:, None]
-    return jnp.where(inside, goes_on | (may_end & tables.closes[None]), following >= 0)
+    outside = ~tables.inside[state.json][:, None]
+    # A token that ends one value of a list may also begin the next one with letters of its own.
+    return (following >= 0) & (outside | goes_on | (may_end & tables.closes[None]))
 
 
 def copy_on(tables: CopyTables, state: CopyState, tokens: Int[Array, " rows"]) -> CopyState:

@@ -57,8 +57,9 @@ def copyable_tokens(tables: CopyTables, state: CopyState) -> Bool[Tensor, "rows 
     counts = torch.zeros(len(following), following.shape[1] + 1, dtype=torch.int32, device=following.device)
     goes_on = counts.scatter_add(1, tables.tokens, leaves.int())[:, :-1] > 0
     may_end = (state.places & tables.finishes).any(dim=1, keepdim=True)
-    inside = tables.inside[state.json][:, None]
-    return torch.where(inside, goes_on | (may_end & tables.closes), following >= 0)
+    outside = ~tables.inside[state.json][:, None]
+    # A token that ends one value of a list may also begin the next one with letters of its own.
+    return (following >= 0) & (outside | goes_on | (may_end & tables.closes))
 
 
 def copy_on(tables: CopyTables, state: CopyState, tokens: Int[Tensor, " rows"]) -> CopyState:
