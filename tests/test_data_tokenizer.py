@@ -33,6 +33,16 @@ def test_isolated_spaces_leave_a_word_the_same_pieces_everywhere():
     assert ISOLATED.decode([[i] for i in ids]) == ["a", " ", " ", "b"]
 
 
+def test_keys_of_json_are_single_tokens():
+    texts = ['{"from":"tea","item-list":[{"no.":1,"wants":null}]}', '{"from":"","item-list":[]}']
+    tokenizer = train_tokenizer(TokenizerConfig(vocab_size=400, spaces="isolated"), texts * 3)
+    pieces = tokenizer.token_bytes()
+    spelled = [[pieces[i].decode() for i in ids] for ids in tokenizer.encode(texts)]
+    assert spelled[0] == ['{"from":"', "tea", '","item-list":[{"no.":', "1", ',"wants":', "null", "}]}"]
+    assert spelled[1] == ['{"from":"', '","item-list":[', "]}"]
+    assert tokenizer.decode(tokenizer.encode(texts)) == texts
+
+
 def test_the_bytes_of_isolated_tokens_add_up_to_the_text():
     pieces = ISOLATED.token_bytes()
     text = 'booked 12 drums "Łódź" {}'

@@ -225,7 +225,8 @@ class TokenizerConfig:
     # fold upper case to lower case
     lowercase: bool = False
     # of byte-level BPE: a space is joined to the word behind it; or it is a token of its own, as is JSON's punctuation,
-    # so that a word has the same pieces in a text and in JSON, which makes copying easier
+    # so that a word has the same pieces in a text and in JSON, which makes copying easier, and keys of JSON are single
+    # tokens, which makes targets shorter
     spaces: Literal["joined", "isolated"] = "joined"
     # an existing tokenizer.json to use instead of learning one
     path: str | None = None

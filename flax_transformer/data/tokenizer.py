@@ -25,8 +25,18 @@ _NAMES = {
 }
 
 
-# What a word in a text and the same word in JSON may have beside it.
-_ISOLATED = (" ", tokenizers.Regex(r'[\[\]{}":,]+'))
+# With isolated spaces, parts of a text whose bytes are never merged with those of another part, so that a word has the
+# same tokens wherever it stands.
+_KEY = r'"[\w.-]+":'
+_PARTS = (
+    rf'[\[\]{{}}",]*{_KEY}(?:[\[{{]+{_KEY})*[\[{{]*"?',  # keys of JSON with the marks around them: a single token
+    r'[\[\]{}":,]+',  # other marks of JSON
+    r"\p{N}",
+    r"\p{L}+",
+    r'[^\s\p{L}\p{N}\[\]{}":,]+',
+    r" ",
+    r"[^\S ]+",
+)
 # A text whose tokens are looked for among those of a pair of it.
 _PROBE = "a"
 # More texts teach a tokenizer nothing new, and take minutes.
@@ -185,9 +195,12 @@ def _train_byte_level_bpe(config: TokenizerConfig, texts: Sequence[str]) -> toke
     backend = tokenizers.Tokenizer(models.BPE())
     if config.lowercase:
         backend.normalizer = normalizers.Lowercase()
-    isolated = [pre_tokenizers.Split(mark, "isolated") for mark in _ISOLATED] if config.spaces == "isolated" else []
-    digits, bytes_ = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*isolated, digits, bytes_])
+    if config.spaces == "isolated":
+        parts, is_cut = pre_tokenizers.Split(tokenizers.Regex("|".join(_PARTS)), "isolated"), True
+    else:
+        parts, is_cut = pre_tokenizers.Digits(individual_digits=True), False
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not is_cut)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([parts, bytes_])
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size,
