@@ -36,6 +36,7 @@ def write_plans(page: Path = DOCS / "TPU.md") -> None:
         "lengths": _table(plans.LENGTH_COLUMNS, plans.length_rows(own)),
         "depths": _table(plans.DEPTH_COLUMNS, plans.depth_rows(own)),
         "fine-tuning": _table(plans.FINE_TUNING_COLUMNS, plans.fine_tuning_rows(own)),
+        "packing": _table(plans.PACKING_COLUMNS, plans.packing_rows(own)),
     }
     text = _MARKED.sub(lambda match: match[1] + "\n".join(tables[match[2]]) + "\n" + match[3], page.read_text("utf-8"))
     page.write_text(text, encoding="utf-8")
@@ -62,7 +63,8 @@ def _table(columns: list[str], rows: Iterable[list[str]]) -> list[str]:
 
 
 def _throughput(records: list[Record]) -> list[str]:
-    columns = ["model", "launch", "flax", "torch", "torch-compile", "torch-nn", "flax / best of PyTorch", "MFU"]
+    columns = ["model", "launch", "flax", "torch", "torch-compile", "torch-nn", "flax / best of PyTorch"]
+    columns += ["MFU: flax / torch", "peak", "memory: flax / torch"]
     rows = []
     for record in records:
         candidates = record.results["candidates"]
@@ -70,8 +72,10 @@ def _throughput(records: list[Record]) -> list[str]:
         best = best_ratio(record)
         ratios = candidates[best[0]]["ratios"] if best else []
         ratio = f"**{best[1]:.2f}** ({min(ratios):.2f} to {max(ratios):.2f})" if best else ""
-        used = candidates["flax"].get("flops_utilisation")
-        rows.append([_model(record), record.launch, *cells, ratio, f"{used:.0%}" if used else ""])
+        used = " / ".join(_used(candidates.get(name)) for name in ("flax", "torch"))
+        memory = " / ".join(_memory(candidates.get(name)) for name in ("flax", "torch"))
+        peak = f"{record.results['matmul_peak'] / 1e9:,.0f} GFLOP/s"
+        rows.append([_model(record), record.launch, *cells, ratio, used, peak, f"{memory} GiB"])
     return _table(columns, rows)
 
 
@@ -84,6 +88,15 @@ def _speed(own: dict | None) -> str:
     if own is None or own["refused"] is not None:
         return ""
     return f"{own['tokens_per_second']:,.0f} ± {own['spread']:.1%}"
+
+
+def _used(own: dict | None) -> str:
+    return f"{own['flops_utilisation']:.0%}" if own and own.get("flops_utilisation") else "?"
+
+
+def _memory(own: dict | None) -> str:
+    """The largest part of memory that a process had to itself so far; of an accelerator, that of the device."""
+    return f"{own['memory'].get('device', own['memory']['rss']) / 2**30:.1f}" if own and own.get("memory") else "?"
 
 
 def _e2e(records: list[Record]) -> list[str]:

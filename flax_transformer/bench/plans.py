@@ -37,6 +37,8 @@ _FINE_TUNING: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
     "t5-xxl-v6e": ("t5-xxl", "v6e:4x4", 64, ("--mesh.fsdp", "16", *_NO_DROPOUT, *_DEEP)),
     "t5-xxl-v5p": ("t5-xxl", "v5p:2x2x2", 64, ("--mesh.fsdp", "8", *_NO_DROPOUT, *_DEEP)),
 }
+# Rows with one example and with several: preset, rows, tokens of a row.
+_PACKING = (("base", 1024, 128), ("base", 256, 512), ("bert-base", 256, 512))
 
 Job = tuple[str, list[str]]
 
@@ -52,7 +54,7 @@ def plans(topologies: tuple[str, ...] = tuple(_SLICES), folder: Path = PLANS, li
     console = Console(stderr=True)
     jobs = [
         job
-        for job in [*_lengths(), *_depths(), *_fine_tuning()]
+        for job in [*_lengths(), *_depths(), *_fine_tuning(), *_packing()]
         if job[1][1] in topologies and not _file(folder, job[0]).exists()
     ]
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +96,14 @@ def _fine_tuning() -> Iterator[Job]:
         yield name, ["--topology", topology, "--preset", preset, "--batch", str(rows), *more]
 
 
+def _packing() -> Iterator[Job]:
+    """On a v5e, whose flash kernel knows segments but drops no weights."""
+    for preset, rows, length in _PACKING:
+        for name, more in (("", ()), ("-packed", ("--packing",))):
+            flags = ["--topology", "v5e:2x4", "--preset", preset, "--batch", str(rows), "--length", str(length)]
+            yield f"rows-{preset}-{length}{name}", [*flags, *_NO_DROPOUT, *more]
+
+
 def _depth_name(depth: int, layers: str) -> str:
     return f"depth-{depth}-{layers.replace(', ', '-')}"
 
@@ -127,10 +137,28 @@ def fine_tuning_rows(plans: dict[str, dict[str, Any]]) -> Iterable[list[str]]:
     for name, (preset, topology, rows, more) in _FINE_TUNING.items():
         if name in plans:
             plan = plans[name]
-            speed = f"{plan['tokens_per_second']:,.0f}" if plan["step_time"] is not None else ""
             flags = f"`{' '.join(more)}`" if more else ""
-            costs = [plan["attention"], *_cost(plan), speed, f"{plan['compile_seconds']:.0f} s"]
+            costs = [plan["attention"], *_cost(plan), _speed(plan), f"{plan['compile_seconds']:.0f} s"]
             yield [preset, topology, str(rows), flags, *costs]
+
+
+PACKING_COLUMNS = ["preset", "rows", "length"] + [
+    f"{name}: {what}"
+    for name in ("one example", "packed")
+    for what in ("HBM", "GB moved", "minimum time", "MFU", "tokens/s in all")
+]
+
+
+def packing_rows(plans: dict[str, dict[str, Any]]) -> Iterable[list[str]]:
+    jobs = list(_packing())
+    for (alone, flags), (packed, _) in zip(jobs[::2], jobs[1::2], strict=True):
+        if alone in plans and packed in plans:
+            costs = (cell for plan in (plans[alone], plans[packed]) for cell in (*_cost(plan), _speed(plan)))
+            yield [flags[3], flags[5], flags[7], *costs]
+
+
+def _speed(plan: dict[str, Any]) -> str:
+    return f"{plan['tokens_per_second']:,.0f}" if plan["step_time"] is not None else ""
 
 
 def _cost(plan: dict[str, Any] | None) -> list[str]:

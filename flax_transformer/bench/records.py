@@ -110,12 +110,19 @@ def thread_count() -> int:
 
 
 def processor() -> str:
+    """Its name and vector instructions, since one name may stand for several generations, and its cores."""
     try:
-        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        found = None
-    return f"{found[1] if found else platform.processor() or platform.machine()}, {thread_count()} cores"
+        text = ""
+    found = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    name = found[1] if found else platform.processor() or platform.machine()
+    vectors = next((f" ({shown})" for flag, shown in _VECTORS.items() if re.search(rf"\b{flag}\b", text)), "")
+    return f"{name}{vectors}, {thread_count()} cores"
 
+
+# A flag of /proc/cpuinfo -> what it is called, the widest first.
+_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}
 
 # Records and pictures made by earlier benchmarks do not make it another program.
 _OUTPUTS = (":!results", ":!../docs")
