@@ -56,7 +56,8 @@ _LINES = (
     "Measurement {volume} cbm", "Pick-up {date} at {street}, {town}", "Volume: {volume} m3", "AES {hs}", "PG II",
     "Lieferbedingung {incoterm} {town}", "Zahlung {days} Tage netto",
     "Unsere Ref. {ref}", "Réf. {ref}", "Ref. cliente {ref}", "Paiement à {days} jours", "Pago a {days} días",
-    "Ons kenmerk {ref}", "Rif. {ref}",
+    "Ons kenmerk {ref}", "Rif. {ref}", "Ref. [{ref}]", "Mail <{mail}>", "Lot {{{ref}}}", "ID <{ref}>", "Code [{hs}]",
+    "Value ~{value} EUR", "#{ref}", "Quote {ref} (valid ~{days} days)", "* {ref} *", "Rate USD {value} + {days}%",
 )  # fmt: skip
 _REMARKS = (
     "Payment {days} days as usual.", "Our ref. {ref}.", "We need {days} days free time.", "Freight {terms}.",

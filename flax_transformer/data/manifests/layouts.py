@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 from flax_transformer.data.manifests.clutter import Clutter
+from flax_transformer.data.manifests.draw import Draw
 from flax_transformer.data.manifests.freight import Manifest
 from flax_transformer.data.manifests.items import cargo_sentence, item_lines, item_rows
+from flax_transformer.data.manifests.parties import parties
 from flax_transformer.data.manifests.phrasing import Sender
 
 Layout = Callable[[Sender, Clutter, Manifest], str]
@@ -34,30 +36,16 @@ _ROUTED = (
     " {pol}-{pod}", " {pol} -> {pod}", ", POL {pol}, POD {pod}", " to {pod} from {pol}",
     " for {pod} ex {pol}", ", loading {pol}, discharging {pod}", " ex {pol} for {pod}", " {pol} to {pod}",
     ", port of loading {pol} and port of discharge {pod}", " of goods from {pol} to {pod}",
-    " out of {pol}, discharge {pod}",
+    " out of {pol}, discharge {pod}", ", origin {pol}, destination {pod}", " which goes from {pol} to {pod}",
+    " loading in {pol} for {pod}", ", {pol} is the load port and {pod} the discharge port", " shipped {pol} to {pod}",
+    " departing {pol} and arriving in {pod}", " on the route {pol} - {pod}", " picked up at {pol}, delivered to {pod}",
+    ", to be loaded at {pol} and unloaded at {pod}",
 )  # fmt: skip
 _SAILED = (
     ", ETD {etd}", ", sailing {etd}", ", departure {etd}", ", leaving {etd}", ", dep. {etd}", ", ETS {etd}",
     " on {etd}", " etd {etd}", " sailing on {etd}", ", departing {etd}", " with ETD {etd}",
     ", {etd}", " (ETD {etd})", " around {etd}", ", expected departure {etd}", ", vessel of {etd}", ", {etd} departure",
     " - etd abt {etd}",
-)  # fmt: skip
-_PARTIES = (
-    "Shipper is {shipper}, cnee {consignee}.", "{shipper} ships to {consignee}.",
-    "Consignee: {consignee}. Shipper: {shipper}.", "On behalf of {shipper} for {consignee}.",
-    "Shipper: {shipper}\nConsignee: {consignee}",
-    "shpr {shipper}, cnee {consignee}", "The shipper is {shipper} and the consignee {consignee}.",
-    "We are {shipper}; our customer is {consignee}.", "Shipper {shipper} / Consignee {consignee}",
-    "seller {shipper}, buyer {consignee}.",
-    "Cargo of {shipper} goes to {consignee}.", "Sender is {shipper}, receiver {consignee}.",
-    "consignee {consignee}, shipper {shipper}.", "Goods are sold by {shipper} to {consignee}.",
-    "Exporter {shipper}, importer {consignee}.",
-    "SHPR: {shipper}\nCNEE: {consignee}", "Deliver to {consignee}, shipped by {shipper}.",
-    "{consignee} is the consignee, {shipper} the shipper.", "a/c {shipper}, notify and consignee {consignee}.",
-    "supplier: {shipper}; receiver: {consignee}",
-    "Our client {shipper} sends this to {consignee}.", "Buyer: {consignee}\nSeller: {shipper}",
-    "{shipper} -> {consignee}", "This is for {consignee}, from {shipper}.",
-    "B/L shipper {shipper}, B/L consignee {consignee}.",
 )  # fmt: skip
 _HEADLINES = (
     "Booking {pol} / {pod}", "{carrier} {pol} - {pod}", "{carrier} {pol}-{pod} {etd}", "Re: {pol} to {pod}",
@@ -94,30 +82,66 @@ _SHIPS = (
     "Please use {carrier}, sailing {etd}.", "{carrier} leaving {etd}.", "Sailing {etd} with {carrier}.",
     "The {carrier} vessel departing {etd} is fine.", "ETD {etd} on {carrier}.",
     "Line: {carrier}, departure: {etd}.", "We booked {carrier} before, pls do so again, ETD {etd}.",
-    "It must leave {etd} by {carrier}.",
+    "It must leave {etd} by {carrier}.", "The carrier is {carrier}, it sails on {etd}.",
+    "Preferred line is {carrier}; it sails {etd}.", "On {etd} there is a vessel of {carrier}, please take that one.",
+    "With {carrier}, who depart on {etd}.", "{etd} is the ETD, {carrier} the line.", "Routing by {carrier} ({etd}).",
 )  # fmt: skip
+
+# Of lines of a form: before them, around their labels, and behind their values.
+_BULLETS = (
+    "- ",
+    "• ",
+    "* ",
+    "· ",
+    "+ ",
+    "o ",
+    "{n}. ",
+    "{n}) ",
+    "({n}) ",
+    "{letter}) ",
+    "{n}/ ",
+    "{n}: ",
+    "§{n} ",
+    "# ",
+)
+_MARKED_LABELS = (*("{}",) * 12, '"{}"', "({})", "'{}'", "«{}»", "_{}_", "`{}`", "/{}/", "* {} *")
+_ENDS = (*("{}",) * 12, "{};", "{}.", "{},", '"{}"', "'{}'", "{} ;")
 
 
 def form(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
-    """A labelled line for each field, in any order."""
+    """A labelled line for each field, in any order, with any marks around labels and values."""
     header, draw = sender.header(manifest), sender.draw
     separator = draw.pick((": ", ": ", ": ", " : ", " - ", ":", " ", "\t", "= ", ":\n", "\n", ":    ", " .: ", "..: "))
+    separator = _any_marks(draw) if draw.chance(0.2) else separator
     width = draw.pick((0, 0, 0, 16, 20))
     fill = draw.pick((" ", "."))
+    bullet = draw.pick(_BULLETS) if draw.chance(0.25) else ""
+    around, ends = draw.pick(_MARKED_LABELS), draw.pick(_ENDS)
 
-    def labelled(field: str) -> str:
+    def labelled(number: int, field: str) -> str:
         value = header[field]
         if field in ("shipper", "consignee"):
             value = _wrapped(sender, value)
             value += "\n" + draw.pick(("", "  ")) + clutter.address() if draw.chance(0.12) else ""
-        label = sender.label(field)
-        return (label + " " if fill == "." and width else label).ljust(width, fill) + separator + value
+        label = around.format(sender.label(field))
+        label = (label + " " if fill == "." and width else label).ljust(width, fill)
+        return bullet.format(n=number, letter="abcdef"[number - 1]) + label + separator + ends.format(value)
 
-    lines = [labelled(field) for field in draw.shuffled(_HEADER)] if draw.chance(0.5) else list(map(labelled, _HEADER))
+    fields = draw.shuffled(_HEADER) if draw.chance(0.5) else _HEADER
+    lines = [labelled(number, field) for number, field in enumerate(fields, start=1)]
+    if draw.chance(0.1):
+        between = draw.pick(("   ", "\t", "; ", ", ", " / ", "      "))
+        lines = [between.join(lines[i : i + 2]) for i in range(0, len(lines), 2)]
     lines += item_lines(sender, clutter, manifest)
     for _ in range(draw.pick((0, 0, 1, 1, 2, 3))):
         lines.insert(draw.below(len(lines) + 1), clutter.line())
     return "\n".join(lines)
+
+
+def _any_marks(draw: Draw) -> str:
+    """Between a label and its value, such as `` ..``, ``=``, `` ·``."""
+    marks = "".join(draw.pick(".:;=/_^+%&'`·•…|!*") for _ in range(draw.pick((1, 1, 1, 2, 3))))
+    return draw.pick(("", " ")) + marks + draw.pick(("", " ", " "))
 
 
 def prose(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
@@ -126,7 +150,7 @@ def prose(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
     parts = draw.shuffled((draw.pick(_CARRIED), draw.pick(_ROUTED), draw.pick(_SAILED)))
     sentences = [
         sender.say(draw.pick(_REQUESTS) + "".join(parts) + draw.pick((".", ".", ".", ":", "?", " please.")), **header),
-        sender.say(draw.pick(_PARTIES), **header),
+        parties(sender, header),
         cargo_sentence(sender, clutter, manifest),
     ]
     sentences = draw.shuffled(sentences) if draw.chance(0.4) else sentences
@@ -144,7 +168,7 @@ def mixed(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
     phrases = {field: sender.say(draw.pick(_PHRASES[field]), **header) for field in rest}
     lines = [phrases[field] if draw.chance(0.6) else sender.label(field) + separator + header[field] for field in rest]
     if draw.chance(0.5):
-        lines.append(sender.say(draw.pick(_PARTIES), **header))
+        lines.append(parties(sender, header))
     else:
         lines += [
             sender.label(field) + separator + _wrapped(sender, header[field])

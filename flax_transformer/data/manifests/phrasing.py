@@ -56,7 +56,7 @@ _HAZARDS = (
 _AROUND_LABELS = (
     "our {}", "the {}", "this {}", "{} (full)", "{} firm", "{} info", "{} data", "{} field", "{} for B/L", "B/L {}",
     "{} as agreed", "{} here", "main {}", "intended {}", "{} requested", "{} (1)", "{}*", "{}, if known", "{} please",
-    "booked {}", "{} entry", "{} line",
+    "booked {}", "{} entry",
 )  # fmt: skip
 _NOT_DANGEROUS = (
     "not dangerous",

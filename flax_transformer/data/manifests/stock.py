@@ -129,8 +129,8 @@ SEEN = Stock(
         ),
         # of no language: any letters
         family(
-            "b c d f g h j k l m n p q r s t v w x y z ß ç ğ ñ ś ř ț",
-            "a e i o u y á à â ä å é è ê ë í î ï ó ô ö ø ú û ü ý æ œ ı b k s t x",
+            "b c d f g h j k l m n p q r s t v w x y z ß ç ğ ñ ś ř ț ð þ đ ħ ł ń ň ŕ š ť ž ź ż ģ ķ ļ ņ ď č ć",
+            "a e i o u y á à â ä å é è ê ë í î ï ó ô ö ø ú û ü ý æ œ ı b k s t x ã õ ő ű ā ē ī ō ū ą ę ė į ų ů ě ă ơ ư",
             "- b c d f g k l m n p r s t x z",
             "x q k z v o a s t",
         ),
