@@ -9,6 +9,7 @@ asks for a precision by fixture, and JAX is told within that test alone (its com
 Without torch (it is an extra) nothing here is collected.
 """
 
+import functools
 import importlib.util
 from collections.abc import Iterator
 
@@ -58,3 +59,12 @@ def dtype(request: pytest.FixtureRequest, optimized: None) -> Iterator[str]:
     """The name of a precision, with JAX set up for it. Programs round as users' do: ceilings in ULP are for those."""
     with jax.enable_x64(request.param == "float64"):
         yield request.param
+
+
+@pytest.fixture
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TPU kernels run as plain code on this machine."""
+    from jax.experimental.pallas.ops.tpu import splash_attention
+
+    make_kernel = functools.partial(splash_attention.make_splash_mha_single_device, interpret=True)
+    monkeypatch.setattr(splash_attention, "make_splash_mha_single_device", make_kernel)

@@ -1,9 +1,10 @@
-"""Change one line of one of the twins for as long as a block lasts."""
+"""Change one line of one of the twins for as long as a block lasts, or of a copy of one module."""
 
 import contextlib
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 # The modules that are executed anew, each after those that it imports; last the module that runs the twin.
@@ -35,10 +36,8 @@ def mutated(file: str, old: str, new: str) -> Iterator[None]:
     """
     package, _, target = file.removesuffix(".py").replace("/", ".").partition(".")
     modules = {name: _import(package, name) for name in _MODULES[package].split()}
-    sources = {name: Path(str(module.__file__)).read_text(encoding="utf-8") for name, module in modules.items()}
-    if sources[target].count(old) != 1:
-        raise ValueError(f"{file}: expected {old!r} exactly once, found it {sources[target].count(old)} times")
-    sources[target] = sources[target].replace(old, new)
+    sources = {name: _source(module) for name, module in modules.items()}
+    sources[target] = _replace(file, sources[target], old, new)
     before = {name: dict(vars(module)) for name, module in modules.items()}
     try:
         for name, module in modules.items():
@@ -48,6 +47,27 @@ def mutated(file: str, old: str, new: str) -> Iterator[None]:
         for name, module in modules.items():
             vars(module).clear()
             vars(module).update(before[name])
+
+
+def with_mistake(module: ModuleType, old: str, new: str) -> Any:
+    """A copy of the module, made of its source with ``new`` where it says ``old``.
+
+    Raises:
+        ValueError: as by :func:`mutated`.
+    """
+    file, copy = str(module.__file__), ModuleType(module.__name__)
+    exec(compile(_replace(file, _source(module), old, new), file, "exec"), vars(copy))
+    return copy
+
+
+def _source(module: Any) -> str:
+    return Path(str(module.__file__)).read_text(encoding="utf-8")
+
+
+def _replace(file: str, source: str, old: str, new: str) -> str:
+    if source.count(old) != 1:
+        raise ValueError(f"{file}: expected {old!r} exactly once, found it {source.count(old)} times")
+    return source.replace(old, new)
 
 
 def _import(package: str, name: str) -> Any:

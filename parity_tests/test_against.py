@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_huggingface_export import OWN, random_export
+from served_models import OWN, random_export
 
 from flax_transformer.cli.main import main
 from flax_transformer.errors import UserError

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_huggingface_export import OWN, SEQ2SEQ
+from served_models import OWN, SEQ2SEQ
 
 from flax_transformer.config import ModelConfig
 from flax_transformer.errors import UserError

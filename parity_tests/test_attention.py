@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from attention_masks import HEAD_DIM, HEADS, KEYS, MASKS, QUERIES, flax_mask, torch_mask
 from flax import nnx
 from torch.nn import functional
 from twins import (
@@ -35,32 +36,6 @@ import torch_reference.nn.kernels as torch_kernels
 import torch_reference.nn.masks as torch_masks
 from flax_transformer.intermediates import Recorder, recording
 from flax_transformer.parity.measure import EPS, scaled_ulp
-
-QUERIES, KEYS, HEADS, HEAD_DIM = TARGET, SOURCE, 3, 13
-RNG = np.random.default_rng(0)
-DENSE = RNG.random((ROWS, HEADS, QUERIES, KEYS)) < 0.7
-DENSE[1, :, 2] = False  # a query that may attend to nothing, in a row that has keys
-# Named arguments of AttentionMask, in numpy.
-MASKS: dict[str, dict[str, Any]] = {
-    "none": {},
-    "ragged": {"key_lengths": SOURCE_LENGTHS},
-    "causal": {"causal": True},
-    "causal behind a cache": {"causal": True, "query_offset": 4},
-    "causal and ragged": {"causal": True, "key_lengths": SOURCE_LENGTHS},
-    "dense": {"dense": DENSE},
-    "dense, one for all heads": {"dense": DENSE[:, :1]},
-    "all": {"causal": True, "query_offset": 4, "key_lengths": SOURCE_LENGTHS, "dense": DENSE},
-}
-
-
-def flax_mask(mask: dict[str, Any]) -> flax_masks.AttentionMask:
-    arrays = {name: jnp.asarray(value) for name, value in mask.items() if isinstance(value, np.ndarray)}
-    return flax_masks.AttentionMask(**{**mask, **arrays})
-
-
-def torch_mask(mask: dict[str, Any]) -> torch_masks.AttentionMask:
-    arrays = {name: to_torch(value) for name, value in mask.items() if isinstance(value, np.ndarray)}
-    return torch_masks.AttentionMask(**{**mask, **arrays})
 
 
 def allowed(mask: dict[str, Any]) -> np.ndarray:
@@ -196,7 +171,7 @@ def test_the_definition_tells_planted_mistakes(mistake: str, smallest: float) ->
 
 def test_weights_may_be_dropped_after_the_softmax() -> None:
     query, key, value, _ = operands("float32")
-    keep = RNG.random((ROWS, HEADS, QUERIES, KEYS)) < 0.5
+    keep = np.random.default_rng(2).random((ROWS, HEADS, QUERIES, KEYS)) < 0.5
     mask = MASKS["causal and ragged"]
     by_flax = flax_attention.plain_attention(
         *map(jnp.asarray, (query, key, value)),

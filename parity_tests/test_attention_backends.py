@@ -1,6 +1,5 @@
 """Which kernel serves which request, and that the kernels of accelerators compute plain attention."""
 
-import functools
 import logging
 from typing import Any
 
@@ -10,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from jax.experimental.pallas.ops.tpu import splash_attention
-from twins import BFLOAT16, GRADIENT, OPERATION, ROWS, TARGET, same_bits, small
+from twins import BFLOAT16, GRADIENT, OPERATION, ROWS, TARGET, figures, same_bits, small
 
 import flax_transformer.nn.attention as flax_attention
 import torch_reference.nn.attention as torch_attention
@@ -21,7 +19,6 @@ from flax_transformer.intermediates import Recorder, recording
 from flax_transformer.nn.kernels import backends
 from flax_transformer.nn.kernels.flash import cudnn_attention, flash_attention
 from flax_transformer.nn.masks import AttentionMask
-from flax_transformer.parity.measure import scaled_ulp
 
 
 def request_of(
@@ -170,17 +167,6 @@ def attend(
     if "key_lengths" in mask:
         assert (results[0][mask["key_lengths"] == 0] == 0).all()
     return results
-
-
-def figures(given: list[np.ndarray], expected: list[np.ndarray], dtype: str) -> list[float]:
-    return [scaled_ulp(a, b, dtype) for a, b in zip(given, expected, strict=True)]
-
-
-@pytest.fixture
-def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TPU kernels run as plain code on this machine."""
-    make_kernel = functools.partial(splash_attention.make_splash_mha_single_device, interpret=True)
-    monkeypatch.setattr(splash_attention, "make_splash_mha_single_device", make_kernel)
 
 
 @pytest.mark.slow

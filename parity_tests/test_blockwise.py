@@ -1,7 +1,6 @@
 """Attention block by block is plain attention: under every mask, bias and dropout, forward and backward."""
 
 import functools
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attention_masks import MASKS, flax_mask
 from flax import nnx
-from test_attention import MASKS, flax_mask
-from twins import BFLOAT16, GRADIENT, OPERATION, ROWS, SOURCE_LENGTHS, small, ulps
+from mutation import with_mistake
+from twins import BFLOAT16, GRADIENT, OPERATION, ROWS, SOURCE_LENGTHS, figures, small, ulps
 
 from flax_transformer.intermediates import Recorder, recording
 from flax_transformer.nn import attention, models
@@ -35,7 +35,7 @@ Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]
 
 
 def mask_of(name: str) -> dict[str, Any]:
-    """The masks of plain attention's test, for these sizes."""
+    """The masks of plain attention's tests, for these sizes."""
     parts = {part: LARGER.get(part, value) for part, value in MASKS[name].items()}
     if "dense" in parts:
         parts["dense"] = DENSE[:, : parts["dense"].shape[1]]
@@ -99,8 +99,8 @@ def run(
 
 
 def agree(given: list[np.ndarray], expected: list[np.ndarray], dtype: str) -> bool:
-    figures = [scaled_ulp(a, b, dtype) for a, b in zip(given, expected, strict=True)]
-    return figures[0] <= OPERATION and max(figures[1:]) <= GRADIENT[dtype]
+    output, *gradients = figures(given, expected, dtype)
+    return output <= OPERATION and max(gradients) <= GRADIENT[dtype]
 
 
 @pytest.mark.parametrize(("bias", "drops"), [("no bias", False), ("of distances", True)])
@@ -201,9 +201,8 @@ def test_each_mistake_stands_once_in_the_code() -> None:
 @pytest.mark.parametrize("mistake", MISTAKES)
 @pytest.mark.sample(5)
 def test_planted_mistakes_are_seen(mistake: str) -> None:
-    mistaken = run(functools.partial(attend_in_blocks, code=with_mistake(*MISTAKES[mistake])), *RICHEST)
-    figures = [scaled_ulp(a, b, "float64") for a, b in zip(mistaken, attended_plainly(), strict=True)]
-    assert max(figures) > 1e9
+    mistaken = run(functools.partial(attend_in_blocks, code=with_mistake(blockwise, *MISTAKES[mistake])), *RICHEST)
+    assert max(figures(mistaken, attended_plainly(), "float64")) > 1e9
 
 
 RICHEST = mask_of("all"), "of distances", True, "float64"
@@ -212,15 +211,6 @@ RICHEST = mask_of("all"), "of distances", True, "float64"
 @functools.cache
 def attended_plainly() -> list[np.ndarray]:
     return run(attend_plainly, *RICHEST)
-
-
-def with_mistake(old: str, new: str) -> types.ModuleType:
-    """The module as it would be if its source said ``new`` where it says ``old``."""
-    source = Path(blockwise.__file__).read_text(encoding="utf-8")
-    assert source.count(old) == 1, "the mistake no longer fits the code"
-    module = types.ModuleType("mistaken")
-    exec(compile(source.replace(old, new), "mistaken", "exec"), vars(module))
-    return module
 
 
 def test_memory_grows_with_the_length_and_not_with_its_square() -> None:

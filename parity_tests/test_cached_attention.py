@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from generators import assert_same, draw_source, make_twins, run_flax, run_torch, small
 from mutation import mutated
-from test_generate import assert_same, draw_source, make_twins, run_flax, run_torch, small
 
 from flax_transformer.config import GenerationConfig
 from flax_transformer.nn.attention import plain_attention

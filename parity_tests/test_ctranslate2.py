@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_huggingface_export import OWN, TEXTS, TOKENIZER, random_export
+from served_models import DOCS, MODEL, OWN, T5, TEXTS, TOKENIZER, example, numpy_weights, random_export, random_torch
 
 from flax_transformer.cli import main as cli
 from flax_transformer.config import GenerationConfig, ModelConfig
@@ -23,24 +22,10 @@ from flax_transformer.parity.cases import Sizes
 from flax_transformer.parity.pair import Pair
 from flax_transformer.parity.targets import Target
 from torch_reference.decoding.generate import generate, read_tokens
-from torch_reference.nn.models import create_model
 
 ctranslate2 = pytest.importorskip("ctranslate2", reason="needs CTranslate2, to read what is exported for it")
-DOCS = Path(__file__).parent.parent / "docs" / "PRETRAINED.md"
 
-MODEL = ModelConfig(
-    d_model=24,
-    num_heads=3,
-    d_ff=29,
-    num_encoder_layers=2,
-    num_decoder_layers=2,
-    max_length=41,
-    source_vocab_size=37,
-    target_vocab_size=37,
-    attention_backend="xla",
-)
 LENGTHS = np.array([30, 7, 1, 19])
-T5 = {"positions": "none", "relative_buckets": 32, "norm": "rms", "bias": False, "scale_attention": False}
 VARIANTS: dict[str, dict[str, Any]] = {
     "pre-LN": {},
     "post-LN": {"norm_first": False, "final_norm": False},
@@ -66,20 +51,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "inputs tied": {"tie_embeddings": "inputs"},
     "target tied": {"tie_embeddings": "target", "target_vocab_size": 31},
 }
-
-
-def random_torch(config: ModelConfig, seed: int = 0) -> torch.nn.Module:
-    """Norms around 1, all else around 0, and large enough that outputs depend on inputs."""
-    model = create_model(config).eval()
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
-        for name, parameter in model.named_parameters():
-            parameter.normal_(std=0.4).add_(name.endswith("norm.weight"))
-    return model
-
-
-def numpy_weights(model: torch.nn.Module) -> dict[str, np.ndarray]:
-    return {name: weight.numpy() for name, weight in model.state_dict().items()}
 
 
 def translator_of(model: Any, folder: Path) -> Any:
@@ -261,13 +232,6 @@ def test_the_folder_serves_texts_as_the_documentation_shows(tmp_path: Path, caps
     exec(compile(program, str(DOCS), "exec"), {"texts": TEXTS})
     expected = [prediction.value for prediction in Exported.load(source).predict(TEXTS, GenerationConfig(12))]
     assert capsys.readouterr().out == f"{expected}\n"
-
-
-def example(page: Path, name: str) -> str:
-    """The block of Python that stands behind the mark of this name."""
-    blocks = re.findall(rf"<!-- {name}-example -->\n```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
-    assert len(blocks) == 1
-    return blocks[0]
 
 
 def test_quantized_weights_are_smaller(tmp_path: Path):

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from served_models import LIMITS, OWN, POST_LN, SEQ2SEQ, TEXTS, TOKENIZER, padded, random_export
 from twins import STACK, ulps
 
 from flax_transformer.cli import main as cli
-from flax_transformer.config import GenerationConfig, ModelConfig, PredictionConfig, TokenizerConfig
+from flax_transformer.config import GenerationConfig
 from flax_transformer.data.encoding import encode_sources
-from flax_transformer.data.tokenizer import train_tokenizer
-from flax_transformer.decoding.predictable import save_prediction_files
 from flax_transformer.errors import UserError
 from flax_transformer.interop.exported import Exported
 from flax_transformer.interop.huggingface import own
@@ -22,59 +21,16 @@ from flax_transformer.interop.huggingface.exporting import write_model
 from flax_transformer.interop.huggingface.shapes import weight_shapes
 from flax_transformer.training.run import load_trained
 from torch_reference.decoding.generate import generate, read_tokens
-from torch_reference.interop.export import load_export, save_export
-from torch_reference.nn.models import create_model
+from torch_reference.interop.export import load_export
 
 transformers = pytest.importorskip("transformers", reason="needs transformers, to read what is exported for it")
 
-TEXTS = ["forty bags of coffee", "two drums, 40 kg", "a", "coffee, coffee and drums from the long, long list of bags"]
-TOKENIZER = train_tokenizer(TokenizerConfig(vocab_size=300), TEXTS * 3)
-OWN = ModelConfig(
-    d_model=12,
-    num_heads=3,
-    d_ff=29,
-    num_encoder_layers=2,
-    num_decoder_layers=1,
-    max_length=41,
-    source_vocab_size=TOKENIZER.vocab_size,
-    target_vocab_size=TOKENIZER.vocab_size,
-    attention_backend="xla",
-)
-POST_LN = {"norm_first": False, "final_norm": False}
 AS_BERT = {"positions": "learned", "embedding_norm": True, "pooling": "first", "head_hidden": "tanh"}
-CLASSES = ("good", "poor", "mixed")
-LIMITS = PredictionConfig(30, 12)
-# What it takes to be read by transformers -> the changes of the config, and the class that reads it.
-SEQ2SEQ: dict[str, tuple[dict[str, Any], str]] = {
-    "pre-LN": ({}, "PegasusForConditionalGeneration"),
-    "pre-LN with an odd width": ({"d_model": 9}, "PegasusForConditionalGeneration"),
-    "post-LN": (POST_LN | {"activation": "silu"}, "MarianMTModel"),
-    "learned": (POST_LN | {"positions": "learned", "embedding_norm": True}, "BartForConditionalGeneration"),
-    "learned, pre-LN": ({"positions": "learned", "embedding_norm": True}, "MBartForConditionalGeneration"),
-}
-
-
-def random_export(folder: Path, config: ModelConfig, limits: PredictionConfig = LIMITS) -> Path:
-    """An export whose weights are all random, so that what comes out depends on what goes in."""
-    model = create_model(config)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
-        for parameter in model.parameters():
-            parameter.normal_(std=0.4)
-    save_export(folder, model)
-    save_prediction_files(folder, TOKENIZER, CLASSES if config.architecture == "classifier" else (), limits)
-    return folder
 
 
 def export(source: Path, directory: Path) -> Path:
     assert cli.main(["export", str(source), str(directory), "--format", "hf"]) == 0
     return directory
-
-
-def padded(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    rows = TOKENIZER.encode(texts)
-    lengths = np.array([len(row) for row in rows], np.int32)
-    return np.array([[*row, *[TOKENIZER.pad_id] * (lengths.max() - len(row))] for row in rows], np.int32), lengths
 
 
 @pytest.mark.parametrize("name", SEQ2SEQ)

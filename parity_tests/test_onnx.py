@@ -10,9 +10,18 @@ from typing import Any
 import jaxtyping
 import numpy as np
 import pytest
-from test_ctranslate2 import DOCS, MODEL, T5, example, numpy_weights, random_torch
-from test_huggingface_export import OWN, TEXTS, random_export
-from test_unused_rows import export_with_unused_rows
+from served_models import (
+    DOCS,
+    MODEL,
+    OWN,
+    T5,
+    TEXTS,
+    example,
+    export_with_unused_rows,
+    numpy_weights,
+    random_export,
+    random_torch,
+)
 
 from flax_transformer.cli import main as cli
 from flax_transformer.config import GenerationConfig, ModelConfig

@@ -12,11 +12,9 @@ import pytest
 from flax import nnx
 from mutants import TINY
 from mutants_packing import PACKING_MUTANTS, PackingMutant
-from mutation import mutated
+from mutation import mutated, with_mistake
 from packed_rows import both_batches, differences
-from test_attention_backends import figures, interpreted  # noqa: F401, a fixture
-from test_blockwise import with_mistake
-from twins import GRADIENT, OPERATION
+from twins import GRADIENT, OPERATION, figures
 
 from flax_transformer.config import ModelConfig
 from flax_transformer.nn import attention
@@ -27,7 +25,6 @@ from flax_transformer.nn.models import create_model
 from flax_transformer.nn.segments import segment_positions
 from flax_transformer.parity import flax_side, torch_side
 from flax_transformer.parity.cases import Case, make_case
-from flax_transformer.parity.measure import scaled_ulp
 from flax_transformer.training.step import batch_loss, count_tokens
 
 # Far over rounding, and far below any difference of meaning.
@@ -159,10 +156,10 @@ def test_blocks_know_segments(mask: dict[str, Any], keys: int) -> None:
     in_blocks = functools.partial(blockwise.blockwise_attention, blocks=(16, 16))
     plain = attended(attention.plain_attention, *request, **mask)
     given = attended(in_blocks, *request, **mask)
-    assert max(scaled_ulp(a, b, "float64") for a, b in zip(given, plain, strict=True)) <= GRADIENT["float64"]
+    assert max(figures(given, plain, "float64")) <= GRADIENT["float64"]
     assert (given[0][np.asarray(mask["query_segments"]) == 0] == 0).all()
     ignorant = attended(attention.plain_attention, *request, causal=mask.get("causal", False))
-    assert min(scaled_ulp(a, b, "float64") for a, b in zip(given, ignorant, strict=True)) > 1e9
+    assert min(figures(given, ignorant, "float64")) > 1e9
 
 
 def test_blocks_without_a_common_segment_are_not_computed() -> None:
@@ -198,10 +195,10 @@ BLOCKWISE_MISTAKES = {
 @pytest.mark.parametrize("mistake", BLOCKWISE_MISTAKES)
 @pytest.mark.sample(1)
 def test_mistakes_in_blocks_are_noticed(mistake: str) -> None:
-    code = with_mistake(*BLOCKWISE_MISTAKES[mistake])
+    code = with_mistake(blockwise, *BLOCKWISE_MISTAKES[mistake])
     mistaken = attended(functools.partial(code.blockwise_attention, blocks=(16, 16)), jnp.float64, (101, 101), **LONG)
     plain = attended(attention.plain_attention, jnp.float64, (101, 101), **LONG)
-    assert max(scaled_ulp(a, b, "float64") for a, b in zip(mistaken, plain, strict=True)) > 1e9
+    assert max(figures(mistaken, plain, "float64")) > 1e9
 
 
 FLASH_SELF = {"query_segments": segments_of(128, 0), "key_segments": segments_of(128, 0), "causal": True}

@@ -1,56 +1,20 @@
 """Tables with more rows than the tokenizer has entries (T5): no served model generates a row without a token."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tokenizers
 import torch
-from test_ctranslate2 import T5
-from test_huggingface_export import LIMITS, OWN, TEXTS, TOKENIZER, padded
+from served_models import ENTRIES, ROWS, TEXTS, TOKENIZER, WITH_UNUSED_ROWS, export_with_unused_rows, padded
 
 from flax_transformer.cli import main as cli
 from flax_transformer.config import GenerationConfig
-from flax_transformer.data.special_tokens import SpecialTokens
-from flax_transformer.data.tokenizer import Tokenizer
-from flax_transformer.decoding.predictable import save_prediction_files
 from flax_transformer.interop.ctranslate2_export import save_ctranslate2, token_names
 from flax_transformer.interop.exported import Exported
 from flax_transformer.interop.state_dict import read_weights
 from torch_reference.decoding.generate import generate, read_tokens
-from torch_reference.interop.export import load_export, save_export
-from torch_reference.nn.models import create_model
-
-ENTRIES, ROWS = TOKENIZER.vocab_size, TOKENIZER.vocab_size + 3
-CONFIG = dataclasses.replace(
-    OWN,
-    **T5,
-    source_vocab_size=ROWS,
-    target_vocab_size=ROWS,
-    gated=True,
-    activation="gelu_tanh",
-    tie_embeddings="inputs",
-    scale_embeddings=False,
-    norm_eps=1e-6,
-)
-
-
-def export_with_unused_rows(folder: Path) -> Path:
-    """An export whose generator gives far more to rows without a token than to any other."""
-    model: Any = create_model(CONFIG)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
-        for parameter in model.parameters():
-            parameter.normal_(std=0.4)
-        direction = 100 * torch.randn(CONFIG.d_model)
-        model.projection.weight[ENTRIES:] = torch.stack([direction, -direction, direction])
-    save_export(folder, model)
-    special = SpecialTokens(TOKENIZER.pad_id, TOKENIZER.bos_id, TOKENIZER.eos_id, TOKENIZER.unk_id, ROWS)
-    tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(TOKENIZER.to_json()), special)
-    save_prediction_files(folder, tokenizer, (), LIMITS)
-    return folder
+from torch_reference.interop.export import load_export
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +98,7 @@ def test_ctranslate2_gives_them_no_probability(
     assert max(map(max, found)) < ENTRIES
     if (mode, compute_type) == ("greedy", "float32"):
         assert found == expected
-    save_ctranslate2(tmp_path / "all", CONFIG, read_weights(source / "model.safetensors"))  # knows of no tokens
+    # Which knows of no tokens.
+    save_ctranslate2(tmp_path / "all", WITH_UNUSED_ROWS, read_weights(source / "model.safetensors"))
     ids = [[f"<{token}>" for token in row] for row in tokenizer.encode(TEXTS)]
     assert max(map(max, tokens(tmp_path / "all", ids, token_names(ROWS)))) >= ENTRIES

@@ -133,6 +133,11 @@ def ulps(a: jax.Array | torch.Tensor | np.ndarray, b: jax.Array | torch.Tensor |
     return scaled_ulp(a, b, str(b.dtype))
 
 
+def figures(given: Sequence[np.ndarray], expected: Sequence[np.ndarray], dtype: str) -> list[float]:
+    """Scaled ULP between each pair of arrays."""
+    return [scaled_ulp(a, b, dtype) for a, b in zip(given, expected, strict=True)]
+
+
 def same_bits(a: jax.Array | torch.Tensor | np.ndarray, b: jax.Array | torch.Tensor | np.ndarray) -> bool:
     """Equal dtype, shape and bits, so that 0.0 and -0.0 differ."""
     a, b = (x if isinstance(x, np.ndarray) else to_numpy(x) for x in (a, b))

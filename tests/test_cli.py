@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from command_line import TINY, error_line, run_command
 
 from flax_transformer.cli import main as cli
 from flax_transformer.data.manifests.task import MANIFEST_SCHEMA
@@ -24,37 +25,12 @@ from flax_transformer.presets import PRESETS
 from flax_transformer.training.run import Run
 
 ROOT = Path(__file__).parent.parent
-TINY = [
-    *("--model.d-model", "8", "--model.num-heads", "2", "--model.d-ff", "12"),
-    *("--model.num-encoder-layers", "1", "--model.num-decoder-layers", "1"),
-    *("--tokenizer.vocab-size", "300", "--batch.buckets", "1", "--batch.size", "16"),
-]
 CLASSIFICATION = ["classification", *TINY, "--batch.max-source-length", "16", "--epochs", "1"]
 MANIFESTS = [
     *("manifests", *TINY, "--epochs", "1", "--data.max-items", "1"),
     *("--data.train-size", "16", "--data.validation-size", "3", "--data.test-size", "4"),
     *("--batch.max-source-length", "512", "--batch.max-target-length", "512"),
 ]
-
-
-def run_command(*arguments: str | Path) -> int:
-    """The exit code, as the shell sees it."""
-    try:
-        return cli.main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        return int(end.code or 0)
-
-
-def error_line(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """What a command that must fail says, which is one line."""
-    capsys.readouterr()
-    assert run_command(*arguments) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("error: ")
-    return lines[0]
-
-
 BEAM = ("--strategy", "beam", "--beam-width", "2")
 
 

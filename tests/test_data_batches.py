@@ -5,39 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from examples_by_length import BOS, EOS, PAD, TOKENIZER, UNK, encoded_of, pairs, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flax_transformer.config import BatchConfig, TokenizerConfig
-from flax_transformer.data.batches import (
-    Encoded,
-    Seq2SeqBatch,
-    Sequences,
-    TrainingBatches,
-    evaluation_batches,
-    make_buckets,
-)
+from flax_transformer.config import BatchConfig
+from flax_transformer.data.batches import Seq2SeqBatch, Sequences, TrainingBatches, evaluation_batches, make_buckets
 from flax_transformer.data.encoding import encode_examples, encode_sources
 from flax_transformer.data.examples import Examples
-from flax_transformer.data.tokenizer import train_tokenizer
 from flax_transformer.errors import UserError
 
-TOKENIZER = train_tokenizer(TokenizerConfig(vocab_size=300), ["ab"])
-PAD, BOS, EOS, UNK = TOKENIZER.pad_id, TOKENIZER.bos_id, TOKENIZER.eos_id, TOKENIZER.unk_id
 CONFIG = BatchConfig(size=4, max_source_length=64, max_target_length=64, buckets=3)
-
-
-def encoded_of(lengths):
-    """Example i is made of the token 10 + i, so that it can be recognised in a batch."""
-    sources = Sequences([[10 + i] * length for i, (length, _) in enumerate(lengths)])
-    if lengths[0][1] is None:
-        return Encoded(sources, np.arange(len(lengths), dtype=np.int32), PAD, UNK)
-    targets = Sequences([[BOS, *[10 + i] * length, EOS] for i, (_, length) in enumerate(lengths)])
-    return Encoded(sources, targets, PAD, UNK)
-
-
-pairs = st.lists(st.tuples(st.integers(1, 64), st.integers(0, 62)), min_size=1, max_size=50)
-texts = st.lists(st.tuples(st.integers(1, 64), st.none()), min_size=1, max_size=50)
 configs = st.builds(
     BatchConfig,
     size=st.integers(1, 9),

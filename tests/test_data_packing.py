@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from examples_by_length import BOS, EOS, PAD, TOKENIZER, UNK, encoded_of, pairs, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_data_batches import BOS, EOS, PAD, TOKENIZER, UNK, encoded_of, pairs, texts
 
 from flax_transformer.config import BatchConfig, ModelConfig, MultilabelData, Seq2SeqData, TrainConfig
 from flax_transformer.data.batches import Encoded, Sequences, TrainingBatches

@@ -7,16 +7,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from test_sharding import run_worker
-from test_training_loop import read_metrics, stop_on_call
+from stopped_runs import final_state, read_metrics, stop_on_call
+from worker_processes import run_worker
 
 from flax_transformer.config import BatchConfig, ClassificationData, ModelConfig, TokenizerConfig, TrainConfig
 from flax_transformer.errors import UserError
 from flax_transformer.training.loop import Stopped, train
 from flax_transformer.training.report import Report
-from flax_transformer.training.run import Run
-from flax_transformer.training.state import TrainState
-from flax_transformer.training.step import TrainStep
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +26,6 @@ def config(reviews: Path) -> TrainConfig:
         epochs=3,
         log_every=2,
     )
-
-
-def final_state(folder: Path, steps: int) -> TrainState:
-    run = Run.load(folder)
-    with run.checkpoints() as checkpoints:
-        assert checkpoints.newest_step == steps
-        return checkpoints.restore(steps, TrainStep(run.config, steps).abstract_state)
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_cli import TINY, error_line, run_command
-from test_pages import check_page
+from checked_pages import check_page
+from command_line import TINY, error_line, run_command
 
 from flax_transformer.config import ManifestsData, ModelConfig
 from flax_transformer.data.calibration import accepted_at, reliability

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_pages import check_page
+from checked_pages import check_page
 
 from flax_transformer.config import BatchConfig, Multi30kData, Seq2SeqData, SnipsData
 from flax_transformer.data.examples import Examples

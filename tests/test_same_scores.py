@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_sharding import free_address
+from worker_processes import free_address
 
 from flax_transformer.training.run import Run
 

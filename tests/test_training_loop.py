@@ -3,7 +3,6 @@
 import json
 import math
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from stopped_runs import final_state, read_metrics, stop_on_call
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from flax_transformer.config import (
@@ -30,10 +30,10 @@ from flax_transformer.training.input import prefetch
 from flax_transformer.training.loop import Result, Stopped, _is_evaluation_step, train
 from flax_transformer.training.report import Diverged, Report
 from flax_transformer.training.run import Run
-from flax_transformer.training.state import TrainState
 from flax_transformer.training.step import TrainStep, _compiler_options
 
 STEPS_PER_EPOCH, EPOCHS = 9, 2  # 68 training rows, 8 at a time
+STEPS = STEPS_PER_EPOCH * EPOCHS
 
 
 @pytest.fixture(scope="module")
@@ -70,23 +70,11 @@ def test_a_deterministic_step_asks_the_compiler_for_it_on_a_gpu_alone():
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")
 def test_deterministic_runs_on_a_gpu_have_the_same_bits(config: TrainConfig, tmp_path: Path):
     runs = [train(replace(config, deterministic=True), tmp_path / name).run for name in ("one", "two")]
-    jax.tree.map(np.testing.assert_array_equal, *(final_state(run.folder) for run in runs))
-
-
-def final_state(folder: Path) -> TrainState:
-    run = Run.load(folder)
-    total = STEPS_PER_EPOCH * EPOCHS
-    with run.checkpoints() as checkpoints:
-        assert checkpoints.newest_step == total
-        return checkpoints.restore(total, TrainStep(run.config, total).abstract_state)
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    jax.tree.map(np.testing.assert_array_equal, *(final_state(run.folder, STEPS) for run in runs))
 
 
 def assert_same_run(folder: Path, other: Path):
-    jax.tree.map(np.testing.assert_array_equal, final_state(folder), final_state(other))
+    jax.tree.map(np.testing.assert_array_equal, final_state(folder, STEPS), final_state(other, STEPS))
     evaluations = [
         {line["step"]: line["validation/loss"] for line in read_metrics(run) if "validation/loss" in line}
         for run in (folder, other)
@@ -94,21 +82,6 @@ def assert_same_run(folder: Path, other: Path):
     assert evaluations[0] == evaluations[1]
     results = [json.loads((run / "results.json").read_text(encoding="utf-8")) for run in (folder, other)]
     assert results[0] == results[1]
-
-
-def stop_on_call(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int, number: signal.Signals):
-    """Send the process a signal in the given call of a method, counted from 1."""
-    original: Callable[..., Any] = getattr(owner, name)
-    calls = 0
-
-    def counting(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == call:
-            signal.raise_signal(number)
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(owner, name, counting)
 
 
 def test_a_run_leaves_all_it_takes_to_use_it(finished: Result):

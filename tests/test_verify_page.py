@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_pages import NASTY, check_page
+from checked_pages import NASTY, check_page
 
 from flax_transformer.outputs import check_report
 from flax_transformer.parity.page import verify_page
