@@ -1,5 +1,6 @@
 """Tables with more rows than the tokenizer has entries (T5): no served model generates a row without a token."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def test_ctranslate2_gives_them_no_probability(
     rows = [[names[token] for token in row] for row in tokenizer.encode(TEXTS)]
 
     def tokens(folder: Path, rows: list[list[str]], names: list[str]) -> list[list[int]]:
+        """In int8 on some processors one of the rows is empty."""
         translator = ctranslate2.Translator(str(folder), compute_type=compute_type, intra_threads=1)
         ctranslate2.set_random_seed(0)
         found = translator.translate_batch(rows, max_decoding_length=12, min_decoding_length=0, **CT2_MODES[mode])
@@ -95,10 +97,10 @@ def test_ctranslate2_gives_them_no_probability(
 
     assert cli.main(["export", str(source), str(tmp_path / "served"), "--format", "ctranslate2"]) == 0
     found = tokens(tmp_path / "served", rows, names)
-    assert max(map(max, found)) < ENTRIES
+    assert max(itertools.chain(*found)) < ENTRIES
     if (mode, compute_type) == ("greedy", "float32"):
         assert found == expected
     # Which knows of no tokens.
     save_ctranslate2(tmp_path / "all", WITH_UNUSED_ROWS, read_weights(source / "model.safetensors"))
     ids = [[f"<{token}>" for token in row] for row in tokenizer.encode(TEXTS)]
-    assert max(map(max, tokens(tmp_path / "all", ids, token_names(ROWS)))) >= ENTRIES
+    assert max(itertools.chain(*tokens(tmp_path / "all", ids, token_names(ROWS)))) >= ENTRIES
