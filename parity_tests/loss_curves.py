@@ -15,12 +15,13 @@ from flax_transformer.data.batches import Batch, TrainingBatches
 from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.tasks import load_splits
 from flax_transformer.data.tokenizer import train_tokenizer
+from flax_transformer.pages.charts import Axis, Line, chart
 from flax_transformer.parity import flax_side, torch_side
 from flax_transformer.parity.cases import random_weights
-from flax_transformer.parity.page import FLAX_COLOR, TORCH_COLOR, line_chart
 from flax_transformer.presets import PRESETS
 
 DOCS = Path(__file__).parents[1] / "docs"
+_COLORS = ":root { --c1: #1f6feb; --c2: #d9730d; --soft: #6b7280; --grid: #8883; }"  # readable on light and dark
 
 
 def manifests(steps: int) -> tuple[TrainConfig, list[Batch]]:
@@ -65,11 +66,13 @@ def main(steps: int = 300, file: Path = DOCS / "images" / "parity-loss.svg") -> 
         file: SVG to write.
     """
     flax, torch_ = train_both(*manifests(steps))
-    names = [f"step {i + 1}" for i in range(steps)]
-    picture = line_chart([(FLAX_COLOR, flax), (TORCH_COLOR, torch_)], "loss", names, from_zero=True)
+    x = range(1, steps + 1)
+    lines = [Line("JAX", x, flax, 1), Line("PyTorch", x, torch_, 2, "dashed")]
+    figure = chart("Loss of both twins", lines, Axis("step"), Axis("loss"), is_wide=True)
+    picture = figure[figure.index("<svg") : figure.index("</svg>")]
     file.parent.mkdir(parents=True, exist_ok=True)
-    alone = '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="12" '
-    file.write_text(picture.replace("<svg ", alone, 1) + "\n", encoding="utf-8")
+    alone = '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" '
+    file.write_text(f"{picture.replace('<svg ', alone, 1)}<style>{_COLORS}</style></svg>\n", encoding="utf-8")
     apart = np.abs(np.subtract(flax, torch_))
     print(f"{steps} steps, loss {flax[0]:.4f} -> {flax[-1]:.4f}; largest difference {apart.max():.2e}")
     print(f"after 10, 100 and all steps: {apart[:10].max():.1e}, {apart[:100].max():.1e}, {apart.max():.1e}")

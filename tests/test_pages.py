@@ -1,5 +1,6 @@
 """Pages and their pictures: whatever the text, they are well-formed, ask for nothing from elsewhere and run nothing."""
 
+import dataclasses
 import math
 import re
 
@@ -76,6 +77,33 @@ def test_bars_begin_at_0_and_are_as_high_as_their_values():
     assert drawn[1][1] == pytest.approx(2 * drawn[0][1], abs=0.11)
     assert drawn[2][1] == 0
     assert {round(y + height, 1) for y, height in drawn} == {206.0}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_stands_at_the_top_and_warns(value: float):
+    line, bars = Line("", [0, 1, 2], [1, value, 3], labels=["a", "b", ""]), Bars("", [0, 1, 2], [1, value], ["", ""])
+    axes = Axis("x"), Axis("y")
+    assert len(places(chart("", [line], *axes), "circle", "cy")) == 1, "left out unless capped; no label, no dot"
+    for mark, tag, y in ((dataclasses.replace(line, is_capped=True), "circle", "cy"), (bars, "rect", "y")):
+        svg = chart("", [mark], *axes)
+        (finite,), (capped,) = places(svg, tag, y)
+        assert capped == 10 < finite
+        assert re.findall(rf'<{tag} [^>]*fill="([^"]+)"', svg) == ["var(--c1)", "var(--ill)"]
+
+
+def test_a_wide_chart_is_as_high_as_others_and_scrolls():
+    narrow, wide = (chart("", [Line("", [0, 1], [0, 1])], Axis("x"), Axis("y"), is_wide=w) for w in (False, True))
+    assert places(narrow, "svg", "width", "height") == [(480, 250)]
+    assert places(wide, "svg", "width", "height") == [(960, 250)]
+    assert 'polyline points="54,' in wide
+    assert re.search(r'points="[^"]* 936,', wide)
+    assert "scroll" in wide
+    assert "scroll" not in narrow
+
+
+def test_an_axis_may_say_where_its_numbers_stand():
+    axis = Axis("x", (0, 10), form="at {:d}".format, ticks=[1, 7])
+    assert re.findall(r">(at \d+)<", chart("", [], axis, Axis("y"))) == ["at 1", "at 7"]
 
 
 @pytest.mark.parametrize("values", [[], [math.nan], [0.0], [5.0, 5.0], [-3.0, -1.0], [1e-12, 1e12], [math.inf, 1.0]])

@@ -53,6 +53,20 @@ def test_it_shows_what_was_found_and_runs_nothing(name: str):
     assert "FAIL" in failed
 
 
+@pytest.mark.parametrize("operations", [3, 300])  # of so many, the others have no dots
+def test_what_is_not_finite_is_named_and_in_color(operations: int):
+    found = report("encoder.norm")
+    found["precisions"][0]["intermediates"] *= operations // 3
+    found["precisions"][0]["losses"]["torch"][1] = math.nan
+    page = verify_page(found)
+    text = check_page(page)
+    assert text.count("encoder.norm: ∞") == operations
+    assert text.count("encoder.norm: 1.5") == (operations if operations == 3 else 0)
+    assert "other: nan" in text
+    assert "at most nan apart" in text
+    assert page.count('fill="var(--ill)"') == operations + 2  # a gradient and a loss
+
+
 def test_beside_a_third_party_there_are_no_pictures():
     text = check_page(verify_page(report("encoder.norm", against="onnx")))
     assert "JAX, PyTorch and onnx are equal" in text

@@ -6,20 +6,21 @@ from dataclasses import dataclass
 
 from flax_transformer.pages.html import Html, element, join
 
-_WIDTH, _HEIGHT = 480, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 456, 10, 206  # of the drawing within
+_WIDTH, _WIDE, _HEIGHT = 480, 960, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 24, 10, 206  # of the drawing within; _RIGHT from the right edge
 _STEPS = (1, 2, 2.5, 5, 10)
 
 
 @dataclass(frozen=True)
 class Line:
-    """Points in the order in which they are joined; those with a value that is not finite are left out.
+    """Points in the order in which they are joined.
 
     Args:
         name: of the legend; empty keeps it out.
         color: 1 to 4, of the page's colors; 0 is that of the text, soft.
         style: ``faint`` and ``dashed`` lines are for what stands behind others.
-        labels: what is said of each point of ``dots`` under the pointer.
+        labels: what is said of each point under the pointer, which needs a dot; an empty one leaves it out.
+        is_capped: whether values that are not finite stand at the top; they are left out otherwise.
     """
 
     name: str
@@ -28,11 +29,15 @@ class Line:
     color: int = 1
     style: str = "line"  # or faint, dashed, dots
     labels: Sequence[str] = ()
+    is_capped: bool = False
 
 
 @dataclass(frozen=True)
 class Bars:
-    """A bar from 0 to each height, between two neighbours of the ``edges``, of which there is one more."""
+    """A bar from 0 to each height, between two neighbours of the ``edges``, of which there is one more.
+
+    A height that is not finite reaches to the top.
+    """
 
     name: str
     edges: Sequence[float]
@@ -43,12 +48,16 @@ class Bars:
 
 @dataclass(frozen=True)
 class Axis:
-    """``form`` writes the numbers beside it; the limits are those of what is drawn where none are given."""
+    """``form`` writes the numbers beside it, which are round where no ``ticks`` are given.
+
+    The limits are those of what is drawn where none are given.
+    """
 
     label: str
     limits: tuple[float, float] | None = None
     is_log: bool = False
     form: Callable[[float], str] = lambda value: number(value)
+    ticks: Sequence[float] = ()
 
 
 def number(value: float) -> str:
@@ -64,22 +73,32 @@ def percent(value: float) -> str:
     return f"{100 * value:.3g}%"
 
 
-def chart(title: str, marks: Sequence[Line | Bars], x: Axis, y: Axis, *, verticals: Sequence[float] = ()) -> Html:
+def chart(
+    title: str,
+    marks: Sequence[Line | Bars],
+    x: Axis,
+    y: Axis,
+    *,
+    verticals: Sequence[float] = (),
+    is_wide: bool = False,
+) -> Html:
     """A figure with everything in it, the first at the back.
 
     Args:
         verticals: where to draw dashed lines from top to bottom.
+        is_wide: whether it is as wide as a page, and scrolls on narrower screens.
     """
-    xs, ys = _Scale(x, marks, "x", _LEFT, _RIGHT), _Scale(y, marks, "y", _BOTTOM, _TOP)
+    width = _WIDE if is_wide else _WIDTH
+    xs, ys = _Scale(x, marks, "x", _LEFT, width - _RIGHT), _Scale(y, marks, "y", _BOTTOM, _TOP)
     drawn = [*_axes(xs, ys)]
     drawn += [_vertical(xs(value)) for value in verticals if xs.low <= value <= xs.high]
     for mark in marks:
         drawn += _bars(mark, xs, ys) if isinstance(mark, Bars) else _line(mark, xs, ys)
-    box = {"width": _WIDTH, "height": _HEIGHT, "viewBox": f"0 0 {_WIDTH} {_HEIGHT}"}
+    box = {"width": width, "height": _HEIGHT, "viewBox": f"0 0 {width} {_HEIGHT}"}
     svg = element("svg", *drawn, **box, role="img", aria_label=f"{title}: {y.label} against {x.label}")
     keys = [_key(mark) for mark in marks if mark.name]
     legend = element("figcaption", *keys, class_="legend") if len(keys) > 1 else ""
-    return element("figure", element("h3", title), svg, legend)
+    return element("figure", element("h3", title), element("div", svg, class_="scroll") if is_wide else svg, legend)
 
 
 # Of figures that hold charts; belongs to the style of a page that has some.
@@ -95,20 +114,24 @@ svg text { font-family: system-ui, sans-serif; }
 
 
 class _Scale:
-    """From values to pixels."""
+    """From values to pixels; what is not finite stands at the end."""
 
     def __init__(self, axis: Axis, marks: Sequence[Line | Bars], side: str, start: float, end: float) -> None:
-        self.axis, self._start, self._end = axis, start, end
+        self.axis, self.start, self.end = axis, start, end
         self.low, self.high = axis.limits or _limits(_values(marks, side), axis.is_log, side == "y")
 
     def __call__(self, value: float) -> float:
+        if not math.isfinite(value):
+            return self.end
         low, high, value = map(self._linear, (self.low, self.high, value))
-        return self._start + (self._end - self._start) * (value - low) / (high - low)
+        return self.start + (self.end - self.start) * (value - low) / (high - low)
 
     def _linear(self, value: float) -> float:
         return math.log10(max(value, 1e-300)) if self.axis.is_log else value
 
-    def ticks(self) -> list[float]:
+    def ticks(self) -> Sequence[float]:
+        if self.axis.ticks:
+            return self.axis.ticks
         return _log_ticks(self.low, self.high) if self.axis.is_log else _ticks(self.low, self.high)
 
 
@@ -117,7 +140,7 @@ def _values(marks: Sequence[Line | Bars], side: str) -> Iterator[float]:
         if isinstance(mark, Line):
             yield from filter(math.isfinite, mark.x if side == "x" else mark.y)
         else:
-            yield from mark.edges if side == "x" else (0, *mark.heights)
+            yield from mark.edges if side == "x" else filter(math.isfinite, (0, *mark.heights))
 
 
 def _limits(values: Iterator[float], is_log: bool, is_padded: bool) -> tuple[float, float]:
@@ -127,7 +150,7 @@ def _limits(values: Iterator[float], is_log: bool, is_padded: bool) -> tuple[flo
     if is_log:
         return (low / 1.2, high * 1.2)
     if low == high:
-        return (low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1))
+        return (low - 0.5 * abs(low), high + 0.5 * (abs(high) or 1))
     air = 0.04 * (high - low) * is_padded
     return (min(0.0, low) if 0 <= low < 0.5 * high else low - air, high + air)
 
@@ -152,12 +175,12 @@ def _axes(xs: _Scale, ys: _Scale) -> Iterator[Html]:
     style = {"font_size": 13, "fill": "var(--soft)"}
     for value in ys.ticks():
         at = _px(ys(value))
-        yield element("line", x1=_LEFT, x2=_RIGHT, y1=at, y2=at, stroke="var(--grid)")
+        yield element("line", x1=xs.start, x2=xs.end, y1=at, y2=at, stroke="var(--grid)")
         yield element("text", ys.axis.form(value), x=_LEFT - 6, y=_px(ys(value) + 4), text_anchor="end", **style)
     for value in xs.ticks():
         yield element("text", xs.axis.form(value), x=_px(xs(value)), y=_BOTTOM + 18, text_anchor="middle", **style)
-    yield element("line", x1=_LEFT, x2=_RIGHT, y1=_BOTTOM, y2=_BOTTOM, stroke="var(--soft)")
-    middle = (_LEFT + _RIGHT) / 2
+    yield element("line", x1=xs.start, x2=xs.end, y1=_BOTTOM, y2=_BOTTOM, stroke="var(--soft)")
+    middle = (xs.start + xs.end) / 2
     yield element("text", xs.axis.label, x=middle, y=_HEIGHT - 6, text_anchor="middle", **style)
 
 
@@ -170,22 +193,22 @@ def _vertical(x: float) -> Html:
 def _line(line: Line, xs: _Scale, ys: _Scale) -> Iterator[Html]:
     labels = line.labels or [""] * len(line.x)
     points = [
-        (_px(xs(a)), _px(ys(b)), label)
+        (_px(xs(a)), _px(ys(b)), label, _color(line.color, b))
         for a, b, label in zip(line.x, line.y, labels, strict=True)
-        if math.isfinite(b) and (b > 0 or not ys.axis.is_log)
+        if (b > 0 or not ys.axis.is_log if math.isfinite(b) else line.is_capped)
     ]
+    opacity = 0.35 if line.style == "faint" else None
     if line.style != "dots" and len(points) > 1:
-        path = " ".join(f"{x},{y}" for x, y, _ in points)
+        path = " ".join(f"{x},{y}" for x, y, *_ in points)
         dashes = "5 4" if line.style == "dashed" else None
-        opacity = 0.35 if line.style == "faint" else None
         width = 1 if line.style == "faint" else 2
         yield element(
             "polyline", points=path, fill="none", stroke=_color(line.color), stroke_width=width,
             stroke_dasharray=dashes, stroke_opacity=opacity, stroke_linejoin="round",
         )  # fmt: skip
-    if line.style == "dots" or line.labels or len(points) == 1:
-        for x, y, label in points:
-            yield element("circle", element("title", label), cx=x, cy=y, r=3, fill=_color(line.color))
+    for x, y, label, color in points:
+        if line.style == "dots" or label or len(points) == 1:
+            yield element("circle", element("title", label), cx=x, cy=y, r=3, fill=color, fill_opacity=opacity)
 
 
 def _bars(bars: Bars, xs: _Scale, ys: _Scale) -> Iterator[Html]:
@@ -193,7 +216,7 @@ def _bars(bars: Bars, xs: _Scale, ys: _Scale) -> Iterator[Html]:
         top, width = ys(height), xs(right) - xs(left)
         yield element(
             "rect", element("title", label), x=_px(xs(left) + 0.5), y=_px(top), width=_px(max(width - 1, 0.5)),
-            height=_px(max(ys(0) - top, 0)), fill=_color(bars.color), fill_opacity=0.65,
+            height=_px(max(ys(0) - top, 0)), fill=_color(bars.color, height), fill_opacity=0.65,
         )  # fmt: skip
 
 
@@ -202,7 +225,10 @@ def _key(mark: Line | Bars) -> Html:
     return element("span", mark.name, style=f"--key: {_color(mark.color)}; --strength: {strength}")
 
 
-def _color(number: int) -> str:
+def _color(number: int, value: float = 0) -> str:
+    """Of a mark, or of its part with a value, which warns where that is not finite."""
+    if not math.isfinite(value):
+        return "var(--ill)"
     return f"var(--c{number})" if number else "var(--soft)"
 
 

@@ -1,22 +1,22 @@
 """The page of ``verify --html``: the tables of the terminal, and pictures of what they sum up."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from flax_transformer.pages.charts import CHART_STYLE, Axis, Bars, Line, chart
 from flax_transformer.pages.html import Html, element, join, section
 from flax_transformer.pages.page import to_page
 from flax_transformer.parity.report import cells, compared, number, title, versions, where
 
-_STYLE = """
+_STYLE = (
+    CHART_STYLE
+    + """
 .pass { color: var(--healthy); } .fail { color: var(--ill); font-weight: 600; }
 .verdict { font-size: 1.1rem; } h3 { margin-top: 1.5rem; }
-.key { display: inline; vertical-align: -.1em; }
-svg text { font: 11px system-ui, sans-serif; fill: currentColor; }
 """
-FLAX_COLOR, TORCH_COLOR, _FLOOR = "#2563c9", "#d9622b", "#b8c1cc"
+)
 _COLUMNS = ("check", "view", "figure", "floor", "tolerance", "unit", "", "where")
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 1000, 240, 60, 20
 
 
 def verify_page(report: dict[str, Any]) -> str:
@@ -56,113 +56,66 @@ def _row(row: dict[str, Any]) -> Html:
 
 
 def _pictures(precision: dict[str, Any]) -> Iterator[Html]:
-    yield from _operations(precision["intermediates"])
+    yield _operations(precision["intermediates"])
     if precision["gradients"]:
         yield from _gradients(precision["gradients"], precision["null_tensors"])
-    yield element("h3", "Logits, by how many of their own ULP they differ")
-    labels = ["0", *(f"≤ {2**i}" if i < 10 else f"≤ 2^{i}" for i in range(len(precision["histogram"]) - 1))]
-    yield _bars(precision["histogram"], labels, "elements")
+    yield _histogram(precision["histogram"])
     if precision["losses"]:
-        yield from _losses(precision["losses"]["flax"], precision["losses"]["torch"])
+        yield _losses(precision["losses"]["flax"], precision["losses"]["torch"])
 
 
-def _operations(intermediates: Sequence[dict[str, Any]]) -> Iterator[Html]:
-    colors = {"floor": _FLOOR, "cumulative": FLAX_COLOR, "local": TORCH_COLOR}
-    floor, cumulative, local = map(_key, colors.values())
-    yield element("h3", "Each operation, in order of execution")
-    yield element(
-        "p", "Scaled ULP, with all errors before it (", cumulative, " cumulative), fed with the other side's inputs (",
-        local, " local), and what one side differs by from itself (", floor, " floor).",
-    )  # fmt: skip
-    series = [(color, [one[view] for one in intermediates]) for view, color in colors.items()]
-    yield line_chart(series, "scaled ULP", [one["name"] for one in intermediates])
+def _operations(intermediates: Sequence[dict[str, Any]]) -> Html:
+    names = [one["name"] for one in intermediates]
+    floor, cumulative, local = ([one[view] for one in intermediates] for view in ("floor", "cumulative", "local"))
+    lines = [
+        _line("floor: how far one side is from itself", floor, names, 0, "faint"),
+        _line("cumulative: with all errors before it", cumulative, names, 1),
+        _line("local: fed with the other side's inputs", local, names, 2, "dashed"),
+    ]
+    title = "Each operation, in order of execution, in scaled ULP"
+    return chart(title, lines, Axis("operation", _limits(names)), Axis("scaled ULP"), is_wide=True)
 
 
 def _gradients(gradients: dict[str, float], null_tensors: Sequence[str]) -> Iterator[Html]:
-    yield element("h3", "Each parameter's gradient")
-    yield _bars(list(gradients.values()), list(gradients), "scaled ULP")
+    bars, x = _bars(list(gradients.values()), list(gradients)), Axis("parameter", _limits(gradients))
+    yield chart("Each parameter's gradient, in scaled ULP", [bars], x, Axis("scaled ULP"), is_wide=True)
     if null_tensors:
         names = ", ".join(null_tensors)
         yield element("p", f"The loss does not depend on these, so they are left out: {names}", class_="soft")
 
 
-def _losses(flax: list[float], torch: list[float]) -> Iterator[Html]:
-    apart = max((abs(a - b) for a, b in zip(flax, torch, strict=True)), default=0.0)
-    yield element("h3", "Loss of both sides, each training on its own")
-    said = f" PyTorch; at most {number(apart)} apart."
-    yield element("p", _key(FLAX_COLOR), " JAX, ", _key(TORCH_COLOR), said)
-    steps = [f"step {i + 1}" for i in range(len(flax))]
-    yield line_chart([(FLAX_COLOR, flax), (TORCH_COLOR, torch)], "loss", steps, from_zero=False)
+def _histogram(counts: Sequence[int]) -> Html:
+    bins = ["0", *(f"≤ {2**i}" if i < 10 else f"≤ 2^{i}" for i in range(len(counts) - 1))]
+    ticks = range(1, len(bins) + 1, 1 + len(bins) // 16)  # more would overlap
+    x = Axis("ULP", _limits(bins), form=lambda at: bins[int(at) - 1], ticks=ticks)
+    title = "Logits, by how many of their own ULP they differ (number of elements)"
+    return chart(title, [_bars(counts, bins)], x, Axis("elements"), is_wide=True)
 
 
-def _key(color: str) -> Html:
-    square = element("rect", width=12, height=12, rx=2, fill=color)
-    return element("svg", square, width=12, height=12, class_="key")
+def _losses(flax: list[float], torch: list[float]) -> Html:
+    gaps = [abs(a - b) for a, b in zip(flax, torch, strict=True)]
+    apart = max(gaps, key=lambda gap: (math.isnan(gap), gap), default=0.0)
+    title = f"Loss of both sides, each training on its own: at most {number(apart)} apart"
+    names = [f"step {i + 1}" for i in range(len(flax))]
+    lines = [_line("JAX", flax, names, 1), _line("PyTorch", torch, names, 2, "dashed")]
+    return chart(title, lines, Axis("step", _limits(names)), Axis("loss"), is_wide=True)
 
 
-def line_chart(
-    series: Sequence[tuple[str, list[float]]], label: str, names: Sequence[str], *, from_zero: bool = True
-) -> Html:
-    """Lines over the same steps, the last one dashed; whatever is not finite stands at the top.
-
-    Args:
-        series: the color and the values of each line.
-        names: of the steps, told under the pointer.
-    """
-    finite = [value for _, values in series for value in values if math.isfinite(value)] or [0.0]
-    low, high = (0.0 if from_zero else min(finite)), max(finite)
-    high = high if high > low else low + 1
-    xs = [_LEFT + (_WIDTH - _LEFT) * (i + 0.5) / len(names) for i in range(len(names))]
-    drawn = [*_axis(low, high, label)]
-    for index, (color, values) in enumerate(series):
-        ys = _scale(values, low, high)
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
-        dashes = "5 4" if index == len(series) - 1 else None
-        drawn.append(
-            element("polyline", points=points, fill="none", stroke=color, stroke_width=2, stroke_dasharray=dashes)
-        )
-        if len(names) <= 100:  # more dots would hide the lines
-            drawn += map(_dot, xs, ys, names, values, [color] * len(names))
-    return _svg(drawn, label)
+def _limits(names: Collection[str]) -> tuple[float, float]:
+    """Of an axis on which things are numbered from 1."""
+    return (0.5, len(names) + 0.5)
 
 
-def _dot(x: float, y: float, name: str, value: float, color: str) -> Html:
-    tip = element("title", f"{name}: {number(value)}")
-    return element("circle", tip, cx=f"{x:.1f}", cy=f"{y:.1f}", r=2.5, fill=color)
+def _line(name: str, values: Sequence[float], names: Sequence[str], color: int, style: str = "line") -> Line:
+    labels = _labels(names, values)
+    if len(labels) > 100:  # so many dots would hide the lines
+        labels = ["" if math.isfinite(value) else label for label, value in zip(labels, values, strict=True)]
+    return Line(name, range(1, len(values) + 1), values, color, style, labels, is_capped=True)
 
 
-def _bars(values: Sequence[float], names: Sequence[str], label: str) -> Html:
-    high = max((value for value in values if math.isfinite(value)), default=1.0) or 1.0
-    width = (_WIDTH - _LEFT) / max(len(values), 1)
-    drawn = [*_axis(0.0, high, label)]
-    for i, (y, name, value) in enumerate(zip(_scale(values, 0.0, high), names, values, strict=True)):
-        drawn.append(
-            element(
-                "rect", element("title", f"{name}: {number(value)}"), x=f"{_LEFT + i * width + 1:.1f}", y=f"{y:.1f}",
-                width=f"{max(width - 2, 1):.1f}", height=f"{_HEIGHT - _BOTTOM + 5 - y:.1f}", fill=FLAX_COLOR,
-            )
-        )  # fmt: skip
-        if len(values) <= 24 and i % (1 + len(values) // 16) == 0:  # more would overlap
-            drawn.append(
-                element("text", name, x=f"{_LEFT + (i + 0.5) * width:.1f}", y=_HEIGHT + 2, text_anchor="middle")
-            )
-    return _svg(drawn, label)
+def _bars(values: Sequence[float], names: Sequence[str]) -> Bars:
+    return Bars("", [i + 0.5 for i in range(len(values) + 1)], values, _labels(names, values))
 
 
-def _axis(low: float, high: float, label: str) -> Iterator[Html]:
-    for i in range(5):
-        y = (_HEIGHT - _BOTTOM) * (1 - i / 4) + 5
-        yield element("line", x1=_LEFT, x2=_WIDTH, y1=f"{y:.1f}", y2=f"{y:.1f}", stroke="#8883")
-        yield element("text", number(low + (high - low) * i / 4), x=_LEFT - 6, y=f"{y + 4:.1f}", text_anchor="end")
-    yield element("text", label, x=_LEFT + 4, y=1)
-
-
-def _scale(values: Sequence[float], low: float, high: float) -> list[float]:
-    """From values to pixels; what is not finite stands at the top."""
-    bounded = (min(value, high) if math.isfinite(value) else high for value in values)
-    return [5 + (_HEIGHT - _BOTTOM) * (1 - (value - low) / (high - low)) for value in bounded]
-
-
-def _svg(content: Sequence[Html], label: str) -> Html:
-    box = f"0 -12 {_WIDTH} {_HEIGHT + 22}"
-    return element("svg", *content, viewBox=box, width="100%", role="img", aria_label=label)
+def _labels(names: Sequence[str], values: Sequence[float]) -> list[str]:
+    return [f"{name}: {number(value)}" for name, value in zip(names, values, strict=True)]
