@@ -69,6 +69,12 @@ def test_confidence_is_the_probability_of_the_tokens_of_a_value():
     assert fields["weight"]["confidence"] == pytest.approx(math.exp(-2.1), abs=1e-4)
 
 
+@pytest.mark.parametrize(("confidence", "flags"), [(0.89, ["unsure"]), (0.91, [])])
+def test_a_value_of_low_confidence_is_flagged(confidence, flags):
+    pieces = [(b'{"goods":"', 0.0), (b"peas", math.log(confidence)), (b'"}', 0.0)]
+    assert review_manifest("12 peas", '{"goods":"peas"}', pieces)["goods"]["flags"] == flags
+
+
 def test_leaves_are_those_of_the_parsed_value():
     text = ' { "a" : [1, {"b": "x\\"]}"}, [ ], null] , "c":{} , "d" : -2.5e1 }'
     found = [(leaf.path, leaf.value) for leaf in leaves(text)]

@@ -17,7 +17,7 @@ class ManifestsData:
     task: ClassVar[str] = "manifests"
     architecture: ClassVar[Architecture] = "seq2seq"
     # manifests to train on
-    train_size: int = 14_000
+    train_size: int = 16_000
     # manifests by which the best checkpoint is chosen, of the kinds of training
     validation_size: int = 200
     # manifests that the final score is taken on: half of kinds that training does not have, half of its kinds

@@ -16,6 +16,8 @@ _COPIED = {"shipper", "consignee", "container", "packages", "goods", "weight", "
 _NUMBERS = {"packages", "weight", "un", "imo"}
 _SEPARATORS = {"container": r"[\s/-]*", "packages": r"[.,' ]?", "weight": r"[.,' ]?"}
 _BLANKS = re.compile(r"\s*")
+# Of the wrong parties of the trained models 98% or more have a lower confidence (docs/RESULTS.md).
+_SURE = 0.9
 
 
 class FieldReview(TypedDict):
@@ -24,7 +26,8 @@ class FieldReview(TypedDict):
     Args:
         confidence: the probability of its tokens, the one that ends it included.
         place: where it stands in the text, from and to which character; None where it does not, or was made a code.
-        flags: what is wrong with it: ``not in text``, ``check digit``, ``not in list``, ``not a date``.
+        flags: what is wrong with it: ``not in text``, ``check digit``, ``not in list``, ``not a date``; or ``unsure``, of a
+            confidence below 0.9.
     """
 
     value: Any
@@ -60,12 +63,10 @@ def review_manifest(text: str, output: str, pieces: Sequence[tuple[bytes, float]
         inside = (
             score for (piece, score), last in zip(pieces, ends, strict=True) if last > start and last - len(piece) < end
         )
-        field = leaf.path.rpartition(".")[2]
+        field, confidence = leaf.path.rpartition(".")[2], math.exp(sum(inside))
         place = _place(text, field, leaf.value)
-        flags = _flags(field, leaf.value, place)
-        reviews[leaf.path] = FieldReview(
-            value=leaf.value, confidence=round(math.exp(sum(inside)), 4), place=place, flags=flags
-        )
+        flags = _flags(field, leaf.value, place, confidence)
+        reviews[leaf.path] = FieldReview(value=leaf.value, confidence=round(confidence, 4), place=place, flags=flags)
     return reviews
 
 
@@ -115,12 +116,13 @@ def _place(text: str, field: str, value: Any) -> tuple[int, int] | None:
     return found.span() if found else None
 
 
-def _flags(field: str, value: Any, place: tuple[int, int] | None) -> list[str]:
+def _flags(field: str, value: Any, place: tuple[int, int] | None, confidence: float) -> list[str]:
     wrong = {
         "not in text": field in _COPIED and place is None,
         "check digit": field == "container" and not is_container_number(str(value)),
         "not in list": field in _CODES and value not in _CODES[field],
         "not a date": field == "etd" and not _is_date(value),
+        "unsure": confidence < _SURE,
     }
     return [flag for flag, is_so in wrong.items() if is_so]
 

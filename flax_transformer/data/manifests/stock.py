@@ -145,7 +145,12 @@ SEEN = Stock(
         Pvt Ltd | Pvt. Ltd. | (Pvt) Ltd | Private Limited | (Private) Limited | Sdn Bhd | Sdn. Bhd. | SDN BHD |
         sp. z o.o. | Sp. z o.o. | Sp.j. | s.r.o. | a.s. | d.o.o. | FZE | FZCO | FZ-LLC | WLL | Est. | Ltda |
         Ltda. | S.A. de C.V. | S. de R.L. | Ltd. Şti. | A.Ş. | San. ve Tic. A.Ş. | Tic. Ltd. Şti. | JSC | OOO |
-        Tbk | K.K. | KK | Holding | Group | Groupe | Gruppe | e Figli | & Sons Ltd
+        Tbk | K.K. | KK | Holding | Group | Groupe | Gruppe | e Figli | & Sons Ltd | d.d. | k.d. | D.N.O. | a.d. |
+        Sh.p.k. | S.C.A. | S.C.S. | SNC | S.n.c. | S.a.s. | EURL | SASU | SCOP | eG | e.G. | PartG | V.O.F. | VoF |
+        CVBA | B.V.B.A. | HB | KB | ANS | Sp.k. | S.K.A. | v.o.s. | k.s. | ZAO | PAO | TOO | PrJSC | TOV | C.A. |
+        S.A.C. | E.I.R.L. | Y.K. | DMCC | B.S.C. | Q.S.C. | K.S.C.C. | Bhd. | Tbk. | CV | UD. | P.C. | Coop. | Assn. |
+        Mfg. | Intl. | Ent. | Enterpr. | Grp. | Hldgs. | Cia. | Hnos. | Fils | Gebr. | Ges.m.b.H. | Unltd. | O.E. |
+        E.P.E. | Sàrl | Sagl | S.A.L. | S.A.R.F. | Perusahaan | Coy. | Tr. | Kom. Şti. | Koll. Şti.
         """,
         "|",
     ),
