@@ -16,7 +16,7 @@ _COPIED = {"shipper", "consignee", "container", "packages", "goods", "weight", "
 _NUMBERS = {"packages", "weight", "un", "imo"}
 _SEPARATORS = {"container": r"[\s/-]*", "packages": r"[.,' ]?", "weight": r"[.,' ]?"}
 _BLANKS = re.compile(r"\s*")
-# Of the wrong parties of the trained models 98% or more have a lower confidence (docs/RESULTS.md).
+# Nearly all wrong parties of the default model have a lower confidence (docs/RESULTS.md).
 _SURE = 0.9
 
 
@@ -26,8 +26,8 @@ class FieldReview(TypedDict):
     Args:
         confidence: the probability of its tokens, the one that ends it included.
         place: where it stands in the text, from and to which character; None where it does not, or was made a code.
-        flags: what is wrong with it: ``not in text``, ``check digit``, ``not in list``, ``not a date``; or ``unsure``, of a
-            confidence below 0.9.
+        flags: what is wrong with it: ``not in text``, ``check digit``, ``not in list``, ``not a date``; or ``unsure``, where
+            the confidence is below 0.9.
     """
 
     value: Any
