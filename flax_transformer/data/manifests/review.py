@@ -26,8 +26,8 @@ class FieldReview(TypedDict):
     Args:
         confidence: the probability of its tokens, the one that ends it included.
         place: where it stands in the text, from and to which character; None where it does not, or was made a code.
-        flags: what is wrong with it: ``not in text``, ``check digit``, ``not in list``, ``not a date``; or ``unsure``, where
-            the confidence is below 0.9.
+        flags: what is wrong with it: ``not in text``, ``check digit``, ``not in list``, ``not a date``; or ``unsure``,
+            where the confidence is below 0.9.
     """
 
     value: Any
