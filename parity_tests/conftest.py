@@ -47,6 +47,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning")
 
 
+@pytest.fixture(autouse=True)
+def _same_random_weights() -> None:
+    """PyTorch draws the same weights for a test, whichever tests ran before it in its process."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def x64() -> Iterator[None]:
     """float64 throughout JAX, for this test only. A difference of meaning stands 10^9 above the noise."""

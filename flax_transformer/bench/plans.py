@@ -38,7 +38,7 @@ _FINE_TUNING: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
     "t5-xxl-v5p": ("t5-xxl", "v5p:2x2x2", 64, ("--mesh.fsdp", "8", *_NO_DROPOUT, *_DEEP)),
 }
 # Rows with one example and with several: preset, rows, tokens of a row.
-_PACKING = (("base", 1024, 128), ("base", 256, 512), ("bert-base", 256, 512))
+_PACKING = (("base", 1024, 128), ("bert-base", 256, 512))
 
 Job = tuple[str, list[str]]
 
