@@ -7,7 +7,7 @@ from statistics import median
 
 from flax_transformer.bench import mixers, plans
 from flax_transformer.bench.records import Record, load_record
-from flax_transformer.bench.throughput import best_ratio
+from flax_transformer.bench.throughput import best_ratio, held_gib
 
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS = Path(__file__).parent / "results"
@@ -95,8 +95,7 @@ def _used(own: dict | None) -> str:
 
 
 def _memory(own: dict | None) -> str:
-    """The largest part of memory that a process had to itself so far; of an accelerator, that of the device."""
-    return f"{own['memory'].get('device', own['memory']['rss']) / 2**30:.1f}" if own and own.get("memory") else "?"
+    return f"{held_gib(own):.1f}" if own and own.get("memory") else "?"
 
 
 def _e2e(records: list[Record]) -> list[str]:
@@ -113,7 +112,7 @@ def _e2e(records: list[Record]) -> list[str]:
                     f"{own['tokens_per_second']:,.0f}",
                     f"{waste:.1%}",
                     f"{own['epoch_seconds'] / 60:.1f} min",
-                    f"{own['memory'].get('device', own['memory']['rss']) / 2**30:.2f} GiB",
+                    f"{held_gib(own):.2f} GiB",
                     f"**{own['ratio']:.2f}**" if "ratio" in own else "",
                 ]
             )

@@ -191,6 +191,11 @@ def best_ratio(record: Record) -> tuple[str, float] | None:
     return best, median(fit[best]["ratios"])
 
 
+def held_gib(own: dict[str, Any]) -> float:
+    """The most GiB that a candidate held: of the device, or of its process where that is the host."""
+    return own["memory"].get("device", own["memory"]["rss"]) / 2**30
+
+
 def print_table(record: Record, console: Console) -> None:
     results, model = record.results, record.settings["model"]
     sizes = record.settings["batch"]
@@ -235,7 +240,6 @@ def _cells(own: dict[str, Any]) -> list[str]:
     ratio = (
         f"{median(own['ratios']):.2f} ({min(own['ratios']):.2f}-{max(own['ratios']):.2f})" if "ratios" in own else ""
     )
-    memory = own["memory"].get("device", own["memory"]["rss"])
     return [
         f"{own['tokens_per_second']:,.0f}",
         f"{own['step_seconds'] * 1e3:,.1f}",
@@ -243,6 +247,6 @@ def _cells(own: dict[str, Any]) -> list[str]:
         f"{own['flops_utilisation']:.0%}" if own["flops_utilisation"] else "",
         f"{own['first']:.1f} s",
         f"{median(own['dispatch']) * 1e3:,.1f} ms",
-        f"{memory / 2**30:.2f} GiB",
+        f"{held_gib(own):.2f} GiB",
         ratio,
     ]

@@ -195,11 +195,10 @@ def _train_byte_level_bpe(config: TokenizerConfig, texts: Sequence[str]) -> toke
     backend = tokenizers.Tokenizer(models.BPE())
     if config.lowercase:
         backend.normalizer = normalizers.Lowercase()
-    if config.spaces == "isolated":
-        parts, is_cut = pre_tokenizers.Split(tokenizers.Regex("|".join(_PARTS)), "isolated"), True
-    else:
-        parts, is_cut = pre_tokenizers.Digits(individual_digits=True), False
-    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not is_cut)
+    is_isolated = config.spaces == "isolated"
+    isolated = pre_tokenizers.Split(tokenizers.Regex("|".join(_PARTS)), "isolated")
+    parts = isolated if is_isolated else pre_tokenizers.Digits(individual_digits=True)
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not is_isolated)
     backend.pre_tokenizer = pre_tokenizers.Sequence([parts, bytes_])
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

@@ -68,10 +68,8 @@ def parties(sender: Sender, header: Mapping[str, str]) -> str:
     else:
         said = [draw.pick(_SHIPPERS).format(shipper), draw.pick(_CONSIGNEES).format(consignee)]
         said = said if draw.chance(0.6) else said[::-1]
-    between, end = (
-        draw.pick((". ", ", ", "; ", ", and ", " and ", ".\n", "\n")),
-        draw.pick((".", ".", ".", "", ";", "!")),
-    )
+    between = draw.pick((". ", ", ", "; ", ", and ", " and ", ".\n", "\n"))
+    end = draw.pick((".", ".", ".", "", ";", "!"))
     said = [draw.pick(_BEFORE_SENTENCES) + said[0], *said[1:]]
     said = [_capital(one) for one in said] if "." in between and draw.chance(0.8) else said
     return sender.say(between.join(said) + end, **header)
