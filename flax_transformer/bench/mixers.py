@@ -43,8 +43,7 @@ def mixers(
     lengths: tuple[int, ...] = (128, 512, 2048, 8192, 32768),
     tokens: int = 8192,
     distances: tuple[int, ...] = (16, 64, 256, 1024),
-    recall_steps: int = 200,
-    recall_seconds: float = 12.0,
+    recall_seconds: float = 60.0,
     layers: int = 1,
     width: int = 128,
     heads: int = 4,
@@ -60,8 +59,7 @@ def mixers(
             a pass of more than 20 seconds.
         tokens: of a batch whose rows grow longer and fewer, which shows what runs in parallel.
         distances: tokens between what is to be recalled and the place where it is asked for.
-        recall_steps: after so many steps of training on recall its accuracy is measured.
-        recall_seconds: and once more after so much time, which is the same for each mixer.
+        recall_seconds: of training at each distance, the same for each mixer; less where it has learned to recall.
         layers: of the stack.
         width: of the stack.
         heads: of both kinds of attention.
@@ -83,12 +81,12 @@ def mixers(
             "length": _passes(workers, [(1, length) for length in lengths], repeats, status.update),
             "equal_tokens": _passes(workers, _rows(lengths, tokens), repeats, status.update),
             "new_token": _new_tokens(workers, lengths, status.update),
-            "recall": _recall(workers, distances, recall_steps, recall_seconds, status.update),
+            "recall": _recall(workers, distances, recall_seconds, status.update),
         }
         for worker in workers.values():
             worker.close()
     settings = shape | {"lengths": list(lengths), "tokens": tokens, "distances": list(distances)}
-    settings |= {"recall_steps": recall_steps, "recall_seconds": recall_seconds}
+    settings |= {"recall_seconds": recall_seconds}
     record = Record("mixers", dtype, settings, results, describe_machine())
     print_tables(record, console)
     if json is not None:
@@ -155,13 +153,13 @@ def _new_tokens(
 
 
 def _recall(
-    workers: dict[str, Worker], distances: tuple[int, ...], steps: int, seconds: float, say: Callable[[str], None]
+    workers: dict[str, Worker], distances: tuple[int, ...], seconds: float, say: Callable[[str], None]
 ) -> dict[str, list[dict[str, Any]]]:
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
     for distance in distances:
         for name, worker in workers.items():
             say(f"{name}: recall at {distance} tokens")
-            results[name].append({"distance": distance} | worker.call("recall", distance, steps, seconds))
+            results[name].append({"distance": distance} | worker.call("recall", distance, seconds))
     return results
 
 
@@ -275,12 +273,12 @@ def tables(record: Record) -> list[tuple[str, list[str], list[list[str]]]]:
             ),
         ),
         (
-            f"recall after {settings['recall_seconds']:g} s of training (after {settings['recall_steps']} steps)",
+            f"recall after at most {settings['recall_seconds']:g} s of training",
             ["distance", *names],
             _by_key(
                 {name: {"points": points} for name, points in results["recall"].items()},
                 "distance",
-                lambda p: f"{p['accuracy']:.0%} in {p['steps']:,} steps ({_share(p['accuracy_after_steps'])})",
+                lambda p: f"{p['accuracy']:.0%} after {p['steps']:,} steps, {p['seconds']:,.0f} s",
             ),
         ),
     ]
@@ -288,10 +286,6 @@ def tables(record: Record) -> list[tuple[str, list[str], list[list[str]]]]:
 
 def _mib(point: dict[str, Any]) -> str:
     return f"{point['memory'] / 2**20:,.1f} MiB"
-
-
-def _share(accuracy: float | None) -> str:
-    return "not reached" if accuracy is None else f"{accuracy:.0%}"
 
 
 def _by_key(results: dict[str, dict[str, Any]], key: str, show: Callable[[dict[str, Any]], str]) -> list[list[str]]:

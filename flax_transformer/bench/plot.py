@@ -57,7 +57,7 @@ def mixers(record: Record, file: Path) -> None:
     times.set(title="forward and backward", xlabel="length", ylabel="milliseconds")
     memories.set(title="memory of a pass", xlabel="length", ylabel="MiB")
     tokens.set(title="a new token", xlabel="tokens before it", ylabel="microseconds")
-    recall.set(title="recall after equal time", xlabel="distance", ylabel="accuracy", ylim=(0, 1.05))
+    recall.set(title="recall after training", xlabel="distance", ylabel="accuracy", ylim=(0, 1.05))
     for axes in (times, tokens, memories, recall):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
