@@ -60,7 +60,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def config(texts: Path) -> TrainConfig:
     return TrainConfig(
-        data=MaskedData(path=(str(texts),), text_column="body"),
+        data=MaskedData(path=(str(texts),), text_column=("body",)),
         tokenizer=TokenizerConfig(vocab_size=300, kind="wordpiece"),
         model=ModelConfig("masked", d_model=16, num_heads=2, d_ff=32, num_encoder_layers=1, max_length=32, dropout=0.0),
         batch=BatchConfig(size=8, max_source_length=32, buckets=1),

@@ -17,6 +17,7 @@ from flax_transformer.cli.main import main
 from flax_transformer.config import (
     BatchConfig,
     ClassificationData,
+    MaskedData,
     ModelConfig,
     MultilabelData,
     OptimizerConfig,
@@ -214,11 +215,35 @@ def test_a_tokenizer_for_single_texts_is_refused(imported: Tokenizer):
     )
     with pytest.raises(UserError, match="expected a tokenizer that puts special tokens between two texts"):
         check_pairs(Tokenizer(backend, imported.special), ModelConfig("classifier"))
-    with pytest.raises(UserError, match="expected a classifier to read pairs of texts, got a seq2seq model"):
+    with pytest.raises(UserError, match="to read pairs of texts, got a seq2seq model"):
         check_pairs(imported, ModelConfig())
 
 
 # Training, evaluation and prediction
+
+
+def test_an_encoder_is_pre_trained_on_pairs_and_a_classifier_of_them_starts_from_it(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    labelled = ClassificationData(path=(str(table),), text_column=COLUMNS)
+    config = TrainConfig(
+        data=MaskedData(path=labelled.path, of="classification", text_column=COLUMNS),
+        tokenizer=TokenizerConfig(vocab_size=300),
+        model=ModelConfig("masked", d_model=8, num_heads=1, d_ff=8, num_encoder_layers=1, token_types=2, max_length=32),
+        batch=BatchConfig(size=8, buckets=1, max_source_length=32),
+        epochs=1,
+    )
+    splits = load_splits(config.data, seed=0)
+    assert splits.train.sources == load_splits(labelled, seed=0).train.sources
+    before = train(config, tmp_path / "before")
+    assert before.prediction_config.text_column == COLUMNS
+    flags = ["--file", str(table), "--text-column", *COLUMNS]
+    assert main(["evaluate", str(tmp_path / "before"), *flags]) == 0
+    assert main(["evaluate", str(tmp_path / "before"), *flags[:-1]]) == 2
+    assert "expected 2, as many as the run reads, got premise" in capsys.readouterr().err
+    model = replace(config.model, architecture="classifier")
+    after = train(replace(config, data=labelled, model=model, pretrained=str(before.folder)), tmp_path / "after")
+    assert after.scores is not None
 
 
 def with_other_second_type(run: Run) -> Any:

@@ -191,14 +191,16 @@ class MaskedData(OwnFiles):
     of: Literal["texts", "imdb", "classification"] = "texts"
     # of imdb: its split, see there
     split: Literal["assignment", "official"] = "assignment"
-    # name of the column with the texts; a.b is the key b in the objects of a
-    text_column: str = "text"
+    # name of the column with the texts, or two names where each example is a pair of texts; a.b is the key b in the
+    # objects of a
+    text_column: tuple[str, ...] = ("text",)
     # of classification: name of the column with the classes, which its splits depend on
     label_column: str = "label"
 
     def __post_init__(self) -> None:
         check_choices(self)
         super().__post_init__()
+        _check_text_columns(self)
         if self.of == "imdb":
             check(self, "path", "at most one file of imdb", len(self.path) < 2)
             for name in ("validation_path", "test_path"):

@@ -161,8 +161,8 @@ def check_pairs(tokenizer: Tokenizer, model: ModelConfig) -> None:
     Raises:
         UserError: the tokenizer has no place for a second text, or the model would not read it as its tokenizer means.
     """
-    if model.architecture != "classifier":
-        raise UserError(f"expected a classifier to read pairs of texts, got a {model.architecture} model")
+    if model.architecture == "seq2seq":
+        raise UserError("expected an encoder alone to read pairs of texts, got a seq2seq model")
     _, ids, types = tokenizer.pair_template
     is_separator = np.array(ids) == tokenizer.eos_id
     parts = np.minimum(np.cumsum(is_separator) - is_separator, model.token_types - 1)

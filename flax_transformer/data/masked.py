@@ -27,7 +27,7 @@ def load_masked(config: MaskedData, seed: int) -> Splits:
 
 def _labelled(config: MaskedData) -> ClassificationData:
     shared = {field.name: getattr(config, field.name) for field in fields(OwnFiles)}
-    return ClassificationData(**shared, text_column=(config.text_column,), label_column=config.label_column)
+    return ClassificationData(**shared, text_column=config.text_column, label_column=config.label_column)
 
 
 def _without_labels(splits: Splits) -> Splits:

@@ -94,7 +94,7 @@ def reading_of(config: OwnData, flags: str = "--data.") -> Reading:
 
 def _read_files(config: OwnData, files: Sequence[Path], reading: Reading) -> Examples:
     if isinstance(config, MaskedData):
-        return read_texts(files, Column(config.text_column, partial(to_text, numbers=config.numbers_as_text)), reading)
+        return read_texts(files, _text_columns(config), reading)
     if isinstance(config, MultilabelData):
         return multilabel.read(config, files, reading)
     return read_pairs(files, _columns(config), reading)
@@ -102,11 +102,14 @@ def _read_files(config: OwnData, files: Sequence[Path], reading: Reading) -> Exa
 
 def _columns(config: ClassificationData | Seq2SeqData) -> tuple[Column, ...]:
     """What is read, and what it becomes."""
-    text = partial(to_text, numbers=config.numbers_as_text)
     if isinstance(config, ClassificationData):
-        return *(Column(name, text) for name in config.text_column), Column(config.label_column, to_label)
-    target = partial(to_target, numbers=config.numbers_as_text)
+        return *_text_columns(config), Column(config.label_column, to_label)
+    text, target = (partial(convert, numbers=config.numbers_as_text) for convert in (to_text, to_target))
     return Column(config.source_column, text), Column(config.target_column, target)
+
+
+def _text_columns(config: ClassificationData | MaskedData) -> list[Column]:
+    return [Column(name, partial(to_text, numbers=config.numbers_as_text)) for name in config.text_column]
 
 
 def _read(config: OwnData) -> tuple[tuple[Path, ...], list[Examples]]:

@@ -45,10 +45,13 @@ def read_pairs(files: Sequence[Path], columns: Sequence[Column], reading: Readin
     return Examples([source_of(texts) for *texts, _ in rows], [target for *_, target in rows], places)
 
 
-def read_texts(files: Sequence[Path], column: Column, reading: Reading) -> Examples:
-    """The texts of one part of a data set, without targets. Raises :class:`UserError` as :func:`read_pairs` does."""
-    rows, places = read_rows(files, (column,), reading)
-    return Examples([text for (text,) in rows], [None] * len(rows), places)
+def read_texts(files: Sequence[Path], columns: Sequence[Column], reading: Reading) -> Examples:
+    """The texts of one part of a data set, or pairs of them, without targets.
+
+    Raises :class:`UserError` as :func:`read_pairs` does.
+    """
+    rows, places = read_rows(files, columns, reading)
+    return Examples([source_of(texts) for texts in rows], [None] * len(rows), places)
 
 
 def read_rows(files: Sequence[Path], columns: Sequence[Column], reading: Reading) -> tuple[list[list[Any]], list[str]]:
