@@ -106,15 +106,15 @@ def test_a_length_that_would_take_too_long_is_left_out() -> None:
         mixers._start(None, 1, 64, [{"seconds": 1.0}, {"seconds": 4.0}])  # pyright: ignore[reportArgumentType]
 
 
-def test_a_row_to_recall_holds_the_pair_that_is_asked_for() -> None:
+def test_a_row_to_recall_holds_the_pairs_that_are_asked_for() -> None:
     keys, values, answers = draw_recall(np.random.default_rng(0), 50, distance=5)
-    assert keys.shape == values.shape == (50, PAIRS + 5)
+    assert keys.shape == values.shape == (50, PAIRS + 4 + PAIRS)
     for row in range(50):
-        (place,) = np.flatnonzero(keys[row, :-1] == keys[row, -1])
-        assert place < PAIRS
-        assert values[row, place] == answers[row] + 1
-        assert (values[row, PAIRS:-1] == 0).all()
-        assert len(set(keys[row, :PAIRS])) == PAIRS
+        known = dict(zip(keys[row, :PAIRS].tolist(), values[row, :PAIRS].tolist(), strict=True))
+        assert len(known) == PAIRS
+        assert [known[key] for key in keys[row, -PAIRS:].tolist()] == (answers[row] + 1).tolist()
+        assert not known.keys() & {*keys[row, PAIRS:-PAIRS].tolist()}
+        assert (values[row, PAIRS:-PAIRS] == 0).all()
 
 
 @pytest.mark.slow

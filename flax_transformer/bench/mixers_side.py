@@ -8,10 +8,10 @@ import numpy as np
 from flax_transformer.bench.worker import Candidate
 from flax_transformer.config import Mixer
 
-# The task of recall: pairs of a key and a value, noise, then one of the keys. Ids of keys; those above are noise.
+# The task of recall: pairs of a key and a value, noise, then all keys once more. Ids of keys; those above are noise.
 PAIRS, KEYS, VALUES = 8, 16, 16
 _NO_VALUE, _ASKED = 0, VALUES + 1
-_ROWS, _EVALUATED = 32, 256
+_ROWS, _EVALUATED = 8, 64
 _LEARNED, _STEPS_BETWEEN = 0.99, 25  # the accuracy at which training ends; steps between two looks at it
 _TOKENS_TIMED = 32
 
@@ -148,22 +148,26 @@ Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def draw_recall(rng: np.random.Generator, rows: int, distance: int) -> Rows:
-    """Pairs, noise, and a key whose value is asked for; the last pair stands ``distance`` tokens before it.
+    """Pairs, noise, and the keys in another order, whose values are asked for.
+
+    From the last pair to the first question it is ``distance`` tokens.
 
     Returns:
-        Ids of keys and of values at each place, each (rows, pairs + distance), and the value to be recalled, (rows,).
+        Ids of keys and of values at each place, each (rows, 2 pairs + distance - 1), and the values to be recalled,
+        (rows, pairs).
     """
-    keys = rng.integers(KEYS, 2 * KEYS, (rows, PAIRS + distance))
+    keys = rng.integers(KEYS, 2 * KEYS, (rows, 2 * PAIRS + distance - 1))
     values = np.full(keys.shape, _NO_VALUE)
     keys[:, :PAIRS] = rng.permuted(np.tile(np.arange(KEYS), (rows, 1)), axis=1)[:, :PAIRS]
     values[:, :PAIRS] = rng.integers(1, VALUES + 1, (rows, PAIRS))
-    asked = rng.integers(PAIRS, size=rows)
-    keys[:, -1], values[:, -1] = keys[np.arange(rows), asked], _ASKED
-    return keys.astype(np.int32), values.astype(np.int32), (values[np.arange(rows), asked] - 1).astype(np.int32)
+    order = rng.permuted(np.tile(np.arange(PAIRS), (rows, 1)), axis=1)
+    keys[:, -PAIRS:], values[:, -PAIRS:] = np.take_along_axis(keys, order, axis=1), _ASKED
+    answers = np.take_along_axis(values, order, axis=1) - 1
+    return keys.astype(np.int32), values.astype(np.int32), answers.astype(np.int32)
 
 
 class RecallTrainer:
-    """A stack whose last token says which value it recalls, and its training."""
+    """A stack whose last tokens say which values it recalls, and its training."""
 
     def __init__(self, config: Any) -> None:
         import jax
@@ -186,7 +190,7 @@ class RecallTrainer:
 
             def __call__(self, keys: Any, values: Any) -> Any:
                 x = (self.keys(keys) + self.values(values)) * config.d_model**0.5
-                return self.head(self.encoder(x, AttentionMask())[:, -1]).astype(jnp.float32)
+                return self.head(self.encoder(x, AttentionMask())[:, -PAIRS:]).astype(jnp.float32)
 
         graph, self._start = nnx.split(Model())
         optimizer = optax.adam(2e-3)
