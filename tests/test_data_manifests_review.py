@@ -69,7 +69,7 @@ def test_confidence_is_the_probability_of_the_tokens_of_a_value():
     assert fields["weight"]["confidence"] == pytest.approx(math.exp(-2.1), abs=1e-4)
 
 
-@pytest.mark.parametrize(("confidence", "flags"), [(0.89, ["unsure"]), (0.91, [])])
+@pytest.mark.parametrize(("confidence", "flags"), [(0.94, ["unsure"]), (0.96, [])])
 def test_a_value_of_low_confidence_is_flagged(confidence, flags):
     pieces = [(b'{"goods":"', 0.0), (b"peas", math.log(confidence)), (b'"}', 0.0)]
     assert review_manifest("12 peas", '{"goods":"peas"}', pieces)["goods"]["flags"] == flags

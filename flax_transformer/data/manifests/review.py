@@ -16,8 +16,8 @@ _COPIED = {"shipper", "consignee", "container", "packages", "goods", "weight", "
 _NUMBERS = {"packages", "weight", "un", "imo"}
 _SEPARATORS = {"container": r"[\s/-]*", "packages": r"[.,' ]?", "weight": r"[.,' ]?"}
 _BLANKS = re.compile(r"\s*")
-# Nearly all wrong parties of the default model have a lower confidence (docs/RESULTS.md).
-_SURE = 0.9
+# Nearly all wrong parties have a lower confidence (docs/RESULTS.md).
+_SURE = 0.95
 
 
 class FieldReview(TypedDict):
@@ -27,7 +27,7 @@ class FieldReview(TypedDict):
         confidence: the probability of its tokens, the one that ends it included.
         place: where it stands in the text, from and to which character; None where it does not, or was made a code.
         flags: what is wrong with it: ``not in text``, ``check digit``, ``not in list``, ``not a date``; or ``unsure``,
-            where the confidence is below 0.9.
+            where the confidence is below 0.95.
     """
 
     value: Any
