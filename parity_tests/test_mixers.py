@@ -31,10 +31,20 @@ from flax_transformer.parity.pair import Pair
 from torch_reference.interop import export as torch_export
 from torch_reference.nn.models import create_model as create_torch_model
 
-MIXERS = ("linear", "lstm")
+MIXERS: dict[str, dict[str, Any]] = {
+    "linear": {"mixer": "linear"},
+    "lstm": {"mixer": "lstm"},
+    # The decoder turns its queries and keys, the encoder does not.
+    "linear encoder": {"encoder_mixer": "linear", "positions": "rope"},
+    "lstm encoder": {"encoder_mixer": "lstm", "positions": "rope"},
+}
 ARCHITECTURES: dict[str, dict[str, Any]] = {"seq2seq": {}, "classifier": CLASSIFIER, "masked": MASKED}
+# An encoder without a decoder has one mixer.
+OF_ARCHITECTURES = [
+    (mixer, kind) for kind in ARCHITECTURES for mixer in MIXERS if kind == "seq2seq" or " " not in mixer
+]
 # Of weights with which the rows, and the hypotheses of a search, go ways of their own.
-SEEDS = {"linear": 10, "lstm": 16}
+SEEDS = {"linear": 10, "lstm": 16, "linear encoder": 10, "lstm encoder": 16}
 
 
 def make_pair(dtype: str, **fields: Any) -> Pair:
@@ -45,16 +55,15 @@ def make_pair(dtype: str, **fields: Any) -> Pair:
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_forward_passes_agree(mixer: str) -> None:
-    pair = make_pair("float64", mixer=mixer)
+    pair = make_pair("float64", **MIXERS[mixer])
     assert_passed(run_checks(pair, FORWARD))
     assert first_divergence(pair) is None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mixer", MIXERS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("mixer", "architecture"), OF_ARCHITECTURES)
 def test_the_whole_check_suite(mixer: str, architecture: str, dtype: str) -> None:
-    pair = make_pair(dtype, mixer=mixer, num_encoder_layers=2, **ARCHITECTURES[architecture])
+    pair = make_pair(dtype, **MIXERS[mixer], num_encoder_layers=2, **ARCHITECTURES[architecture])
     assert_passed(run_checks(pair, check_suite(pair)))
 
 
@@ -70,7 +79,8 @@ def test_variants_agree(
         reason = "the gradient of a query's bias differs by 26.9 scaled ULP, where 24 are allowed"
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     fields = {"norm_first": norm_first, "positions": positions, "bias": norm_first, "num_heads": 4, "gated": True}
-    pair = make_pair("float64", mixer=mixer, tie_embeddings="none", num_decoder_layers=2, **fields)
+    fields = MIXERS[mixer] | fields | {"tie_embeddings": "none", "num_decoder_layers": 2}
+    pair = make_pair("float64", **fields)
     assert_passed(run_checks(pair, [*FORWARD, "gradients", "step", "cached decoding", "generated ids"]))
 
 
@@ -88,14 +98,14 @@ def test_a_leak_of_both_twins_is_seen() -> None:
 @pytest.mark.parametrize("mixer", MIXERS)
 @pytest.mark.sample(3)
 def test_cached_logits_are_those_of_a_full_pass(mixer: str, dtype: str) -> None:
-    assert_cached_equals_full(generating(dtype, mixer=mixer))
+    assert_cached_equals_full(generating(dtype, **MIXERS[mixer]))
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("mixer", MIXERS)
 @pytest.mark.parametrize("search", [GenerationConfig(9), GenerationConfig(9, strategy="beam", beam_width=3, n_best=2)])
 def test_both_twins_generate_the_same(mixer: str, search: GenerationConfig) -> None:
-    config = generating("float64", mixer=mixer)
+    config = generating("float64", **MIXERS[mixer])
     weights, source = draw_weights(config, SEEDS[mixer]), draw_source(config, SEEDS[mixer])
     by_flax = run_flax(make_flax(config, weights), source, search)
     by_torch = run_torch(make_torch(config, weights), source, search)
@@ -108,7 +118,7 @@ def test_both_twins_generate_the_same(mixer: str, search: GenerationConfig) -> N
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_a_beam_search_that_leaves_states_in_their_rows_shows(mixer: str) -> None:
     """A beam takes over another's state; each score is then that of its tokens in one pass."""
-    config = generating("float64", mixer=mixer)
+    config = generating("float64", **MIXERS[mixer])
     weights, source = draw_weights(config, SEEDS[mixer]), draw_source(config, SEEDS[mixer])
     search = GenerationConfig(8, strategy="beam", beam_width=4, length_alpha=0.0)
 
@@ -134,11 +144,10 @@ def rescored(config: ModelConfig, weights: dict[str, np.ndarray], source: np.nda
     return np.where(np.arange(tokens.shape[1]) < found.lengths[:, None], of_tokens, 0).sum(axis=1)
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("mixer", "architecture"), OF_ARCHITECTURES)
 @pytest.mark.sample(2)
 def test_exports_are_read_by_both_twins_bit_for_bit(mixer: str, architecture: str, tmp_path: Path) -> None:
-    config = dataclasses.replace(TINY, mixer=mixer, **ARCHITECTURES[architecture])
+    config = dataclasses.replace(TINY, **MIXERS[mixer], **ARCHITECTURES[architecture])
     model = create_model(config, seed=1)
     save_export(tmp_path / "flax", model)
     torch_export.save_export(tmp_path / "torch", torch_reference.load(tmp_path / "flax"))
@@ -158,18 +167,19 @@ def test_exports_are_read_by_both_twins_bit_for_bit(mixer: str, architecture: st
 def test_other_formats_are_refused_in_one_line_that_says_what_to_do(
     mixer: str, file_format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    random_export(tmp_path / "ours", dataclasses.replace(OWN, attention_backend="auto", mixer=mixer))
+    random_export(tmp_path / "ours", dataclasses.replace(OWN, attention_backend="auto", **MIXERS[mixer]))
     assert main(["export", str(tmp_path / "ours"), str(tmp_path / "theirs"), "--format", file_format]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "--model.mixer attention" in error or "--format torch" in error
+    assert any(
+        f"--{advice}" in error for advice in ("model.mixer attention", "model.encoder-mixer None", "format torch")
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ours"]
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
-@pytest.mark.parametrize("architecture", ["seq2seq", "classifier"])
+@pytest.mark.parametrize(("mixer", "architecture"), OF_ARCHITECTURES)
 def test_shapes_follow_from_the_config(mixer: str, architecture: str) -> None:
-    config = dataclasses.replace(TINY, mixer=mixer, **ARCHITECTURES[architecture])
+    config = dataclasses.replace(TINY, **MIXERS[mixer], **ARCHITECTURES[architecture])
     with torch.device("meta"):
         state = create_torch_model(config).state_dict()
     assert weight_shapes(config) == {name: tuple(weight.shape) for name, weight in state.items()}
@@ -184,5 +194,5 @@ def test_a_config_without_the_field_means_attention() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_verify_passes_on_an_export(mixer: str, tmp_path: Path) -> None:
-    save_export(tmp_path / "export", create_model(dataclasses.replace(TINY, mixer=mixer), seed=0))
+    save_export(tmp_path / "export", create_model(dataclasses.replace(TINY, **MIXERS[mixer]), seed=0))
     assert main(["verify", str(tmp_path / "export"), "--dtype", "float32", "--steps", "2"]) == 0

@@ -179,5 +179,5 @@ def test_packing_is_refused_for_several_labels():
 
 @pytest.mark.parametrize("mixer", ["linear", "lstm"])
 def test_packing_is_refused_for_what_cannot_tell_segments_apart(mixer):
-    with pytest.raises(UserError, match=f"packing: expected False with model.mixer='{mixer}', got True"):
+    with pytest.raises(UserError, match=f"packing: expected False with mixer='{mixer}', got True"):
         TrainConfig(data=Seq2SeqData(path=("pairs.csv",)), model=ModelConfig(mixer=mixer), batch=CONFIG)

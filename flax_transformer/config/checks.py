@@ -24,8 +24,9 @@ def make_tuples(owner: Any, *names: str) -> None:
 def check_choices(owner: Any) -> None:
     """Every ``Literal`` field holds one of its choices: the command line checks this itself, a config file does not."""
     for name, annotation in typing.get_type_hints(type(owner)).items():
-        if typing.get_origin(annotation) is Literal:
-            choices = typing.get_args(annotation)
+        parts = (annotation, *typing.get_args(annotation))  # the latter of Literal[...] | None
+        choices = [choice for part in parts if typing.get_origin(part) is Literal for choice in typing.get_args(part)]
+        if choices and (getattr(owner, name) is not None or type(None) not in parts):
             check(owner, name, "one of " + ", ".join(map(str, choices)), getattr(owner, name) in choices)
 
 

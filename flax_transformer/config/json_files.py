@@ -45,7 +45,7 @@ def _read_value(annotation: Any, value: Any, where: str) -> Any:
         return from_dict(DATA_CONFIGS[value["task"]], rest, where)
     if dataclasses.is_dataclass(annotation):
         return from_dict(typing.cast(type, annotation), value, where)
-    if typing.get_origin(annotation) is Literal:
+    if Literal in map(typing.get_origin, (annotation, *typing.get_args(annotation))):  # its config checks the choice
         return value
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -1,6 +1,6 @@
 """The model: its shape, its variant, and how it is computed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from flax_transformer.config.checks import check, check_choices, check_finite, check_rate, check_whole
@@ -56,6 +56,8 @@ class ModelConfig:
     # what mixes tokens: attention; linear: linear attention, with a state of one size in place of cached keys
     # (Katharopoulos et al., 2020); lstm: in place of self-attention, two-sided in the encoder
     mixer: Mixer = "attention"
+    # the same, of the encoder alone; as mixer if not given
+    encoder_mixer: Mixer | None = None
     # layers of the encoder
     num_encoder_layers: int = 3
     # layers of the decoder; ignored without one
@@ -171,7 +173,9 @@ class ModelConfig:
         """Fields that only mean something together with others."""
         is_seq2seq = self.architecture == "seq2seq"
         without_meaning = (
-            ("token_types", "head_hidden") if is_seq2seq else ("scale_logits", "logits_bias", "smeared_keys")
+            ("token_types", "head_hidden")
+            if is_seq2seq
+            else ("scale_logits", "logits_bias", "smeared_keys", "encoder_mixer")
         )
         if self.architecture == "masked":
             without_meaning += ("head_hidden",)
@@ -203,7 +207,7 @@ class ModelConfig:
         if self.mixer != "attention":
             # A rotation, after which the features of linear attention would no longer be positive.
             check(self, "positions", f"positions without rope with mixer={self.mixer!r}", self.positions != "rope")
-        if self.mixer == "lstm":
+        if self.mixers[0] == "lstm":
             check(self, "d_model", "an even width, which both directions share", self.d_model % 2 == 0)
 
     @property
@@ -213,6 +217,29 @@ class ModelConfig:
     @property
     def embedding_dim(self) -> int:
         return self.embedding_width or self.d_model
+
+    @property
+    def mixers(self) -> tuple[Mixer, Mixer]:
+        """Of the encoder and of the decoder."""
+        return self.encoder_mixer or self.mixer, self.mixer
+
+    @property
+    def named_mixers(self) -> str:
+        """As a message names them."""
+        return " and ".join(
+            f"{name}={given!r}" for name in ("mixer", "encoder_mixer") if (given := getattr(self, name))
+        )
+
+    @property
+    def encoder_config(self) -> "ModelConfig":
+        """Of the encoder's layers, without what means nothing to their mixer."""
+        if self.encoder_mixer is None:
+            return self
+        idle = _WITHOUT_MEANING[self.encoder_mixer] + (_OF_WEIGHTS if self.encoder_mixer == "linear" else ())
+        if self.positions == "rope" and self.encoder_mixer != "attention":
+            idle += ("positions",)
+        others = {name: _DEFAULTS[name] for name in idle}
+        return replace(self, mixer=self.encoder_mixer, encoder_mixer=None, **others)
 
     @property
     def writes_weights(self) -> bool:

@@ -19,9 +19,11 @@ def count_matrix_parameters(model: ModelConfig) -> int:
     attention = 4 * width * model.num_heads * model.head_dim
     feed_forward = (3 if model.gated else 2) * width * model.d_ff
     positions = model.max_length + model.position_offset if model.positions == "learned" else 0
-    lstm = model.mixer == "lstm"
-    # Two directions of half the width, and one of the whole width.
-    reading, writing = (6 * width**2, 8 * width**2) if lstm else (attention, attention)
+    # Of an LSTM two directions of half the width, and one of the whole width.
+    reading, writing = (
+        lstm if mixer == "lstm" else attention
+        for mixer, lstm in zip(model.mixers, (6 * width**2, 8 * width**2), strict=True)
+    )
     encoder = model.num_encoder_layers * (reading + feed_forward)
     encoder += model.embedding_dim * (model.source_vocab_size + positions)
     if model.architecture == "classifier":

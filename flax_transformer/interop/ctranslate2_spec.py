@@ -22,10 +22,10 @@ def check_supported(config: ModelConfig) -> None:
         raise UserError(
             "expected a seq2seq model, which CTranslate2 generates with, got a classifier; export it with --format onnx"
         )
-    if config.mixer != "attention":
+    if {*config.mixers} != {"attention"}:
         raise UserError(
-            f"expected attention, which is what CTranslate2 computes, got mixer={config.mixer!r}; train with "
-            "--model.mixer attention, or export it with --format torch"
+            f"expected attention, which is what CTranslate2 computes, got {config.named_mixers}; train with "
+            "--model.mixer attention alone, or export it with --format torch"
         )
     if config.embedding_width:
         raise UserError(

@@ -22,10 +22,10 @@ def check_supported(config: ModelConfig) -> None:
         raise UserError(
             "expected a classifier or a seq2seq model for ONNX Runtime, got one that predicts masked tokens"
         )
-    if config.mixer != "attention":
+    if {*config.mixers} != {"attention"}:
         raise UserError(
-            f"expected attention, whose keys and values the graphs hand on, got mixer={config.mixer!r}; train with "
-            "--model.mixer attention, or export it with --format torch"
+            f"expected attention, whose keys and values the graphs hand on, got {config.named_mixers}; train with "
+            "--model.mixer attention alone, or export it with --format torch"
         )
 
 

@@ -231,7 +231,7 @@ class Encoder(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
-        self.config = config
+        self.config = config = config.encoder_config
         self.layers = create_layers(EncoderLayer, config, config.num_encoder_layers, rngs)
         self.norm = norm_layer(config, rngs=rngs) if config.final_norm else None
         self.relative_bias = RelativeBias(config, two_sided=True, rngs=rngs) if config.relative_buckets else None

@@ -162,13 +162,14 @@ class Float64Oracle:
         return np.stack(mixed, axis=1)
 
     def _attend(self, path: str, x: Real, memory: Real, allowed: Bool[np.ndarray, "..."]) -> Real:
-        rotate = self.config.positions == "rope" and path.endswith("self_attention")
+        is_attention = self._mixer(path) == "attention"
+        rotate = self.config.positions == "rope" and path.endswith("self_attention") and is_attention
         key = self._heads(f"{path}.key", memory, rotate)
         if f"{path}.smear" in self.weights:
             key = self._offer(f"{path}.smeared_key", self._smeared(key, self.weights[f"{path}.smear"]))
         value = self._heads(f"{path}.value", memory, rotate=False)
         query = self._heads(f"{path}.query", x, rotate)
-        if self.config.mixer == "linear":
+        if self._mixer(path) == "linear":
             heads = self._offer(f"{path}.heads", linear_attention(query, key, value, allowed))
             return self._linear(f"{path}.output", heads.reshape(*x.shape[:2], -1))
         scores = np.einsum("bqhd,bkhd->bhqk", query, key)
@@ -180,6 +181,10 @@ class Float64Oracle:
         weights = self._offer(f"{path}.weights", powers / np.where(total == 0, 1, total))
         heads = self._offer(f"{path}.heads", np.einsum("bhqk,bkhd->bqhd", weights, value))
         return self._linear(f"{path}.output", heads.reshape(*x.shape[:2], -1))
+
+    def _mixer(self, path: str) -> str:
+        encoder, decoder = self.config.mixers
+        return encoder if path.startswith("encoder") else decoder
 
     def _recur(self, path: str, x: Real, lengths: np.ndarray) -> Real:
         directions = [f"{path}.{name}" for name in ("left_to_right", "right_to_left")]
@@ -222,7 +227,7 @@ class Float64Oracle:
         memory_lengths: np.ndarray,
     ) -> Real:
         own, cross = f"{layer}.self_attention", f"{layer}.cross_attention"
-        if self.config.mixer == "lstm":
+        if self._mixer(layer) == "lstm":
             x = self._residual(f"{own}_residual", x, lambda x: self._recur(own, x, lengths))
         else:
             x = self._residual(f"{own}_residual", x, lambda x: self._attend(own, x, x, allowed))

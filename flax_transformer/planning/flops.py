@@ -25,7 +25,7 @@ def forward_flops(config: TrainConfig) -> int:
     """Of the forward pass over one batch without padding."""
     model, sizes = config.model, config.batch
     source = sizes.max_source_length
-    row = model.num_encoder_layers * (_mixer(model, source, causal=False) + _feed_forward(model, source))
+    row = model.num_encoder_layers * (_mixer(model.encoder_config, source, causal=False) + _feed_forward(model, source))
     if model.architecture == "classifier":
         hidden = model.d_model if model.head_hidden != "none" else 0
         return sizes.size * (row + 2 * model.d_model * (hidden + model.num_classes))

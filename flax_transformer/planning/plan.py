@@ -113,8 +113,8 @@ def make_plan(topology: str, config: TrainConfig) -> Plan:
 
 def _mixer(model: ModelConfig, lowered: jax.stages.Lowered) -> str:
     """What mixes tokens; of attention, its kernel."""
-    if model.mixer != "attention":
-        return model.mixer
+    if {*model.mixers} != {"attention"}:
+        return " and ".join(dict.fromkeys(model.mixers))
     return "flash" if "tpu_custom_call" in lowered.as_text() else "xla"
 
 

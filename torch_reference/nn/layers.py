@@ -220,6 +220,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        config = config.encoder_config
         self.layers = nn.ModuleList([EncoderLayer(config) for _ in range(config.num_encoder_layers)])
         self.norm = norm_layer(config) if config.final_norm else None
         self.relative_bias = RelativeBias(config, two_sided=True) if config.relative_buckets else None

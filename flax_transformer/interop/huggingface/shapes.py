@@ -24,7 +24,7 @@ _Named = Iterator[tuple[str, tuple[int, ...]]]
 def _of_classifier(config: ModelConfig) -> _Named:
     yield "source_table.weight", (config.source_vocab_size, config.embedding_dim)
     yield from _embedding("source_embedding", config)
-    yield from _stack("encoder", config, config.num_encoder_layers)
+    yield from _stack("encoder", config.encoder_config, config.num_encoder_layers)
     if config.head_hidden != "none":
         yield from _linear("hidden", config.d_model, config.d_model, config)
     if config.num_classes:
@@ -37,7 +37,7 @@ def _of_seq2seq(config: ModelConfig) -> _Named:
         yield "target_table.weight", (config.target_vocab_size, config.embedding_dim)
     for side in ("source", "target"):
         yield from _embedding(f"{side}_embedding", config)
-    yield from _stack("encoder", config, config.num_encoder_layers)
+    yield from _stack("encoder", config.encoder_config, config.num_encoder_layers)
     yield from _stack("decoder", config, config.num_decoder_layers)
     if config.tie_embeddings in ("inputs", "none"):
         yield from _linear("projection", config.d_model, config.target_vocab_size, config)
