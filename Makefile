@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-RUN := runs/manifests-default
+RUN := runs/manifests-lstm-encoder
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 # One process a core; more than 8 only compile the same programs once more.
 # All tests of a file in one process: two would compile the same programs at the same time. In the order of the files:
@@ -15,9 +15,9 @@ SOURCES := flax_transformer torch_reference benchmarks docs examples tests parit
 
 .PHONY: train test test-all check format docs clean
 
-# Trains the default task, or goes on where an earlier `make train` was stopped.
+# Trains the default task with the preset for CPUs, or goes on where an earlier `make train` was stopped.
 train: $(VENV)/.base
-	$(BIN)/flax-transformer train manifests --run $(RUN) --resume auto
+	$(BIN)/flax-transformer train manifests --preset lstm-encoder --run $(RUN) --resume auto
 
 test: $(VENV)/.dev
 	XLA_FLAGS="$$XLA_FLAGS $(QUICK_COMPILATION)" $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)

@@ -174,4 +174,20 @@ MIXER_MUTANTS = (
         "reachability",
         LSTM,
     ),
+    Mutant(
+        "the decoder mixes as its encoder does",
+        f"{_T}/nn/models.py",
+        "Decoder(config)",
+        "Decoder(config.encoder_config)",
+        "attention",
+        {"encoder_mixer": "linear"},
+    ),
+    Mutant(
+        "the encoder mixes as its decoder does",
+        f"{_F}/nn/layers.py",
+        "self.config = config = config.encoder_config",
+        "self.config = config",
+        "attention",
+        {"encoder_mixer": "linear"},
+    ),
 )

@@ -19,6 +19,7 @@ from twins import SIZES, STACK, assert_passed, same_bits, ulps
 import torch_reference
 from flax_transformer.cli.main import main
 from flax_transformer.config import GenerationConfig, ModelConfig, from_dict, to_dict
+from flax_transformer.errors import UserError
 from flax_transformer.interop.export import load_export, save_export
 from flax_transformer.interop.huggingface.shapes import weight_shapes
 from flax_transformer.interop.state_dict import get_weights
@@ -185,10 +186,34 @@ def test_shapes_follow_from_the_config(mixer: str, architecture: str) -> None:
     assert weight_shapes(config) == {name: tuple(weight.shape) for name, weight in state.items()}
 
 
-def test_a_config_without_the_field_means_attention() -> None:
+def test_a_config_without_the_fields_means_attention() -> None:
     fields = to_dict(ModelConfig())
-    assert fields.pop("mixer") == "attention"
+    assert (fields.pop("mixer"), fields.pop("encoder_mixer")) == ("attention", None)
     assert from_dict(ModelConfig, fields) == ModelConfig()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"encoder_mixer": "rnn"}, "encoder_mixer: expected one of attention, linear, lstm, got 'rnn'"),
+        ({"encoder_mixer": ["lstm"]}, r"encoder_mixer: expected one of attention, linear, lstm, got \['lstm'\]"),
+        ({"encoder_mixer": "lstm", "d_model": 9, "num_heads": 3}, "d_model: expected an even width"),
+        ({"encoder_mixer": "lstm", "architecture": "classifier"}, "encoder_mixer: expected None with architecture="),
+    ],
+    ids=str,
+)
+def test_an_encoder_of_no_such_mixer_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        from_dict(ModelConfig, fields)
+
+
+def test_the_encoder_has_what_means_something_to_its_mixer() -> None:
+    config = ModelConfig(encoder_mixer="lstm", relative_buckets=32, positions="learned", attention_dropout=0.1)
+    encoder = config.encoder_config
+    assert (encoder.mixer, encoder.relative_buckets, encoder.positions) == ("lstm", 0, "learned")
+    assert dataclasses.replace(config, encoder_mixer="attention").encoder_config.relative_buckets == 32
+    assert ModelConfig(encoder_mixer="linear", attention_dropout=0.1).encoder_config.attention_dropout == 0.0
+    assert ModelConfig().encoder_config == ModelConfig()
 
 
 @pytest.mark.slow

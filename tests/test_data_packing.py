@@ -177,7 +177,14 @@ def test_packing_is_refused_for_several_labels():
         TrainConfig(data=MultilabelData(path=("texts.csv",)), model=model, batch=CONFIG)
 
 
-@pytest.mark.parametrize("mixer", ["linear", "lstm"])
-def test_packing_is_refused_for_what_cannot_tell_segments_apart(mixer):
-    with pytest.raises(UserError, match=f"packing: expected False with mixer='{mixer}', got True"):
-        TrainConfig(data=Seq2SeqData(path=("pairs.csv",)), model=ModelConfig(mixer=mixer), batch=CONFIG)
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"mixer": "linear"}, "mixer='linear'"),
+        ({"mixer": "lstm"}, "mixer='lstm'"),
+        ({"encoder_mixer": "lstm"}, "mixer='attention' and encoder_mixer='lstm'"),
+    ],
+)
+def test_packing_is_refused_for_what_cannot_tell_segments_apart(fields, named):
+    with pytest.raises(UserError, match=f"packing: expected False with {named}, got True"):
+        TrainConfig(data=Seq2SeqData(path=("pairs.csv",)), model=ModelConfig(**fields), batch=CONFIG)

@@ -51,6 +51,10 @@ def test_flops_of_other_mixers_by_hand():
     counted = layers[0] * (reading + feed_forward) + layers[1] * (writing + attention + feed_forward)
     assert train_flops(config) == 3 * (counted + head)
 
+    config = replace(config, model=replace(config.model, mixer="attention", encoder_mixer="lstm"))
+    counted = layers[0] * (reading + feed_forward) + layers[1] * (2 * attention + feed_forward)
+    assert train_flops(config) == 3 * (counted + head)
+
 
 def test_flops_of_a_model_by_hand():
     encoder = ModelConfig("classifier", d_model=4, num_heads=1, d_ff=6, num_encoder_layers=1)
