@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from flax_transformer.config import ModelConfig, TrainConfig
+from flax_transformer.config import TrainConfig
 from flax_transformer.data.batches import ClassifierBatch, MaskedBatch, Seq2SeqBatch
 from flax_transformer.data.masking import count_predicted
 from flax_transformer.data.packing import PackedClassifierBatch, PackedMaskedBatch, PackedSeq2SeqBatch
 from flax_transformer.distributed.sharding import create_mesh
 from flax_transformer.errors import UserError
+from flax_transformer.nn.kernels.backends import takes_blocks
 from flax_transformer.planning.flops import tokens_per_step, train_flops
 from flax_transformer.planning.hlo import Collective, traffic
 from flax_transformer.training.step import Batch, TrainStep
@@ -100,7 +101,7 @@ def make_plan(topology: str, config: TrainConfig) -> Plan:
         "topology": topology,
         "chips": mesh.size,
         "mesh": dict(mesh.shape),
-        "attention": _mixer(config.model, lowered),
+        "attention": _mixer(config, lowered),
         "compile_seconds": time.perf_counter() - start,
         "hbm": chip.hbm,
         "model_flops": train_flops(config) / mesh.size,
@@ -111,11 +112,14 @@ def make_plan(topology: str, config: TrainConfig) -> Plan:
     return Plan(**account, **_costs(compiled, chip, account["model_flops"], tokens))
 
 
-def _mixer(model: ModelConfig, lowered: jax.stages.Lowered) -> str:
-    """What mixes tokens; of attention, its kernel."""
+def _mixer(config: TrainConfig, lowered: jax.stages.Lowered) -> str:
+    """What mixes tokens; of attention, how it is computed."""
+    model, length = config.model, config.batch.max_source_length
     if {*model.mixers} != {"attention"}:
         return " and ".join(dict.fromkeys(model.mixers))
-    return "flash" if "tpu_custom_call" in lowered.as_text() else "xla"
+    if "tpu_custom_call" in lowered.as_text():
+        return "flash"
+    return "blockwise" if takes_blocks(model.attention_backend, length, length, "tpu") else "xla"
 
 
 def _devices(topology: str) -> list[Any]:
