@@ -45,8 +45,8 @@ def _read_value(annotation: Any, value: Any, where: str) -> Any:
         return from_dict(DATA_CONFIGS[value["task"]], rest, where)
     if dataclasses.is_dataclass(annotation):
         return from_dict(typing.cast(type, annotation), value, where)
-    if Literal in map(typing.get_origin, (annotation, *typing.get_args(annotation))):  # its config checks the choice
-        return value
+    if any(typing.get_origin(part) is Literal for part in (annotation, *typing.get_args(annotation))):
+        return value  # which its config checks
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if typing.get_origin(annotation) is tuple:

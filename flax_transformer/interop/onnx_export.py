@@ -25,7 +25,7 @@ def check_supported(config: ModelConfig) -> None:
     if {*config.mixers} != {"attention"}:
         raise UserError(
             f"expected attention, whose keys and values the graphs hand on, got {config.named_mixers}; train with "
-            "--model.mixer attention alone, or export it with --format torch"
+            "--model.mixer attention and no --model.encoder-mixer, or export it with --format torch"
         )
 
 
