@@ -178,7 +178,8 @@ def test_other_formats_are_refused_in_one_line_that_says_what_to_do(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ours"]
 
 
-@pytest.mark.parametrize(("mixer", "architecture"), OF_ARCHITECTURES)
+# Encoders of masked tokens have no checkpoints of transformers, whose shapes these are.
+@pytest.mark.parametrize(("mixer", "architecture"), [case for case in OF_ARCHITECTURES if case[1] != "masked"])
 def test_shapes_follow_from_the_config(mixer: str, architecture: str) -> None:
     config = dataclasses.replace(TINY, **MIXERS[mixer], **ARCHITECTURES[architecture])
     with torch.device("meta"):
