@@ -215,7 +215,7 @@ def test_a_tokenizer_for_single_texts_is_refused(imported: Tokenizer):
     )
     with pytest.raises(UserError, match="expected a tokenizer that puts special tokens between two texts"):
         check_pairs(Tokenizer(backend, imported.special), ModelConfig("classifier"))
-    with pytest.raises(UserError, match="to read pairs of texts, got a seq2seq model"):
+    with pytest.raises(UserError, match="expected an encoder alone to read pairs of texts, got a seq2seq model"):
         check_pairs(imported, ModelConfig())
 
 

@@ -224,6 +224,11 @@ class ModelConfig:
         return self.encoder_mixer or self.mixer, self.mixer
 
     @property
+    def mixes_by_attention(self) -> bool:
+        """Whether all its layers do, those of the encoder and those of the decoder."""
+        return {*self.mixers} == {"attention"}
+
+    @property
     def named_mixers(self) -> str:
         """As a message names them."""
         return " and ".join(

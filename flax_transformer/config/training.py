@@ -168,8 +168,7 @@ class TrainConfig:
         self._check_frozen_layers()
         is_classifier = self.data.architecture == "classifier"
         if self.batch.packing:
-            is_attention = {*self.model.mixers} == {"attention"}
-            check(self.batch, "packing", f"False with {self.model.named_mixers}", is_attention)
+            check(self.batch, "packing", f"False with {self.model.named_mixers}", self.model.mixes_by_attention)
             check(self.batch, "packing", f"False for the task {self.data.task!r}", self.data.task != "multilabel")
         check(self, "balance_classes", "False for a task without classes", is_classifier or not self.balance_classes)
         longest = max(self.batch.max_source_length, self._target_length)

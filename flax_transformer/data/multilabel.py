@@ -1,7 +1,6 @@
 """Users' files whose texts have any number of labels: read, separated, and set against the classes of a model."""
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -9,9 +8,8 @@ from flax_transformer.config import MultilabelData
 from flax_transformer.data import labels
 from flax_transformer.data.examples import Examples, source_of
 from flax_transformer.data.label_sets import FLAGS, cut, find_separator, repeated, to_cell, to_flag
-from flax_transformer.data.pairs import Column, read_pairs, read_rows
+from flax_transformer.data.pairs import Column, read_pairs, read_rows, text_columns
 from flax_transformer.data.text_files import Reading
-from flax_transformer.data.values import to_text
 from flax_transformer.errors import UserError, warn
 
 # What people write between labels, beside the separators that are recognized; the last ones of Chinese and Japanese.
@@ -20,7 +18,7 @@ _UNUSUAL = (" and ", " ", "/", "+", "&", "\u3001", "\uff1b", "\uff0c")
 
 def read(config: MultilabelData, files: Sequence[Path], reading: Reading) -> Examples:
     """Texts, each with a tuple of its labels, or with the text that holds them and is yet to be separated."""
-    texts = [Column(name, partial(to_text, numbers=config.numbers_as_text)) for name in config.text_column]
+    texts = text_columns(config)
     if not config.label_columns:
         return read_pairs(files, (*texts, Column(config.label_column, to_cell)), reading)
     columns = [Column(name, to_flag) for name in config.label_columns]

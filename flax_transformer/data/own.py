@@ -11,7 +11,7 @@ from flax_transformer.data import labels, multilabel
 from flax_transformer.data.examples import Examples, Splits, texts_of
 from flax_transformer.data.files import TABLES, find_files
 from flax_transformer.data.label_sets import SEPARATORS, cut, is_list
-from flax_transformer.data.pairs import Column, read_pairs, read_texts
+from flax_transformer.data.pairs import Column, read_pairs, read_texts, text_columns
 from flax_transformer.data.splitting import folded, split_by_content
 from flax_transformer.data.text_files import Reading
 from flax_transformer.data.values import shown, to_label, to_target, to_text
@@ -94,7 +94,7 @@ def reading_of(config: OwnData, flags: str = "--data.") -> Reading:
 
 def _read_files(config: OwnData, files: Sequence[Path], reading: Reading) -> Examples:
     if isinstance(config, MaskedData):
-        return read_texts(files, _text_columns(config), reading)
+        return read_texts(files, text_columns(config), reading)
     if isinstance(config, MultilabelData):
         return multilabel.read(config, files, reading)
     return read_pairs(files, _columns(config), reading)
@@ -103,13 +103,9 @@ def _read_files(config: OwnData, files: Sequence[Path], reading: Reading) -> Exa
 def _columns(config: ClassificationData | Seq2SeqData) -> tuple[Column, ...]:
     """What is read, and what it becomes."""
     if isinstance(config, ClassificationData):
-        return *_text_columns(config), Column(config.label_column, to_label)
+        return *text_columns(config), Column(config.label_column, to_label)
     text, target = (partial(convert, numbers=config.numbers_as_text) for convert in (to_text, to_target))
     return Column(config.source_column, text), Column(config.target_column, target)
-
-
-def _text_columns(config: ClassificationData | MaskedData) -> list[Column]:
-    return [Column(name, partial(to_text, numbers=config.numbers_as_text)) for name in config.text_column]
 
 
 def _read(config: OwnData) -> tuple[tuple[Path, ...], list[Examples]]:

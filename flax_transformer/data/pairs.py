@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flax_transformer.config import ClassificationData, MaskedData, MultilabelData
 from flax_transformer.data.examples import Examples, source_of
 from flax_transformer.data.files import EmptyFileError, Row, read_table
 from flax_transformer.data.text_files import Reading
-from flax_transformer.data.values import UnusableError
+from flax_transformer.data.values import UnusableError, to_text
 from flax_transformer.errors import UserError, warn
 
 _NAMED = 5  # reasons that a message lists, and lines of each
@@ -33,6 +35,11 @@ class Column:
 
     name: str
     convert: Callable[[Any], Any]
+
+
+def text_columns(config: ClassificationData | MultilabelData | MaskedData) -> list[Column]:
+    """The one or two columns of what is read to classify it, or to learn from it."""
+    return [Column(name, partial(to_text, numbers=config.numbers_as_text)) for name in config.text_column]
 
 
 def read_pairs(files: Sequence[Path], columns: Sequence[Column], reading: Reading) -> Examples:

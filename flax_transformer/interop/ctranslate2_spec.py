@@ -22,7 +22,7 @@ def check_supported(config: ModelConfig) -> None:
         raise UserError(
             "expected a seq2seq model, which CTranslate2 generates with, got a classifier; export it with --format onnx"
         )
-    if {*config.mixers} != {"attention"}:
+    if not config.mixes_by_attention:
         raise UserError(
             f"expected attention, which is what CTranslate2 computes, got {config.named_mixers}; train with "
             "--model.mixer attention and no --model.encoder-mixer, or export it with --format torch"

@@ -22,7 +22,7 @@ def check_supported(config: ModelConfig) -> None:
         raise UserError(
             "expected a classifier or a seq2seq model for ONNX Runtime, got one that predicts masked tokens"
         )
-    if {*config.mixers} != {"attention"}:
+    if not config.mixes_by_attention:
         raise UserError(
             f"expected attention, whose keys and values the graphs hand on, got {config.named_mixers}; train with "
             "--model.mixer attention and no --model.encoder-mixer, or export it with --format torch"

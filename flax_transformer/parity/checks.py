@@ -134,7 +134,7 @@ def reachability(pair: Pair) -> list[Result]:
     Leaks of either side count. So do keys that are missing on both sides, in float64, where no weight underflows. Where
     a mixer has no weights to look at, tokens are changed, and what follows from it is counted.
     """
-    if {*pair.case.model.mixers} != {"attention"}:
+    if not pair.case.model.mixes_by_attention:
         return _exact("reachability", influence(pair.case))
     differing = {}
     for name in pair.torch.intermediates:

@@ -115,7 +115,7 @@ def make_plan(topology: str, config: TrainConfig) -> Plan:
 def _mixer(config: TrainConfig, lowered: jax.stages.Lowered) -> str:
     """What mixes tokens; of attention, how it is computed."""
     model, length = config.model, config.batch.max_source_length
-    if {*model.mixers} != {"attention"}:
+    if not model.mixes_by_attention:
         return " and ".join(dict.fromkeys(model.mixers))
     if "tpu_custom_call" in lowered.as_text():
         return "flash"

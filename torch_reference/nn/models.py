@@ -102,7 +102,7 @@ class TextEncoder(nn.Module):
         source_segments: Int[Tensor, "batch source"] | None = None,
     ) -> Float[Tensor, "batch source d_model"]:
         """What the encoder makes of the source, which the decoder attends to. Arguments and errors as of a call."""
-        if source_segments is not None and {*self.config.mixers} != {"attention"}:
+        if source_segments is not None and not self.config.mixes_by_attention:
             raise UserError(f"packed rows need attention, got {self.config.named_mixers}; do without packing")
         check_ids("source", source, self.config.source_vocab_size)
         check_lengths("source_lengths", source_lengths, source)
