@@ -18,6 +18,7 @@ from flax_transformer.data.encoding import encode_examples
 from flax_transformer.data.examples import Examples
 from flax_transformer.data.manifests import freight
 from flax_transformer.data.manifests.draw import Draw
+from flax_transformer.data.manifests.names import party
 from flax_transformer.data.manifests.phrasing import slips
 from flax_transformer.data.manifests.task import Written, load_manifests, score_manifests, to_json, unseen
 from flax_transformer.data.manifests.templates import SEEN, UNSEEN, EmailTemplates
@@ -118,6 +119,7 @@ def test_every_kind_of_text_occurs():
         r"IMO \d", r"(?i)no DG|non-haz", r"GmbH", r"& Sons", r"[a-z]\-[A-Z]", r"[öéç]", r"Original Message",
         r"(?i)notify", r"Tel \+", r"Absender", r"(?i)consignatario|destinatario",
         r"(?i)acts as shipper|is the importer", r"^[•·§] ?", r"^[a-c]\) ", r"«", r'"$', r"\w \d+%|~\d", r"[őűơěģ]",
+        r"\w ?[§¶†‡°¤]+ ?\w", r"\w(?:[—“†→].*[—”†→]).* ", r"(?i)heads to|is owned by", r"\b[B-Z]\. ?[B-Z]\. ?[B-Z]",
     ):  # fmt: skip
         assert re.search(pattern, text, re.MULTILINE), pattern
     assert {len(manifest["items"]) for _, manifest in PAIRS} == {1, 2, 3, 4}
@@ -185,6 +187,15 @@ def test_held_out_kinds_share_nothing_with_the_others():
     assert not set(SEEN.stock.forms) & set(UNSEEN.stock.forms)
     assert not words_of(SEEN) & words_of(UNSEEN)
     assert not labels_of(SEEN) & labels_of(UNSEEN)
+
+
+def test_legal_forms_put_together_from_letters_are_none_of_those_held_out():
+    letters = set(SEEN.stock.letters)
+    drawn = [party(Draw(np.random.default_rng(seed)), SEEN.stock).split()[-1] for seed in range(2000)]
+    invented = {form for form in drawn if set(form.upper()) <= {*letters, "."} and form not in SEEN.stock.forms}
+    assert len(invented) > 100
+    for form in UNSEEN.stock.forms:
+        assert not set(re.sub(r"[\W\d]", "", form).upper()) <= letters, form
 
 
 def test_held_out_words_and_labels_occur_nowhere_in_training():

@@ -105,6 +105,9 @@ _BULLETS = (
     "# ",
 )
 _MARKED_LABELS = (*("{}",) * 12, '"{}"', "({})", "'{}'", "«{}»", "_{}_", "`{}`", "/{}/", "* {} *")
+# Any marks, but those of the layouts that are held out.
+_MARKS = ".:;=/_^+%&'`\"!*?@$\\()·•…«»‹›„“”‘’–—―¬¦§¶†‡°¤±×÷¡¿→▪■□●○◆►✓"  # noqa: RUF001
+_MIRRORED = dict(zip("(«‹„“‘", ")»›“”’", strict=True))  # noqa: RUF001
 _ENDS = (*("{}",) * 12, "{};", "{}.", "{},", '"{}"', "'{}'", "{} ;")
 
 
@@ -112,11 +115,13 @@ def form(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
     """A labelled line for each field, in any order, with any marks around labels and values."""
     header, draw = sender.header(manifest), sender.draw
     separator = draw.pick((": ", ": ", ": ", " : ", " - ", ":", " ", "\t", "= ", ":\n", "\n", ":    ", " .: ", "..: "))
-    separator = _any_marks(draw) if draw.chance(0.2) else separator
+    separator = _any_marks(draw) if draw.chance(0.3) else separator
     width = draw.pick((0, 0, 0, 16, 20))
     fill = draw.pick((" ", "."))
     bullet = draw.pick(_BULLETS) if draw.chance(0.25) else ""
     around, ends = draw.pick(_MARKED_LABELS), draw.pick(_ENDS)
+    around = _any_pair(draw) if draw.chance(0.15) else around
+    is_reversed = draw.chance(0.05)
 
     def labelled(number: int, field: str) -> str:
         value = header[field]
@@ -124,13 +129,15 @@ def form(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
             value = _wrapped(sender, value)
             value += "\n" + draw.pick(("", "  ")) + clutter.address() if draw.chance(0.12) else ""
         label = around.format(sender.label(field))
+        if is_reversed:
+            return bullet.format(n=number, letter="abcdef"[number - 1]) + value + separator + label
         label = (label + " " if fill == "." and width else label).ljust(width, fill)
         return bullet.format(n=number, letter="abcdef"[number - 1]) + label + separator + ends.format(value)
 
     fields = draw.shuffled(_HEADER) if draw.chance(0.5) else _HEADER
     lines = [labelled(number, field) for number, field in enumerate(fields, start=1)]
-    if draw.chance(0.1):
-        between = draw.pick(("   ", "\t", "; ", ", ", " / ", "      "))
+    if draw.chance(0.15):
+        between = draw.pick(("   ", "\t", "; ", ", ", " / ", "      ", _any_marks(draw)))
         lines = [between.join(lines[i : i + 2]) for i in range(0, len(lines), 2)]
     lines += item_lines(sender, clutter, manifest)
     for _ in range(draw.pick((0, 0, 1, 1, 2, 3))):
@@ -140,8 +147,15 @@ def form(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
 
 def _any_marks(draw: Draw) -> str:
     """Between a label and its value, such as `` ..``, ``=``, `` ·``."""
-    marks = "".join(draw.pick(".:;=/_^+%&'`·•…|!*") for _ in range(draw.pick((1, 1, 1, 2, 3))))
+    marks = "".join(draw.pick(_MARKS) for _ in range(draw.pick((1, 1, 1, 2, 3))))
     return draw.pick(("", " ")) + marks + draw.pick(("", " ", " "))
+
+
+def _any_pair(draw: Draw) -> str:
+    """Around a label, such as ``={}=``, ``^/{}/``."""
+    left = "".join(draw.pick(_MARKS) for _ in range(draw.pick((1, 1, 2))))
+    right = "".join(_MIRRORED.get(mark, mark) for mark in reversed(left))
+    return draw.pick((left + "{}" + right, left + " {} " + right, left + "{}"))
 
 
 def prose(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:

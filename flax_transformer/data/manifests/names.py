@@ -24,6 +24,7 @@ class Stock(NamedTuple):
         links: between two names, and before or after one.
         goods: nouns.
         qualities: words before the noun.
+        letters: of legal forms that no list has; where there are any, trades may be invented words, too.
     """
 
     families: tuple[Family, ...]
@@ -32,6 +33,7 @@ class Stock(NamedTuple):
     links: tuple[str, ...]
     goods: tuple[str, ...]
     qualities: tuple[str, ...]
+    letters: str = ""
 
 
 def family(onsets: str, vowels: str, codas: str, endings: str) -> Family:
@@ -61,14 +63,27 @@ def party(draw: Draw, stock: Stock) -> str:
     """A company as it writes itself: ``Brandt & Kohl Maschinen GmbH``, ``PT Surindo``, ``M.K. Lavari (1994) Ltd.``"""
     parts = [_core(draw, stock)]
     if draw.chance(0.65):
-        parts += [draw.pick(stock.trades) for _ in range(draw.pick((1, 1, 1, 2)))]
+        parts += [_trade(draw, stock) for _ in range(draw.pick((1, 1, 1, 2)))]
     if draw.chance(0.06):
         parts.append(draw.pick((f"({name(draw, stock)})", f"({1950 + draw.below(75)})", "(Private)", "International")))
     if draw.chance(0.8):
-        parts.append(draw.pick(stock.forms))
+        parts.append(_form(draw, stock))
     if len(parts) == 1 and draw.chance(0.7):
-        parts.append(draw.pick(stock.trades))
+        parts.append(_trade(draw, stock))
     return draw.pick((str, str, str, str, str, str, str, str.upper, str.title, str.lower))(_joined(draw, parts))
+
+
+def _trade(draw: Draw, stock: Stock) -> str:
+    return name(draw, stock) if stock.letters and draw.chance(0.15) else draw.pick(stock.trades)
+
+
+def _form(draw: Draw, stock: Stock) -> str:
+    """A legal form of the list, or one of one to four letters: ``Z.V.``, ``Dmo.``, ``RNW``"""
+    if not stock.letters or draw.chance(0.8):
+        return draw.pick(stock.forms)
+    letters = [draw.pick(stock.letters) for _ in range(draw.pick((1, 2, 2, 3, 3, 3, 4)))]
+    text = draw.pick(("", "", ".", ". ")).join(letters) + draw.pick(("", "."))
+    return draw.pick((str, str, str.capitalize, str.lower))(text)
 
 
 def _joined(draw: Draw, parts: list[str]) -> str:

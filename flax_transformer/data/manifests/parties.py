@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from flax_transformer.data.manifests.draw import Draw
 from flax_transformer.data.manifests.phrasing import Sender
 
 # Both parties in one sentence.
@@ -42,6 +43,40 @@ _CONSIGNEES = (
     "{} has bought it", "they go to {}", "{} is the customer", "the cargo is destined for {}",
     "bill of lading consignee: {}", "account of consignee {}", "the purchaser this time is {}", "ship to {}",
 )  # fmt: skip
+# What a party is called, and how that is said.
+_SHIPPER_ROLES = (
+    "shipper", "shipper", "exporter", "seller", "sender", "supplier", "consignor", "vendor", "manufacturer", "producer",
+)  # fmt: skip
+_CONSIGNEE_ROLES = (
+    "consignee", "consignee", "importer", "buyer", "receiver", "customer", "recipient", "purchaser", "client",
+    "end user",
+)  # fmt: skip
+_ROLES = (
+    "the ROLE is {}", "ROLE = {}", "{} is the ROLE", "{} is our ROLE", "{} as ROLE",
+    "as ROLE please enter {}", "ROLE remains {}", "for the ROLE use {}", "our ROLE {}",
+    "the ROLE, {}", "{} (ROLE)", "ROLE in this case: {}", "{} acts as the ROLE",
+    "ROLE in the bill of lading: {}", "{}, who is the ROLE", "ROLE of the goods is {}",
+    "the ROLE is called {}", "this time the ROLE is {}", "you know the ROLE: {}", "ROLE {}",
+)  # fmt: skip
+# What the goods do or what is done to them, as far as it tells a party.
+_CARGO = (
+    "the cargo", "the goods", "it", "this", "this lot", "the shipment", "the consignment", "everything", "the load",
+    "this order", "the material", "all of it", "the freight", "the container", "they",
+)  # fmt: skip
+_ORIGINS = (
+    "is owned by {}", "is coming from {}", "originates with {}", "was ordered from {}", "is being sent by {}",
+    "was produced by {}", "has been bought from {}", "is property of {}", "leaves the works of {}", "is invoiced by {}",
+    "was packed by {}", "is handed over by {}", "is collected from {}", "is on account of {}", "was made at {}",
+    "is offered by {}", "was loaded by {}", "is shipped out by {}", "is supplied by {}", "was booked by {}",
+    "is sold under a contract with {}", "stands at {}", "is dispatched by {}", "was prepared by {}", "starts at {}",
+)  # fmt: skip
+_GOALS = (
+    "is meant for {}", "heads to {}", "has been promised to {}", "is awaited by {}", "is invoiced to {}",
+    "was ordered by {}", "is handed to {}", "is paid by {}", "ends up with {}", "is addressed to {}",
+    "is due at {}", "is intended for {}", "is to be released to {}", "must reach {}", "is delivered to {}",
+    "will be collected by {}", "was purchased by {}", "is needed by {}", "travels to {}", "is for the account of {}",
+    "gets unloaded at {}", "arrives at {}", "is received by {}", "shall be sent to {}", "is reserved for {}",
+)  # fmt: skip
 _DEALS = (
     "{} ships to {}", "{} is shipping this to {}", "{} delivers to {}", "{} sends the goods to {}", "{} exports to {}",
     "{} sells to {}", "{} supplies {}", "{} has an order from {}", "{} has made this for {}", "{} consigns it to {}",
@@ -66,13 +101,26 @@ def parties(sender: Sender, header: Mapping[str, str]) -> str:
     if draw.chance(0.35):
         said = [draw.pick(_DEALS).format(shipper, consignee)]
     else:
-        said = [draw.pick(_SHIPPERS).format(shipper), draw.pick(_CONSIGNEES).format(consignee)]
+        said = [
+            _one(draw, _SHIPPERS, _SHIPPER_ROLES, _ORIGINS).format(shipper),
+            _one(draw, _CONSIGNEES, _CONSIGNEE_ROLES, _GOALS).format(consignee),
+        ]
         said = said if draw.chance(0.6) else said[::-1]
     between = draw.pick((". ", ", ", "; ", ", and ", " and ", ".\n", "\n"))
     end = draw.pick((".", ".", ".", "", ";", "!"))
     said = [draw.pick(_BEFORE_SENTENCES) + said[0], *said[1:]]
     said = [_capital(one) for one in said] if "." in between and draw.chance(0.8) else said
     return sender.say(between.join(said) + end, **header)
+
+
+def _one(draw: Draw, whole: tuple[str, ...], roles: tuple[str, ...], verbs: tuple[str, ...]) -> str:
+    """A sentence on one party: as it stands in the list, or put together of a role or of what the goods do."""
+    way = draw.below(5)
+    if way < 2:
+        return draw.pick(whole)
+    if way < 4:
+        return draw.pick(_ROLES).replace("ROLE", draw.pick(roles))
+    return f"{draw.pick(_CARGO)} {draw.pick(verbs)}"
 
 
 def _capital(text: str) -> str:

@@ -132,7 +132,7 @@ class Sender:
     def label(self, field: str) -> str:
         """What the sender calls a field."""
         label = self.draw.pick(self._english[field])
-        if self.draw.chance(0.1):
+        if self.draw.chance(0.15):
             label = self.draw.pick(_AROUND_LABELS).format(label)
         if self._foreign is not None:
             label = self._bilingual.format(self.draw.pick(self._foreign[field]), label)

@@ -212,6 +212,8 @@ SEEN = Stock(
         double walled, self adhesive, water based, food grade
         """,
     ),
+    # Without those that the other stock's forms need.
+    letters="BDGILMNOPRSVWXZ",
 )
 
 UNSEEN = Stock(
