@@ -1,6 +1,7 @@
 """How a manifest is laid out in a text: forms, tables, sentences, EDI. Each layout is a function of a sender."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from flax_transformer.data.manifests.clutter import Clutter
 from flax_transformer.data.manifests.draw import Draw
@@ -111,28 +112,47 @@ _MIRRORED = dict(zip("(«‹„“‘", ")»›“”’", strict=True))  # noqa
 _ENDS = (*("{}",) * 12, "{};", "{}.", "{},", '"{}"', "'{}'", "{} ;")
 
 
-def form(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
-    """A labelled line for each field, in any order, with any marks around labels and values."""
-    header, draw = sender.header(manifest), sender.draw
+class _LineStyle(NamedTuple):
+    """How a form writes its labelled lines."""
+
+    separator: str
+    width: int
+    fill: str
+    bullet: str
+    around: str
+    ends: str
+    is_reversed: bool
+
+    def write(self, number: int, label: str, value: str) -> str:
+        bullet = self.bullet.format(n=number, letter="abcdef"[number - 1])
+        label = self.around.format(label)
+        if self.is_reversed:
+            return bullet + value + self.separator + label
+        label += " " if self.fill == "." and self.width else ""
+        return bullet + label.ljust(self.width, self.fill) + self.separator + self.ends.format(value)
+
+
+def _line_style(draw: Draw) -> _LineStyle:
     separator = draw.pick((": ", ": ", ": ", " : ", " - ", ":", " ", "\t", "= ", ":\n", "\n", ":    ", " .: ", "..: "))
     separator = _any_marks(draw) if draw.chance(0.3) else separator
-    width = draw.pick((0, 0, 0, 16, 20))
-    fill = draw.pick((" ", "."))
+    width, fill = draw.pick((0, 0, 0, 16, 20)), draw.pick((" ", "."))
     bullet = draw.pick(_BULLETS) if draw.chance(0.25) else ""
     around, ends = draw.pick(_MARKED_LABELS), draw.pick(_ENDS)
     around = _any_pair(draw) if draw.chance(0.15) else around
-    is_reversed = draw.chance(0.05)
+    return _LineStyle(separator, width, fill, bullet, around, ends, is_reversed=draw.chance(0.05))
+
+
+def form(sender: Sender, clutter: Clutter, manifest: Manifest) -> str:
+    """A labelled line for each field, in any order, with any marks around labels and values."""
+    header, draw = sender.header(manifest), sender.draw
+    style = _line_style(draw)
 
     def labelled(number: int, field: str) -> str:
         value = header[field]
         if field in ("shipper", "consignee"):
             value = _wrapped(sender, value)
             value += "\n" + draw.pick(("", "  ")) + clutter.address() if draw.chance(0.12) else ""
-        label = around.format(sender.label(field))
-        if is_reversed:
-            return bullet.format(n=number, letter="abcdef"[number - 1]) + value + separator + label
-        label = (label + " " if fill == "." and width else label).ljust(width, fill)
-        return bullet.format(n=number, letter="abcdef"[number - 1]) + label + separator + ends.format(value)
+        return style.write(number, sender.label(field), value)
 
     fields = draw.shuffled(_HEADER) if draw.chance(0.5) else _HEADER
     lines = [labelled(number, field) for number, field in enumerate(fields, start=1)]
