@@ -114,11 +114,11 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
         "default": TrainConfig(
             data=Multi30kData(),
             tokenizer=TokenizerConfig(vocab_size=6_000),
-            model=replace(_SMALL, num_encoder_layers=3, num_decoder_layers=3, dropout=0.2),
+            model=replace(_SMALL, d_ff=256, num_encoder_layers=4, num_decoder_layers=4, dropout=0.3),
             batch=BatchConfig(size=64, max_source_length=64, max_target_length=64),
-            optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=500),
+            optimizer=OptimizerConfig("muon", learning_rate=4e-3, warmup_steps=500, ema_decay=0.999),
             label_smoothing=0.1,
-            epochs=10,
+            epochs=20,
         ),
     },
     "snips": {
