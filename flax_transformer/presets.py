@@ -64,11 +64,11 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
         "default": _MANIFESTS,
         # For a CPU, where it is as fast and learns in fewer steps (docs/RESULTS.md). A TPU would wait for each token.
         "lstm-encoder": replace(_MANIFESTS, model=replace(_MANIFESTS.model, encoder_mixer="lstm")),
-        # About an hour on two CPU cores.
+        # An hour or more on two CPU cores; with an LSTM for the same reason.
         "full": TrainConfig(
             data=ManifestsData(train_size=64_000, max_items=4),
             tokenizer=TokenizerConfig(vocab_size=1_200, spaces="isolated"),
-            model=replace(_SMALL, d_model=192, num_heads=3, d_ff=768, dropout=0.0, smeared_keys=True),
+            model=replace(_MANIFESTS.model, d_model=192, num_heads=3, d_ff=768, encoder_mixer="lstm"),
             batch=BatchConfig(size=16, max_source_length=512, max_target_length=384, buckets=4),
             optimizer=OptimizerConfig("muon", learning_rate=3e-3, beta2=0.99, warmup_steps=300),
         ),
@@ -124,7 +124,7 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
     "snips": {
         "default": TrainConfig(
             data=SnipsData(swapped_copies=4),
-            tokenizer=TokenizerConfig(vocab_size=3_000, spaces="isolated"),
+            tokenizer=TokenizerConfig(spaces="isolated"),
             model=replace(_SMALL, dropout=0.3, smeared_keys=True),
             batch=BatchConfig(size=64, max_source_length=96, max_target_length=96),
             optimizer=OptimizerConfig("muon", learning_rate=4e-3, warmup_steps=400, ema_decay=0.999),
