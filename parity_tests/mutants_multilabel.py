@@ -104,8 +104,15 @@ MULTILABEL_MUTANTS = (
     _mutant(
         "labels rolled by one in training",
         f"{_T}/training/step.py",
-        "return multilabel_loss(logits, labels, source_lengths",
-        "return multilabel_loss(logits, labels.roll(1, dims=1), source_lengths",
+        "binary_cross_entropy(logits, labels, real",
+        "binary_cross_entropy(logits, labels.roll(1, dims=1), real",
         "step",
+    ),
+    _mutant(
+        "divergence of labels not halved",
+        f"{_T}/nn/losses.py",
+        "between * (high - low) / 2",
+        "between * (high - low)",
+        "loss",
     ),
 )

@@ -5,6 +5,7 @@ from mutants import CLASSIFIER, MASKED, RELU, Mutant
 from flax_transformer.config import OptimizerConfig
 
 _T, _F = "torch_reference", "flax_transformer"
+_PREDICTIONS = "batch.source_lengths)\n            return Predictions(logits, batch.labels, "
 TRAINING_MUTANTS = (
     # Loss
     Mutant("smoothing over V - 1", f"{_T}/nn/losses.py", "/ logits.shape[-1] *", "/ (logits.shape[-1] - 1) *", "loss"),
@@ -60,19 +61,49 @@ TRAINING_MUTANTS = (
     ),
     Mutant(
         "loss of places without a masked token",
-        f"{_T}/nn/losses.py",
-        "padding_mask(counts, labels.shape[1])",
-        "torch.ones_like(labels, dtype=torch.bool)",
+        f"{_T}/training/step.py",
+        f"{_PREDICTIONS}padding_mask(batch.counts, batch.labels.shape[1]))",
+        f"{_PREDICTIONS}torch.ones_like(batch.labels, dtype=torch.bool))",
         "loss",
         MASKED,
     ),
     Mutant(
         "filler rows count",
-        f"{_T}/nn/losses.py",
-        "real = source_lengths > 0",
-        "real = source_lengths >= 0",
+        f"{_T}/training/step.py",
+        f"{_PREDICTIONS}batch.source_lengths > 0)",
+        f"{_PREDICTIONS}batch.source_lengths >= 0)",
         "loss",
         CLASSIFIER,
+    ),
+    # Divergence of two passes
+    Mutant(
+        "divergence in one direction alone",
+        f"{_T}/nn/losses.py",
+        "((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(dim=-1) / 2",
+        "(log_p.exp() * (log_p - log_q)).sum(dim=-1)",
+        "loss",
+    ),
+    Mutant(
+        "divergence not halved",
+        f"{_T}/nn/losses.py",
+        "(log_p - log_q)).sum(dim=-1) / 2",
+        "(log_p - log_q)).sum(dim=-1)",
+        "loss",
+    ),
+    Mutant(
+        "divergence of padding",
+        f"{_T}/nn/losses.py",
+        "torch.where(real[::2], divergences, 0).sum()",
+        "divergences.sum()",
+        "loss",
+    ),
+    Mutant(
+        "the passes of a row are not side by side",
+        f"{_T}/training/step.py",
+        "rows.repeat_interleave(2, dim=0)",
+        "torch.cat([rows, rows])",
+        "dropout",
+        training={"r_drop": 1.0},
     ),
     # Gradients
     Mutant(

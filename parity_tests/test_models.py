@@ -41,6 +41,7 @@ from flax_transformer.interop.state_dict import to_torch_state_dict
 from flax_transformer.parity.measure import scaled_ulp, scaled_ulps
 from flax_transformer.training.state import TrainState
 from flax_transformer.training.step import TrainStep, batch_loss
+from torch_reference.nn.masks import padding_mask
 from torch_reference.training.step import TrainStep as TorchTrainStep
 
 SMOOTHING = 0.1
@@ -79,13 +80,14 @@ def torch_loss(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, to
     arrays = [to_torch(array) for array in batch]
     if isinstance(batch, ClassifierBatch):
         logits = model(*arrays[:2])
-        return logits, *torch_losses.classification_loss(logits, arrays[2], arrays[1], SMOOTHING)
+        return logits, *torch_losses.cross_entropy(logits, arrays[2], arrays[1] > 0, SMOOTHING)
     if isinstance(batch, MaskedBatch):
         logits = model(arrays[0], arrays[2], arrays[1])
-        return logits, *torch_losses.masked_token_loss(logits, *arrays[3:], SMOOTHING)
+        labels, counts = arrays[3:]
+        return logits, *torch_losses.cross_entropy(logits, labels, padding_mask(counts, PREDICTED), SMOOTHING)
     decoder_input, labels, lengths = torch_losses.shift_target(*arrays[2:])
     logits = model(arrays[0], decoder_input, arrays[1], lengths)
-    return logits, *torch_losses.seq2seq_loss(logits, labels, lengths, SMOOTHING)
+    return logits, *torch_losses.cross_entropy(logits, labels, padding_mask(lengths, labels.shape[1]), SMOOTHING)
 
 
 def flax_logits(model: Any, batch: Batch) -> jax.Array:

@@ -60,14 +60,14 @@ def of_numpy(logits: np.ndarray, smoothing: float, weights: np.ndarray | None) -
 
 def of_twins(logits: np.ndarray, smoothing: float, weights: np.ndarray | None) -> tuple[tuple[Any, Any, Any], ...]:
     """Sum, count and gradient of the logits, on both sides."""
-    given = LABELS, SOURCE_LENGTHS, smoothing, None if weights is None else weights.astype(logits.dtype)
-    labels, lengths, _, weight = (jnp.asarray(one) if isinstance(one, np.ndarray) else one for one in given)
-    (by_flax, flax_count), gradient = jax.value_and_grad(flax_losses.multilabel_loss, has_aux=True)(
-        jnp.asarray(logits), labels, lengths, smoothing, weight
+    given = LABELS, REAL, smoothing, None if weights is None else weights.astype(logits.dtype)
+    labels, real, _, weight = (jnp.asarray(one) if isinstance(one, np.ndarray) else one for one in given)
+    (by_flax, flax_count), gradient = jax.value_and_grad(flax_losses.binary_cross_entropy, has_aux=True)(
+        jnp.asarray(logits), labels, real, smoothing, weight
     )
     leaf = to_torch(logits, requires_grad=True)
-    labels, lengths, _, weight = (to_torch(one) if isinstance(one, np.ndarray) else one for one in given)
-    by_torch, torch_count = torch_losses.multilabel_loss(leaf, labels, lengths, smoothing, weight)
+    labels, real, _, weight = (to_torch(one) if isinstance(one, np.ndarray) else one for one in given)
+    by_torch, torch_count = torch_losses.binary_cross_entropy(leaf, labels, real, smoothing, weight)
     by_torch.backward()
     return (by_flax, flax_count, gradient), (by_torch.detach(), torch_count, leaf.grad)
 
@@ -107,8 +107,8 @@ def test_planted_mistakes_are_far_from_torch() -> None:
 
 
 def test_a_batch_without_texts_has_no_loss_and_finite_gradients() -> None:
-    nothing = np.zeros(ROWS, np.int32)
-    (value, count), gradient = jax.value_and_grad(flax_losses.multilabel_loss, has_aux=True)(
+    nothing = np.zeros_like(REAL)
+    (value, count), gradient = jax.value_and_grad(flax_losses.binary_cross_entropy, has_aux=True)(
         jnp.asarray(random_logits("float32")), jnp.asarray(LABELS), jnp.asarray(nothing), 0.1
     )
     assert value == 0
@@ -119,11 +119,11 @@ def test_a_batch_without_texts_has_no_loss_and_finite_gradients() -> None:
 def test_bfloat16_logits_are_summed_up_in_float32() -> None:
     rounded = to_torch(random_logits("float32")).bfloat16()
     expected, _ = of_torch(to_numpy(rounded.float()), 0.0, None)
-    given = LABELS, SOURCE_LENGTHS
-    by_flax, _ = flax_losses.multilabel_loss(
+    given = LABELS, REAL
+    by_flax, _ = flax_losses.binary_cross_entropy(
         jnp.asarray(random_logits("float32"), jnp.bfloat16), *map(jnp.asarray, given)
     )
-    by_torch, _ = torch_losses.multilabel_loss(rounded, *map(to_torch, given))
+    by_torch, _ = torch_losses.binary_cross_entropy(rounded, *map(to_torch, given))
     assert ulps(by_flax, expected) <= LOSS
     assert ulps(by_torch, expected) <= LOSS
 

@@ -284,9 +284,8 @@ def test_the_encoder_of_the_classifier_is_that_of_bert() -> None:
 def test_cross_entropy(label_smoothing: float) -> None:
     logits = normal(ROWS, TARGET, 37).requires_grad_()
     labels = torch.randint(37, (ROWS, TARGET), generator=torch.Generator().manual_seed(0))
-    lengths = torch.tensor(TARGET_LENGTHS)
-    real = padding_mask(lengths, TARGET)
-    loss_sum, count = losses.seq2seq_loss(logits, labels, lengths, label_smoothing)
+    real = padding_mask(torch.tensor(TARGET_LENGTHS), TARGET)
+    loss_sum, count = losses.cross_entropy(logits, labels, real, label_smoothing)
     oracle = nn.CrossEntropyLoss(ignore_index=-100, label_smoothing=label_smoothing)
     expected = oracle(logits.flatten(0, 1), labels.masked_fill(~real, -100).flatten())
     assert ulps(loss_sum / count, expected) <= LOSS

@@ -93,7 +93,7 @@ def test_initial_weights_follow_the_seed():
 def uniform_loss(power: int) -> Any:
     """A loss that is nothing but a draw from the key of dropout, to some power."""
 
-    def loss(model: Any, batch: Any, label_smoothing: float, rngs: Any, class_weights: Any) -> Any:
+    def loss(model: Any, batch: Any, label_smoothing: float, rngs: Any, class_weights: Any, r_drop: float) -> Any:
         weights = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
         return jax.random.uniform(rngs.dropout()) ** power + 0 * weights, jnp.int32(1)
 
@@ -228,7 +228,7 @@ def test_a_text_that_is_cut_keeps_its_beginning(tokenizer: Tokenizer):
 
 
 def test_a_gradient_that_is_not_finite_is_not_taken_though_the_loss_is(monkeypatch: pytest.MonkeyPatch):
-    def loss(model: Any, batch: Any, label_smoothing: float, rngs: Any, class_weights: Any) -> Any:
+    def loss(model: Any, batch: Any, label_smoothing: float, rngs: Any, class_weights: Any, r_drop: float) -> Any:
         weights = model.head.kernel[...]
         return jnp.sqrt(jnp.abs(weights - jax.lax.stop_gradient(weights))).sum(), jnp.int32(1)
 

@@ -154,6 +154,34 @@ def test_balanced_classes_count_alike(config: TrainConfig, parts: int):
     assert metrics["loss"] != pytest.approx(losses.mean(), rel=1e-3)
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_two_passes_without_dropout_are_one(config: TrainConfig, parts: int):
+    """They do not diverge, and the mean over both is that of one; with dropout, what they diverge by is added."""
+    rng, lengths = np.random.default_rng(0), np.array([3, 1, 0, 2, 3, 2, 0, 1], np.int32)
+    source, labels = rng.integers(17, size=(8, 3)), rng.integers(3, size=8)
+    batch = ClassifierBatch(source.astype(np.int32), lengths, labels.astype(np.int32))
+
+    def first_step(dropout: float, r_drop: float) -> tuple[float, float]:
+        """Its loss, and the norm of its gradient."""
+        model = replace(config.model, source_vocab_size=17, num_classes=3, dropout=dropout)
+        options = replace(config, model=model, gradient_accumulation_steps=parts, label_smoothing=0.1, r_drop=r_drop)
+        step = TrainStep(options, total_steps=2)
+        _, metrics = step(step.init(), batch)
+        return float(metrics["loss"]), float(metrics["grad_norm"])
+
+    assert first_step(0.0, r_drop=3.0) == pytest.approx(first_step(0.0, r_drop=0.0), rel=1e-5)
+    # Of the same draws.
+    once, twice, four_times = (first_step(0.5, r_drop)[0] for r_drop in (1.0, 2.0, 4.0))
+    assert twice > once * 1.001
+    assert four_times - twice == pytest.approx(2 * (twice - once), rel=1e-4)
+
+
+@pytest.mark.parametrize("r_drop", [-1.0, math.nan, math.inf])
+def test_divergence_cannot_be_rewarded(r_drop: float):
+    with pytest.raises(UserError, match="r_drop: expected a finite number of at least 0"):
+        TrainConfig(r_drop=r_drop)
+
+
 @pytest.mark.slow
 def test_a_run_can_balance_its_classes(config: TrainConfig, tmp_path: Path):
     balanced = train(replace(config, balance_classes=True), tmp_path / "run")

@@ -17,7 +17,8 @@ from flax_transformer.bench.workload import make_batches
 from flax_transformer.config import FloatDtype, TrainConfig
 from flax_transformer.data.batches import Batch
 from torch_reference import load
-from torch_reference.nn.losses import classification_loss, seq2seq_loss, shift_target
+from torch_reference.nn.losses import cross_entropy, shift_target
+from torch_reference.nn.masks import padding_mask
 from torch_reference.nn.models import create_model
 from torch_reference.training.optim import clip_by_global_norm, create_optimizer, schedule
 
@@ -41,10 +42,10 @@ def logits_of(model: Any, batch: Any, padded: bool = True) -> Tensor:
 def mean_loss(model: Any, batch: Any, padded: bool = True) -> Tensor:
     logits = logits_of(model, batch, padded)
     if not hasattr(batch, "target"):
-        loss_sum, count = classification_loss(logits, batch.labels, batch.source_lengths)
+        loss_sum, count = cross_entropy(logits, batch.labels, batch.source_lengths > 0)
     else:
         _, labels, lengths = shift_target(batch.target, batch.target_lengths)
-        loss_sum, count = seq2seq_loss(logits, labels, lengths)
+        loss_sum, count = cross_entropy(logits, labels, padding_mask(lengths, labels.shape[1]))
     return loss_sum / count.clamp(min=1)
 
 

@@ -136,6 +136,9 @@ class TrainConfig:
     # share of the target probability spread over all tokens or classes (Szegedy et al., 2016); of each of several
     # labels, over having and not having it
     label_smoothing: float = 0.0
+    # R-Drop (Liang et al., 2021): read each row twice, with other units dropped, and add so many times the divergence
+    # of the two predictions to their losses; 0: read once
+    r_drop: float = 0.0
     # parts a batch is cut into, one after the other, to save memory; the step is the same
     gradient_accumulation_steps: int = 1
     # evaluations on the validation split in each epoch
@@ -155,6 +158,7 @@ class TrainConfig:
         check_whole(self, "epochs", "gradient_accumulation_steps", "evaluations_per_epoch", "log_every", "max_skipped")
         check_whole(self, "checkpoint_every", "patience", at_least=0)
         check_rate(self, "label_smoothing")
+        check_finite(self, "r_drop")
         check(self, "seed", "a whole number in [0, 2**31)", 0 <= self.seed < 2**31)
         expected = f"a divisor of batch.size={self.batch.size}"
         check(self, "gradient_accumulation_steps", expected, self.batch.size % self.gradient_accumulation_steps == 0)

@@ -2,9 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Num
-
-from flax_transformer.nn.masks import padding_mask
+from jaxtyping import Array, Bool, Float, Int
 
 
 @jax.named_scope("cross_entropy")
@@ -33,9 +31,9 @@ def cross_entropy(
 
 @jax.named_scope("weighted_cross_entropy")
 def weighted_cross_entropy(
-    logits: Float[Array, "batch classes"],
-    labels: Int[Array, " batch"],
-    real: Bool[Array, " batch"],
+    logits: Float[Array, "*batch classes"],
+    labels: Int[Array, "*batch"],
+    real: Bool[Array, "*batch"],
     class_weights: Float[Array, " classes"],
     label_smoothing: float = 0.0,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -44,7 +42,7 @@ def weighted_cross_entropy(
     The ratio of the two is torch.nn.CrossEntropyLoss with ``weight``.
     """
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    of_classes = class_weights.astype(logits.dtype)[None]
+    of_classes = jnp.broadcast_to(class_weights.astype(logits.dtype), logits.shape)
     losses = -of_classes * jax.nn.log_softmax(logits, axis=-1)
     is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
     weights = jnp.where(is_label, of_classes, 0).sum(axis=-1)
@@ -77,39 +75,28 @@ def binary_cross_entropy(
     return jnp.where(real[:, None], losses, 0).sum(), real.sum() * logits.shape[-1]
 
 
-def classification_loss(
-    logits: Float[Array, "batch classes"],
-    labels: Int[Array, " batch"],
-    source_lengths: Int[Array, " batch"],
-    label_smoothing: float = 0.0,
-    class_weights: Float[Array, " classes"] | None = None,
-) -> tuple[Float[Array, ""], Num[Array, ""]]:
-    """Cross entropy summed over the rows that hold a text, and their number; or with weights, and their sum."""
-    real = source_lengths > 0
-    if class_weights is None:
-        return cross_entropy(logits, labels, real, label_smoothing)
-    return weighted_cross_entropy(logits, labels, real, class_weights, label_smoothing)
+@jax.named_scope("divergence")
+def divergence(logits: Float[Array, "*batch classes"], real: Bool[Array, "*batch"]) -> Float[Array, ""]:
+    """``sum_i (KL(p_i || q_i) + KL(q_i || p_i)) / 2`` over the real entries, of the predictions in rows 2n and 2n + 1.
+
+    The second term of R-Drop's loss (Liang et al., 2021, section 2.2); both sides have a gradient.
+    """
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    log_p, log_q = (jax.nn.log_softmax(logits[row::2], axis=-1) for row in range(2))
+    # The two sums in one, whose terms are never negative.
+    divergences = ((jnp.exp(log_p) - jnp.exp(log_q)) * (log_p - log_q)).sum(axis=-1) / 2
+    return jnp.where(real[::2], divergences, 0).sum()
 
 
-def multilabel_loss(
-    logits: Float[Array, "batch classes"],
-    labels: Bool[Array, "batch classes"],
-    source_lengths: Int[Array, " batch"],
-    label_smoothing: float = 0.0,
-    positive_weights: Float[Array, " classes"] | None = None,
-) -> tuple[Float[Array, ""], Int[Array, ""]]:
-    """Binary cross entropy summed over the rows that hold a text and all classes, and the number of such pairs."""
-    return binary_cross_entropy(logits, labels, source_lengths > 0, label_smoothing, positive_weights)
-
-
-def masked_token_loss(
-    logits: Float[Array, "batch predicted vocab"],
-    labels: Int[Array, "batch predicted"],
-    counts: Int[Array, " batch"],
-    label_smoothing: float = 0.0,
-) -> tuple[Float[Array, ""], Int[Array, ""]]:
-    """Cross entropy summed over the first ``counts`` predicted tokens of each row, and their number."""
-    return cross_entropy(logits, labels, padding_mask(counts, labels.shape[1]), label_smoothing)
+@jax.named_scope("binary_divergence")
+def binary_divergence(logits: Float[Array, "rows classes"], real: Bool[Array, " rows"]) -> Float[Array, ""]:
+    """:func:`divergence` of the distributions (p, 1 - p) of each class, summed over the classes too."""
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    low, high = jnp.minimum(logits[::2], logits[1::2]), jnp.maximum(logits[::2], logits[1::2])
+    # (p - q) times the difference of the logits, but without a difference of two probabilities that are both near 1.
+    between = jax.nn.sigmoid(high) * jax.nn.sigmoid(-low) * -jnp.expm1(low - high)
+    divergences = between * (high - low) / 2
+    return jnp.where(real[::2, None], divergences, 0).sum()
 
 
 def shift_target(
@@ -139,13 +126,3 @@ def shift_packed_target(
     decoder_input, labels = target[:, :-1], target[:, 1:]
     own, following = segments[:, :-1], segments[:, 1:]
     return decoder_input, labels, own, (own == following) & (own > 0)
-
-
-def seq2seq_loss(
-    logits: Float[Array, "batch length vocab"],
-    labels: Int[Array, "batch length"],
-    lengths: Int[Array, " batch"],
-    label_smoothing: float = 0.0,
-) -> tuple[Float[Array, ""], Int[Array, ""]]:
-    """Cross entropy summed over the real tokens, and their number."""
-    return cross_entropy(logits, labels, padding_mask(lengths, labels.shape[1]), label_smoothing)

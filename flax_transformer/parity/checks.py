@@ -209,7 +209,7 @@ def _is_sublayer(name: str) -> bool:
 
 
 def loss(pair: Pair) -> list[Result]:
-    """The mean loss; and cross entropy alone, of the same logits, with and without smoothing and weights."""
+    """The mean loss; and of the same logits, cross entropy alone and the divergence of two passes."""
     if pair.flax.count != pair.torch.count:
         return [Result("loss", "cumulative", abs(pair.flax.count - pair.torch.count), 0, ENTRIES, "count")]
     floor = scaled_ulp(pair.rounded.loss, pair.exact.loss, "float32")
@@ -219,6 +219,7 @@ def loss(pair: Pair) -> list[Result]:
         alone = multilabel.binary_cross_entropies(pair)
     else:
         alone = {f"label_smoothing={smoothing}": _cross_entropy(pair, smoothing) for smoothing in (0.0, 0.1)}
+    alone["divergence"] = _divergence(pair)
     return [measured("loss", "local", alone, floor, tolerances.LOSS, pair), cumulative]
 
 
@@ -233,6 +234,18 @@ def _cross_entropy(pair: Pair, smoothing: float) -> float:
     of_torch, torch_count = torch_losses.cross_entropy(logits, labels, real, smoothing)
     if int(flax_count) != int(torch_count):
         return np.inf
+    return scaled_ulp(np.asarray(of_flax), of_torch.numpy(), "float32" if pair.dtype in HALF else pair.dtype)
+
+
+def _divergence(pair: Pair) -> float:
+    is_multilabel = isinstance(pair.case.batch, MultilabelBatch)
+    by_flax = flax_losses.binary_divergence if is_multilabel else flax_losses.divergence
+    by_torch = torch_losses.binary_divergence if is_multilabel else torch_losses.divergence
+    rng = np.random.default_rng(pair.case.seed)
+    logits = np.repeat(pair.torch.intermediates["logits"], 2, axis=0)
+    logits = logits + rng.standard_normal(logits.shape).astype(logits.dtype)
+    real = np.repeat(rng.random(logits[::2].shape[:-1]) < 0.7, 2, axis=0)
+    of_flax, of_torch = jax.jit(by_flax)(logits, real), by_torch(torch.as_tensor(logits), torch.as_tensor(real))
     return scaled_ulp(np.asarray(of_flax), of_torch.numpy(), "float32" if pair.dtype in HALF else pair.dtype)
 
 

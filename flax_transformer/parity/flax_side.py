@@ -66,20 +66,20 @@ def _names(model: nnx.Module) -> dict[int, str]:
 
 
 def _loss_and_intermediates(
-    graph: nnx.GraphDef, smoothing: float, params: nnx.State, batch: PaddedBatch, feed: Any, key: Any
+    graph: nnx.GraphDef, smoothing: float, r_drop: float, params: nnx.State, batch: PaddedBatch, feed: Any, key: Any
 ) -> Any:
     model = nnx.merge(graph, params)
     rngs = None if key is None else Rngs(dropout=key)
     with recording(Recorder(_names(model), feed)) as recorder:
-        loss_sum, count = training.batch_loss(model, batch, smoothing, rngs)
+        loss_sum, count = training.batch_loss(model, batch, smoothing, rngs, r_drop=r_drop)
     # The compiler may sort a dictionary; two tuples keep the order of execution.
     _order_of_intermediates[graph] = tuple(recorder.values)
     return loss_sum / jnp.maximum(count, 1), (count, recorder.values)
 
 
 _order_of_intermediates: dict[nnx.GraphDef, tuple[str, ...]] = {}
-_forward = jax.jit(_loss_and_intermediates, static_argnums=(0, 1))
-_backward = jax.jit(jax.value_and_grad(_loss_and_intermediates, argnums=2, has_aux=True), static_argnums=(0, 1))
+_forward = jax.jit(_loss_and_intermediates, static_argnums=(0, 1, 2))
+_backward = jax.jit(jax.value_and_grad(_loss_and_intermediates, argnums=3, has_aux=True), static_argnums=(0, 1, 2))
 
 
 def run(
@@ -100,7 +100,8 @@ def run(
     graph, params = _graph_and_params(config.model, weights)
     key = None if dropout_step is None else dropout_keys(config, dropout_step)[0]
     batch = jax.tree.map(jnp.asarray, batch)  # or uncompiled code would see numpy's arrays
-    arguments = (graph, config.label_smoothing, params, batch, dict(feed or {}), key)
+    r_drop = 0.0 if dropout_step is None else config.r_drop
+    arguments = (graph, config.label_smoothing, r_drop, params, batch, dict(feed or {}), key)
     if gradients:
         (loss, (count, intermediates)), of_params = _backward(*arguments)
     else:
@@ -133,7 +134,7 @@ def keep_masks(config: TrainConfig, batch: PaddedBatch, step: int) -> list[Array
     masks = []
     for part, key in enumerate(dropout_keys(config, step)):
         rows = jax.tree.map(lambda array, part=part: array[part], split)
-        _, (_, intermediates) = _forward(graph, config.label_smoothing, params, rows, {}, key)
+        _, (_, intermediates) = _forward(graph, config.label_smoothing, config.r_drop, params, rows, {}, key)
         masks.append({name: np.asarray(mask) for name, mask in intermediates.items() if name.endswith("keep")})
     return masks
 

@@ -78,7 +78,8 @@ def run(
     dtypes = _tap_dtypes(model, names, batch) if feed and config.model.dtype in HALF else {}
     replacements = {name: _tensor(value).to(dtypes.get(name)) for name, value in (feed or {}).items()}
     with torch.set_grad_enabled(gradients), recording(Recorder(names, replacements)) as recorder:
-        loss_sum, count = training.batch_loss(model, batch, config.label_smoothing)
+        r_drop = 0.0 if dropout_step is None else config.r_drop
+        loss_sum, count = training.batch_loss(model, batch, config.label_smoothing, r_drop=r_drop)
         loss = loss_sum / count.clamp(min=1)
     if gradients:
         loss.backward()

@@ -30,7 +30,8 @@ from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.decoding.labels import decide_labels, logistic
 from flax_transformer.decoding.predictor import Output, Prediction, Predictor, one_behind, require_finite
 from flax_transformer.errors import UserError
-from flax_transformer.nn.losses import classification_loss, masked_token_loss, multilabel_loss
+from flax_transformer.nn.losses import binary_cross_entropy, cross_entropy
+from flax_transformer.nn.masks import padding_mask
 from flax_transformer.nn.models import Classifier, MaskedLM, Model
 from flax_transformer.training.step import evaluate_loss
 
@@ -39,7 +40,7 @@ Scores = dict[str, float | str]
 Loss = tuple[Float[Array, ""], Int[Array, ""]]  # its sum, and the number of tokens, rows or labels
 _LARGEST_LOSS = 700.0  # whose exponential is a float64
 
-_classification_loss = jax.jit(classification_loss)
+_cross_entropy = jax.jit(cross_entropy)
 
 
 class Evaluator:
@@ -182,7 +183,7 @@ def _tell_labels(
 ) -> tuple[Float[Array, "batch classes"], Float[Array, ""], Int[Array, ""]]:
     """The probability of each label; the summed loss, and the number of labels it is a sum over."""
     logits = model(batch.source, batch.source_lengths)
-    return logistic(logits), *multilabel_loss(logits, batch.labels, batch.source_lengths)
+    return logistic(logits), *binary_cross_entropy(logits, batch.labels, batch.source_lengths > 0)
 
 
 @nnx.jit
@@ -191,12 +192,13 @@ def _predict_tokens(
 ) -> tuple[Int[Array, "batch predicted"], Float[Array, ""], Int[Array, ""]]:
     """The most probable tokens; the summed loss, and the number of tokens it is a sum over."""
     logits = model(batch.source, batch.positions, batch.source_lengths)
-    return logits.argmax(axis=-1), *masked_token_loss(logits, batch.labels, batch.counts)
+    real = padding_mask(batch.counts, batch.labels.shape[1])
+    return logits.argmax(axis=-1), *cross_entropy(logits, batch.labels, real)
 
 
 def _loss(model: Model, batch: PaddedBatch, output: Any) -> Loss:
     if isinstance(batch, ClassifierBatch):  # log-probabilities are logits too, and are there already
-        return _classification_loss(output, batch.labels, batch.source_lengths)
+        return _cross_entropy(output, batch.labels, batch.source_lengths > 0)
     return evaluate_loss(model, batch)
 
 

@@ -1,6 +1,6 @@
 """The training step: model -> loss -> gradients -> optimizer, one jitted function whose state is donated."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,23 +8,24 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray
 
 from flax_transformer.config import TrainConfig
 from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, MultilabelBatch, Seq2SeqBatch
-from flax_transformer.data.packing import PackedBatch, PackedClassifierBatch, PackedMaskedBatch, PackedSeq2SeqBatch
+from flax_transformer.data.packing import PackedClassifierBatch, PackedMaskedBatch, PackedSeq2SeqBatch
 from flax_transformer.distributed.sharding import check_batch, create_mesh, on_mesh, row_sharding, state_shardings
 from flax_transformer.nn.kernels.rngs import Rngs
 from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
 from flax_transformer.nn.losses import (
-    classification_loss,
+    binary_cross_entropy,
+    binary_divergence,
     cross_entropy,
-    masked_token_loss,
-    multilabel_loss,
-    seq2seq_loss,
+    divergence,
     shift_packed_target,
     shift_target,
+    weighted_cross_entropy,
 )
+from flax_transformer.nn.masks import padding_mask
 from flax_transformer.nn.models import Classifier, MaskedLM, Model, Seq2Seq, create_model
 from flax_transformer.training.loss_scale import create_loss_scale, update_loss_scale
 from flax_transformer.training.optim import create_optimizer, schedule, update_average
@@ -33,55 +34,66 @@ from flax_transformer.training.state import TrainState
 Metrics = dict[str, Array]
 
 
+class Predictions(NamedTuple):
+    """What a model says at each row, token or segment of a batch, what is right there, and which of them count."""
+
+    logits: Float[Array, "*batch classes"]
+    labels: Int[Array, "*batch"] | Bool[Array, "*batch classes"]
+    real: Bool[Array, "*batch"]
+
+
 def batch_loss(
     model: Model,
     batch: Batch,
     label_smoothing: float = 0.0,
     rngs: nnx.Rngs | None = None,
     class_weights: Float[Array, " classes"] | None = None,
+    r_drop: float = 0.0,
 ) -> tuple[Float[Array, ""], Num[Array, ""]]:
-    """Summed loss of a batch, and the number of tokens, rows or labels that it is over, or the sum of their weights."""
+    """Summed loss of a batch, and the number of tokens, rows or labels that it is over, or the sum of their weights.
+
+    With ``r_drop``, each row is read twice, so that both passes count.
+    """
+    if r_drop:
+        # The two passes of a row side by side, and so on one device.
+        batch = jax.tree.map(lambda rows: jnp.repeat(rows, 2, axis=0), batch)
+    logits, labels, real = _predict(model, batch, rngs)
+    if isinstance(batch, MultilabelBatch):
+        loss_sum, count = binary_cross_entropy(logits, labels, real, label_smoothing, class_weights)
+    elif class_weights is None:
+        loss_sum, count = cross_entropy(logits, labels, real, label_smoothing)
+    else:
+        loss_sum, count = weighted_cross_entropy(logits, labels, real, class_weights, label_smoothing)
+    if r_drop:
+        between = binary_divergence if isinstance(batch, MultilabelBatch) else divergence
+        loss_sum = loss_sum + r_drop * between(logits, real)
+    return loss_sum, count
+
+
+def _predict(model: Model, batch: Batch, rngs: nnx.Rngs | None) -> Predictions:
     match model, batch:
-        case Classifier(), ClassifierBatch():
+        case Classifier(), ClassifierBatch() | MultilabelBatch():
             logits = model(batch.source, batch.source_lengths, rngs=rngs)
-            return classification_loss(logits, batch.labels, batch.source_lengths, label_smoothing, class_weights)
-        case Classifier(), MultilabelBatch():
-            logits = model(batch.source, batch.source_lengths, rngs=rngs)
-            return multilabel_loss(logits, batch.labels, batch.source_lengths, label_smoothing, class_weights)
+            return Predictions(logits, batch.labels, batch.source_lengths > 0)
         case MaskedLM(), MaskedBatch():
             logits = model(batch.source, batch.positions, batch.source_lengths, rngs=rngs)
-            return masked_token_loss(logits, batch.labels, batch.counts, label_smoothing)
+            return Predictions(logits, batch.labels, padding_mask(batch.counts, batch.labels.shape[1]))
         case Seq2Seq(), Seq2SeqBatch():
             decoder_input, labels, lengths = shift_target(batch.target, batch.target_lengths)
             logits = model(batch.source, decoder_input, batch.source_lengths, lengths, rngs=rngs)
-            return seq2seq_loss(logits, labels, lengths, label_smoothing)
-        case _, PackedSeq2SeqBatch() | PackedClassifierBatch() | PackedMaskedBatch():
-            return _packed_loss(model, batch, label_smoothing, rngs, class_weights)
-    raise TypeError(f"expected a batch of the model's kind, got {type(batch).__name__} for {type(model).__name__}")
-
-
-def _packed_loss(
-    model: Model,
-    batch: PackedBatch,
-    label_smoothing: float,
-    rngs: nnx.Rngs | None,
-    class_weights: Float[Array, " classes"] | None,
-) -> tuple[Float[Array, ""], Num[Array, ""]]:
-    source, segments = batch.source, batch.source_segments
-    match model, batch:
+            return Predictions(logits, labels, padding_mask(lengths, labels.shape[1]))
         case Classifier(), PackedClassifierBatch():
-            count = batch.labels.shape[1]
-            logits = model(source, source_segments=segments, num_segments=count, rngs=rngs)
-            logits = logits.reshape(-1, logits.shape[-1])  # a row for each segment
-            labels, lengths = batch.labels.reshape(-1), batch.source_lengths.reshape(-1)
-            return classification_loss(logits, labels, lengths, label_smoothing, class_weights)
+            segments, count = batch.source_segments, batch.labels.shape[1]
+            logits = model(batch.source, source_segments=segments, num_segments=count, rngs=rngs)
+            return Predictions(logits, batch.labels, batch.source_lengths > 0)
         case MaskedLM(), PackedMaskedBatch():
-            logits = model(source, batch.positions, source_segments=segments, rngs=rngs)
-            return masked_token_loss(logits, batch.labels, batch.counts, label_smoothing)
+            logits = model(batch.source, batch.positions, source_segments=batch.source_segments, rngs=rngs)
+            return Predictions(logits, batch.labels, padding_mask(batch.counts, batch.labels.shape[1]))
         case Seq2Seq(), PackedSeq2SeqBatch():
+            segments = batch.source_segments
             decoder_input, labels, own, real = shift_packed_target(batch.target, batch.target_segments)
-            logits = model(source, decoder_input, source_segments=segments, target_segments=own, rngs=rngs)
-            return cross_entropy(logits, labels, real, label_smoothing)
+            logits = model(batch.source, decoder_input, source_segments=segments, target_segments=own, rngs=rngs)
+            return Predictions(logits, labels, real)
     raise TypeError(f"expected a batch of the model's kind, got {type(batch).__name__} for {type(model).__name__}")
 
 
@@ -226,7 +238,8 @@ class TrainStep:
         def loss(params: nnx.State, part: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Array, Array]]:
             model = nnx.merge(self.graph, params)
             weights = None if self._class_weights is None else jnp.asarray(self._class_weights)
-            loss_sum, count = batch_loss(model, part, self.config.label_smoothing, Rngs(dropout=key), weights)
+            smoothing, r_drop = self.config.label_smoothing, self.config.r_drop
+            loss_sum, count = batch_loss(model, part, smoothing, Rngs(dropout=key), weights, r_drop)
             return (loss_sum if scale is None else loss_sum * scale), (loss_sum, count)
 
         def gradient(part: Batch, key: PRNGKeyArray) -> tuple[Array, Array, nnx.State]:

@@ -1,11 +1,9 @@
 """Cross entropy over what is real, as a sum and a count, so that parts of a batch add up to the loss of the whole."""
 
 import torch
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid
-
-from torch_reference.nn.masks import padding_mask
 
 
 def cross_entropy(
@@ -28,9 +26,9 @@ def cross_entropy(
 
 
 def weighted_cross_entropy(
-    logits: Float[Tensor, "batch classes"],
-    labels: Int[Tensor, " batch"],
-    real: Bool[Tensor, " batch"],
+    logits: Float[Tensor, "*batch classes"],
+    labels: Int[Tensor, "*batch"],
+    real: Bool[Tensor, "*batch"],
     class_weights: Float[Tensor, " classes"],
     label_smoothing: float = 0.0,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
@@ -70,39 +68,26 @@ def binary_cross_entropy(
     return torch.where(real[:, None], losses, 0).sum(), real.sum() * logits.shape[-1]
 
 
-def classification_loss(
-    logits: Float[Tensor, "batch classes"],
-    labels: Int[Tensor, " batch"],
-    source_lengths: Int[Tensor, " batch"],
-    label_smoothing: float = 0.0,
-    class_weights: Float[Tensor, " classes"] | None = None,
-) -> tuple[Float[Tensor, ""], Num[Tensor, ""]]:
-    """Cross entropy summed over the rows that hold a text, and their number; or with weights, and their sum."""
-    real = source_lengths > 0
-    if class_weights is None:
-        return cross_entropy(logits, labels, real, label_smoothing)
-    return weighted_cross_entropy(logits, labels, real, class_weights, label_smoothing)
+def divergence(logits: Float[Tensor, "*batch classes"], real: Bool[Tensor, "*batch"]) -> Float[Tensor, ""]:
+    """``sum_i (KL(p_i || q_i) + KL(q_i || p_i)) / 2`` over the real entries, of the predictions in rows 2n and 2n + 1.
+
+    The second term of R-Drop's loss (Liang et al., 2021, section 2.2); both sides have a gradient.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    log_p, log_q = (torch.log_softmax(logits[row::2], dim=-1) for row in range(2))
+    # The two sums in one, whose terms are never negative.
+    divergences = ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(dim=-1) / 2
+    return torch.where(real[::2], divergences, 0).sum()
 
 
-def multilabel_loss(
-    logits: Float[Tensor, "batch classes"],
-    labels: Bool[Tensor, "batch classes"],
-    source_lengths: Int[Tensor, " batch"],
-    label_smoothing: float = 0.0,
-    positive_weights: Float[Tensor, " classes"] | None = None,
-) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
-    """Binary cross entropy summed over the rows that hold a text and all classes, and the number of such pairs."""
-    return binary_cross_entropy(logits, labels, source_lengths > 0, label_smoothing, positive_weights)
-
-
-def masked_token_loss(
-    logits: Float[Tensor, "batch predicted vocab"],
-    labels: Int[Tensor, "batch predicted"],
-    counts: Int[Tensor, " batch"],
-    label_smoothing: float = 0.0,
-) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
-    """Cross entropy summed over the first ``counts`` predicted tokens of each row, and their number."""
-    return cross_entropy(logits, labels, padding_mask(counts, labels.shape[1]), label_smoothing)
+def binary_divergence(logits: Float[Tensor, "rows classes"], real: Bool[Tensor, " rows"]) -> Float[Tensor, ""]:
+    """:func:`divergence` of the distributions (p, 1 - p) of each class, summed over the classes too."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    low, high = torch.minimum(logits[::2], logits[1::2]), torch.maximum(logits[::2], logits[1::2])
+    # (p - q) times the difference of the logits, but without a difference of two probabilities that are both near 1.
+    between = torch.sigmoid(high) * torch.sigmoid(-low) * -torch.expm1(low - high)
+    divergences = between * (high - low) / 2
+    return torch.where(real[::2, None], divergences, 0).sum()
 
 
 def shift_target(
@@ -132,13 +117,3 @@ def shift_packed_target(
     decoder_input, labels = target[:, :-1], target[:, 1:]
     own, following = segments[:, :-1], segments[:, 1:]
     return decoder_input, labels, own, (own == following) & (own > 0)
-
-
-def seq2seq_loss(
-    logits: Float[Tensor, "batch length vocab"],
-    labels: Int[Tensor, "batch length"],
-    lengths: Int[Tensor, " batch"],
-    label_smoothing: float = 0.0,
-) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
-    """Cross entropy summed over the real tokens, and their number."""
-    return cross_entropy(logits, labels, padding_mask(lengths, labels.shape[1]), label_smoothing)

@@ -1,10 +1,11 @@
 """The training step: model -> loss -> gradients -> optimizer, from the same config and batches as the JAX twin's."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from flax_transformer.config import TrainConfig
@@ -12,63 +13,80 @@ from flax_transformer.data.batches import Batch, ClassifierBatch, MaskedBatch, M
 from flax_transformer.data.packing import PackedBatch, PackedClassifierBatch, PackedMaskedBatch, PackedSeq2SeqBatch
 from flax_transformer.intermediates import Recorder, recording
 from torch_reference.nn.losses import (
-    classification_loss,
+    binary_cross_entropy,
+    binary_divergence,
     cross_entropy,
-    masked_token_loss,
-    multilabel_loss,
-    seq2seq_loss,
+    divergence,
     shift_packed_target,
     shift_target,
+    weighted_cross_entropy,
 )
+from torch_reference.nn.masks import padding_mask
 from torch_reference.nn.models import Model, create_model
 from torch_reference.training.optim import clip_by_global_norm, create_optimizer, schedule
 
 Metrics = dict[str, float]
 
 
+class Predictions(NamedTuple):
+    """What a model says at each row, token or segment of a batch, what is right there, and which of them count."""
+
+    logits: Float[Tensor, "*batch classes"]
+    labels: Int[Tensor, "*batch"] | Bool[Tensor, "*batch classes"]
+    real: Bool[Tensor, "*batch"]
+
+
 def batch_loss(
-    model: Model, batch: Batch, label_smoothing: float = 0.0, class_weights: Float[Tensor, " classes"] | None = None
+    model: Model,
+    batch: Batch,
+    label_smoothing: float = 0.0,
+    class_weights: Float[Tensor, " classes"] | None = None,
+    r_drop: float = 0.0,
 ) -> tuple[Float[Tensor, ""], Num[Tensor, ""]]:
     """Summed loss of a batch, and the number of tokens, rows or labels that it is over, or the sum of their weights.
 
-    Dropout is on in training mode.
+    With ``r_drop``, each row is read twice, so that both passes count. Dropout is on in training mode.
     """
-    if isinstance(batch, PackedBatch):
-        return _packed_loss(model, batch, label_smoothing, class_weights)
-    source, source_lengths = torch.as_tensor(batch.source), torch.as_tensor(batch.source_lengths)
-    if isinstance(batch, ClassifierBatch):
-        logits = model(source, source_lengths)
-        labels = torch.as_tensor(batch.labels)
-        return classification_loss(logits, labels, source_lengths, label_smoothing, class_weights)
+    batch = type(batch)(*map(torch.as_tensor, batch))
+    if r_drop:
+        batch = type(batch)(*(rows.repeat_interleave(2, dim=0) for rows in batch))
+    logits, labels, real = _predict(model, batch)
     if isinstance(batch, MultilabelBatch):
-        logits = model(source, source_lengths)
-        labels = torch.as_tensor(batch.labels)
-        return multilabel_loss(logits, labels, source_lengths, label_smoothing, class_weights)
-    if isinstance(batch, MaskedBatch):
-        logits = model(source, torch.as_tensor(batch.positions), source_lengths)
-        return masked_token_loss(logits, torch.as_tensor(batch.labels), torch.as_tensor(batch.counts), label_smoothing)
-    target, target_lengths = torch.as_tensor(batch.target), torch.as_tensor(batch.target_lengths)
-    decoder_input, labels, lengths = shift_target(target, target_lengths)
-    logits = model(source, decoder_input, source_lengths, lengths)
-    return seq2seq_loss(logits, labels, lengths, label_smoothing)
+        loss_sum, count = binary_cross_entropy(logits, labels, real, label_smoothing, class_weights)
+    elif class_weights is None:
+        loss_sum, count = cross_entropy(logits, labels, real, label_smoothing)
+    else:
+        loss_sum, count = weighted_cross_entropy(logits, labels, real, class_weights, label_smoothing)
+    if r_drop:
+        between = binary_divergence if isinstance(batch, MultilabelBatch) else divergence
+        loss_sum = loss_sum + r_drop * between(logits, real)
+    return loss_sum, count
 
 
-def _packed_loss(
-    model: Model, batch: PackedBatch, label_smoothing: float, class_weights: Float[Tensor, " classes"] | None
-) -> tuple[Float[Tensor, ""], Num[Tensor, ""]]:
-    source, segments = torch.as_tensor(batch.source), torch.as_tensor(batch.source_segments)
-    if isinstance(batch, PackedClassifierBatch):
-        logits = model(source, source_segments=segments, num_segments=batch.labels.shape[1])
-        logits = logits.flatten(end_dim=1)  # a row for each segment
-        labels, lengths = torch.as_tensor(batch.labels).flatten(), torch.as_tensor(batch.source_lengths).flatten()
-        return classification_loss(logits, labels, lengths, label_smoothing, class_weights)
-    if isinstance(batch, PackedMaskedBatch):
-        logits = model(source, torch.as_tensor(batch.positions), source_segments=segments)
-        return masked_token_loss(logits, torch.as_tensor(batch.labels), torch.as_tensor(batch.counts), label_smoothing)
-    target, target_segments = torch.as_tensor(batch.target), torch.as_tensor(batch.target_segments)
-    decoder_input, labels, own, real = shift_packed_target(target, target_segments)
-    logits = model(source, decoder_input, source_segments=segments, target_segments=own)
-    return cross_entropy(logits, labels, real, label_smoothing)
+def _predict(model: Model, batch: Batch) -> Predictions:
+    match batch:
+        case ClassifierBatch() | MultilabelBatch():
+            logits = model(batch.source, batch.source_lengths)
+            return Predictions(logits, batch.labels, batch.source_lengths > 0)
+        case MaskedBatch():
+            logits = model(batch.source, batch.positions, batch.source_lengths)
+            return Predictions(logits, batch.labels, padding_mask(batch.counts, batch.labels.shape[1]))
+        case Seq2SeqBatch():
+            decoder_input, labels, lengths = shift_target(batch.target, batch.target_lengths)
+            logits = model(batch.source, decoder_input, batch.source_lengths, lengths)
+            return Predictions(logits, labels, padding_mask(lengths, labels.shape[1]))
+        case PackedClassifierBatch():
+            segments, count = batch.source_segments, batch.labels.shape[1]
+            logits = model(batch.source, source_segments=segments, num_segments=count)
+            return Predictions(logits, batch.labels, batch.source_lengths > 0)
+        case PackedMaskedBatch():
+            logits = model(batch.source, batch.positions, source_segments=batch.source_segments)
+            return Predictions(logits, batch.labels, padding_mask(batch.counts, batch.labels.shape[1]))
+        case PackedSeq2SeqBatch():
+            segments = batch.source_segments
+            decoder_input, labels, own, real = shift_packed_target(batch.target, batch.target_segments)
+            logits = model(batch.source, decoder_input, source_segments=segments, target_segments=own)
+            return Predictions(logits, labels, real)
 
 
 def count_tokens(batch: Batch) -> int:
@@ -149,7 +167,9 @@ class TrainStep:
         sums, counts = [], []
         for part, masks in zip(_split_batch(batch, self.config.gradient_accumulation_steps), keep, strict=True):
             with recording(Recorder(self._names, masks)):
-                loss_sum, count = batch_loss(self.model, part, self.config.label_smoothing, self._class_weights)
+                loss_sum, count = batch_loss(
+                    self.model, part, self.config.label_smoothing, self._class_weights, self.config.r_drop
+                )
             self.scaler.scale(loss_sum).backward()
             sums.append(loss_sum.detach())
             counts.append(count)
