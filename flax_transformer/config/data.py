@@ -111,32 +111,37 @@ class OwnFiles:
 
 
 @dataclass(frozen=True)
-class ClassificationData(OwnFiles):
-    """Your own labelled texts."""
+class LabelledTexts(OwnFiles):
+    """Files with a column of texts, or two, for a classifier."""
 
-    task: ClassVar[str] = "classification"
     architecture: ClassVar[Architecture] = "classifier"
     # name of the column with the texts, or two names where each example is a pair of texts, such as premise and
     # hypothesis; a.b is the key b in the objects of a
     text_column: tuple[str, ...] = ("text",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_text_columns(self)
+
+
+@dataclass(frozen=True)
+class ClassificationData(LabelledTexts):
+    """Your own labelled texts."""
+
+    task: ClassVar[str] = "classification"
     # name of the column with the classes
     label_column: str = "label"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_text_columns(self)
         _check_another(self, "label_column", *self.text_column)
 
 
 @dataclass(frozen=True)
-class MultilabelData(OwnFiles):
+class MultilabelData(LabelledTexts):
     """Your own texts with any number of labels each."""
 
     task: ClassVar[str] = "multilabel"
-    architecture: ClassVar[Architecture] = "classifier"
-    # name of the column with the texts, or two names where each example is a pair of texts, such as premise and
-    # hypothesis; a.b is the key b in the objects of a
-    text_column: tuple[str, ...] = ("text",)
     # name of the column with the labels of each text: a list of texts, or one text with a separator
     label_column: str = "labels"
     # what separates the labels in a text, such as ; or tab; bars, semicolons and commas are recognized if not given
@@ -149,7 +154,6 @@ class MultilabelData(OwnFiles):
         if self.label_separator in ("tab", "\\t"):
             object.__setattr__(self, "label_separator", "\t")
         check(self, "label_separator", "at least one character, or tab", self.label_separator != "")
-        _check_text_columns(self)
         make_tuples(self, "label_columns")
         texts = " and ".join(map(repr, self.text_column))
         is_set = len({*self.label_columns, *self.text_column}) == len(self.label_columns) + len(self.text_column)
