@@ -1,7 +1,7 @@
 """One process of a training run on simulated devices: the manifests model, small and in float64, with dropout.
 
-Argument: [mesh, steps, devices of a process, coordinator, processes, index, mixer, packing, optimizer] as JSON. Prints
-losses, bytes held by each device, and the rows that this process loads, as JSON.
+Argument: [mesh, steps, devices of a process, coordinator, processes, index, mixer, packing, optimizer, r_drop] as JSON.
+Prints losses, bytes held by each device, and the rows that this process loads, as JSON.
 """
 
 import json
@@ -58,6 +58,7 @@ def main(
     mixer: Mixer,
     packing: bool,
     optimizer: Literal["adamw", "muon"],
+    r_drop: float,
 ) -> None:
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_num_cpu_devices", devices)
@@ -71,7 +72,7 @@ def main(
         config = replace(config, model=replace(config.model, attention_dropout=0.0))
     batch = replace(config.batch, packing=packing)
     config = replace(config, model=replace(config.model, mixer=mixer), batch=batch)
-    config = replace(config, optimizer=replace(config.optimizer, name=optimizer))
+    config = replace(config, optimizer=replace(config.optimizer, name=optimizer), r_drop=r_drop)
     mesh = create_mesh(config.mesh)
     encoded = encode_examples(splits.train, tokenizer, config.batch, training=True)
     rows = local_rows(mesh, config.batch.size)

@@ -53,8 +53,10 @@ def test_every_mesh_trains_to_the_losses_of_one_device(sizes: Sizes, one_device:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"mixer": "linear"}, {"mixer": "lstm"}, {"optimizer": "muon"}], ids=str)
-def test_other_mixers_and_muon_train_to_the_losses_of_one_device(options: dict[str, Any]):
+@pytest.mark.parametrize(
+    "options", [{"mixer": "linear"}, {"mixer": "lstm"}, {"optimizer": "muon"}, {"r_drop": 2.0}], ids=str
+)
+def test_other_mixers_muon_and_r_drop_train_to_the_losses_of_one_device(options: dict[str, Any]):
     (alone,) = run_worker((1, 1, 1), 5, devices=1, **options)
     (cut,) = run_worker((2, 2, 2), 5, devices=8, **options)
     assert len(set(alone["losses"])) == 5

@@ -30,9 +30,10 @@ def run_worker(
     mixer: Mixer = "attention",
     packing: bool = False,
     optimizer: str = "adamw",
+    r_drop: float = 0.0,
 ) -> list[dict[str, Any]]:
     """What each process of a training run on simulated devices says."""
-    coordinator, options = free_address(), [mixer, packing, optimizer]
+    coordinator, options = free_address(), [mixer, packing, optimizer, r_drop]
     program = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "sharding_worker.py")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     started = [
