@@ -25,7 +25,7 @@ from flax_transformer.config import (
 from flax_transformer.data.batches import ClassifierBatch
 from flax_transformer.data.labels import balanced_weights
 from flax_transformer.errors import UserError
-from flax_transformer.training.evaluate import Evaluator
+from flax_transformer.training.evaluate import Evaluator, format_counts
 from flax_transformer.training.input import prefetch
 from flax_transformer.training.loop import Result, Stopped, _is_evaluation_step, train
 from flax_transformer.training.report import Diverged, Report
@@ -53,6 +53,12 @@ def config(reviews: Path) -> TrainConfig:
 @pytest.fixture(scope="module")
 def finished(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Result:
     return train(config, tmp_path_factory.mktemp("runs") / "finished")
+
+
+def test_what_is_cut_is_told_with_the_flags_that_the_task_has(config: TrainConfig):
+    told = "3 texts are cut, being longer than --batch.max-source-length"
+    assert format_counts({"cut": 3}, config) == f"{told} 16"
+    assert format_counts({"cut": 3}, TrainConfig()) == f"{told} 256 or --batch.max-target-length 256"
 
 
 def test_a_deterministic_step_asks_the_compiler_for_it_on_a_gpu_alone():

@@ -43,7 +43,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     examples = labelled(run, flags)
     evaluator = Evaluator(examples, run.tokenizer, config, flags.generation, constraint, copying)
     if evaluator.counts:
-        warn(f"{', '.join(flags.file) or flags.split}: {format_counts(evaluator.counts, config.batch)}")
+        warn(f"{', '.join(flags.file) or flags.split}: {format_counts(evaluator.counts, config)}")
     model, thresholds = run.best_model(), run.thresholds()
     if thresholds:
         labels, scores = evaluator.evaluate(model, thresholds=thresholds)

@@ -19,7 +19,7 @@ def lengths(answers: Answers) -> Html:
     sides = _sides(answers)
     histograms = [_histogram(side, values) for side, values in sides.items()]
     counts = answers.evaluator.counts
-    told = f"{format_counts(counts, answers.batch)}." if counts else "No text is longer than the model reads."
+    told = f"{format_counts(counts, answers.run.config)}." if counts else "No text is longer than the model reads."
     head, *rows = _padding(answers, sides)
     return section(
         "Lengths and cost",

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from flax_transformer.config import BatchConfig, GenerationConfig, TrainConfig
+from flax_transformer.config import GenerationConfig, TrainConfig
 from flax_transformer.data.batches import (
     ClassifierBatch,
     Encoded,
@@ -207,10 +207,10 @@ def counts_of(encoded: Encoded) -> dict[str, int]:
     return {name: n for name, n in (("cut", encoded.truncated), ("left_out", encoded.dropped)) if n}
 
 
-def format_counts(counts: Mapping[str, int], config: BatchConfig) -> str:
+def format_counts(counts: Mapping[str, int], config: TrainConfig) -> str:
     """:func:`counts_of` for people, with the flags that change them."""
-    limits = f"--batch.max-source-length {config.max_source_length}"
-    if "left_out" in counts or config.max_target_length != config.max_source_length:
-        limits += f" or --batch.max-target-length {config.max_target_length}"
+    limits = f"--batch.max-source-length {config.batch.max_source_length}"
+    if config.data.architecture == "seq2seq":
+        limits += f" or --batch.max-target-length {config.batch.max_target_length}"
     said = {"cut": "are cut", "left_out": "are left out"}
     return f"{' and '.join(f'{n:,} texts {said[name]}' for name, n in counts.items())}, being longer than {limits}"

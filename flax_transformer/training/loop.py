@@ -281,7 +281,7 @@ def _description(
         lines.append(f"not cut, since their sizes do not divide: {', '.join(whole_weights)}")
     if run.config.batch.packing:
         lines.append(f"packed rows: {batches.padding:.1%} padding")
-    lines += [f"{split}: {format_counts(found, run.config.batch)}" for split, found in counts.items() if found]
+    lines += [f"{split}: {format_counts(found, run.config)}" for split, found in counts.items() if found]
     return "\n".join(lines)
 
 
