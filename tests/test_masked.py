@@ -246,13 +246,13 @@ def test_the_texts_of_imdb_are_those_of_its_training_split(tmp_path: Path) -> No
             MaskedData(**{"path": (str(path),), "of": "imdb", **fields})
 
 
-def test_the_preset_of_imdb_has_the_encoder_of_its_classifier() -> None:
+def test_the_preset_of_imdb_has_the_encoder_of_its_classifier_but_for_its_positions() -> None:
     pre, tuned = PRESETS["masked"]["imdb"], PRESETS["imdb"]["default"]
     assert pre.data == MaskedData(of="imdb")
     assert pre.tokenizer == tuned.tokenizer
     assert pre.batch.max_source_length == tuned.batch.max_source_length
-    of_the_head = ("architecture", "dropout")
-    pre_model, tuned_model = ({**to_dict(config.model), **dict.fromkeys(of_the_head)} for config in (pre, tuned))
+    others = ("architecture", "dropout", "positions")
+    pre_model, tuned_model = ({**to_dict(config.model), **dict.fromkeys(others)} for config in (pre, tuned))
     assert pre_model == tuned_model
 
 
