@@ -69,10 +69,30 @@ def test_confidence_is_the_probability_of_the_tokens_of_a_value():
     assert fields["weight"]["confidence"] == pytest.approx(math.exp(-2.1), abs=1e-4)
 
 
-@pytest.mark.parametrize(("confidence", "flags"), [(0.94, ["unsure"]), (0.96, [])])
-def test_a_value_of_low_confidence_is_flagged(confidence, flags):
-    pieces = [(b'{"goods":"', 0.0), (b"peas", math.log(confidence)), (b'"}', 0.0)]
-    assert review_manifest("12 peas", '{"goods":"peas"}', pieces)["goods"]["flags"] == flags
+@pytest.mark.parametrize(
+    ("field", "confidence", "flags"),
+    [
+        ("goods", 0.94, ["unsure"]),
+        ("goods", 0.96, []),
+        ("shipper", 0.97, ["unsure"]),
+        ("consignee", 0.97, ["unsure"]),
+        ("shipper", 0.99, []),
+    ],
+)
+def test_a_value_of_low_confidence_is_flagged(field, confidence, flags):
+    pieces = [(f'{{"{field}":"'.encode(), 0.0), (b"peas", math.log(confidence)), (b'"}', 0.0)]
+    assert review_manifest("12 peas", f'{{"{field}":"peas"}}', pieces)[field]["flags"] == flags
+
+
+def test_a_party_that_stands_in_the_text_several_times_is_flagged():
+    text = "SHIPPER DETAILS: Peas Ltd, consignee details: Pea Mills, details of peas: 2 boxes of peas"
+    fields = reviewed({"shipper": "details", "consignee": "Peas Ltd", "items": [{"goods": "peas"}]}, text)
+    assert {path: field["flags"] for path, field in fields.items()} == {
+        "shipper": ["not unique"],
+        "consignee": [],
+        "items.0.goods": [],
+    }
+    assert text[slice(*fields["shipper"]["place"])] == "details"
 
 
 def test_leaves_are_those_of_the_parsed_value():

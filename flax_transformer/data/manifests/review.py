@@ -16,8 +16,9 @@ _COPIED = {"shipper", "consignee", "container", "packages", "goods", "weight", "
 _NUMBERS = {"packages", "weight", "un", "imo"}
 _SEPARATORS = {"container": r"[\s/-]*", "packages": r"[.,' ]?", "weight": r"[.,' ]?"}
 _BLANKS = re.compile(r"\s*")
-# Nearly all wrong parties have a lower confidence (docs/RESULTS.md).
-_SURE = 0.95
+_PARTIES = {"shipper", "consignee"}
+# Wrong values have a lower confidence, nearly all of them (docs/RESULTS.md).
+_SURE, _SURE_OF_A_PARTY = 0.95, 0.98
 
 
 class FieldReview(TypedDict):
@@ -25,9 +26,11 @@ class FieldReview(TypedDict):
 
     Args:
         confidence: the probability of its tokens, the one that ends it included.
-        place: where it stands in the text, from and to which character; None where it does not, or was made a code.
-        flags: what is wrong with it: ``not in text``, ``check digit``, ``not in list``, ``not a date``; or ``unsure``,
-            where the confidence is below 0.95.
+        place: where it first stands in the text, from and to which character; None where it does not, or was made a
+            code.
+        flags: what is wrong with it: ``not in text``, ``check digit``, ``not in list``, ``not a date``; ``not unique``,
+            where a party stands in the text several times, as words of labels do and names seldom; or ``unsure``, where
+            the confidence is below 0.95, or that of a party below 0.98.
     """
 
     value: Any
@@ -64,9 +67,10 @@ def review_manifest(text: str, output: str, pieces: Sequence[tuple[bytes, float]
             score for (piece, score), last in zip(pieces, ends, strict=True) if last > start and last - len(piece) < end
         )
         field, confidence = leaf.path.rpartition(".")[2], math.exp(sum(inside))
-        place = _place(text, field, leaf.value)
-        flags = _flags(field, leaf.value, place, confidence)
-        reviews[leaf.path] = FieldReview(value=leaf.value, confidence=round(confidence, 4), place=place, flags=flags)
+        places = _places(text, field, leaf.value)
+        flags = _flags(field, leaf.value, len(places), confidence)
+        first = places[0] if places else None
+        reviews[leaf.path] = FieldReview(value=leaf.value, confidence=round(confidence, 4), place=first, flags=flags)
     return reviews
 
 
@@ -101,10 +105,10 @@ def _skip(text: str, at: int) -> int:
     return found.end()
 
 
-def _place(text: str, field: str, value: Any) -> tuple[int, int] | None:
+def _places(text: str, field: str, value: Any) -> list[tuple[int, int]]:
     """Where a copied value stands as a whole: as it is, but for separators within numbers and breaks between words."""
     if field not in _COPIED or value is None or value == "":
-        return None
+        return []
     between = _SEPARATORS.get(field, "")
     pattern = between.join(re.escape(character) for character in str(value))
     if not between:
@@ -112,17 +116,18 @@ def _place(text: str, field: str, value: Any) -> tuple[int, int] | None:
     elif field == "weight":
         pattern = pattern.replace(r"\.", "[.,]")
     inner = r"\d" if field in _NUMBERS else r"\w"
-    found = re.search(rf"(?<!{inner}){pattern}(?!{inner})", text)
-    return found.span() if found else None
+    return [found.span() for found in re.finditer(rf"(?<!{inner}){pattern}(?!{inner})", text)]
 
 
-def _flags(field: str, value: Any, place: tuple[int, int] | None, confidence: float) -> list[str]:
+def _flags(field: str, value: Any, places: int, confidence: float) -> list[str]:
+    is_party = field in _PARTIES
     wrong = {
-        "not in text": field in _COPIED and place is None,
+        "not in text": field in _COPIED and not places,
+        "not unique": is_party and places > 1,
         "check digit": field == "container" and not is_container_number(str(value)),
         "not in list": field in _CODES and value not in _CODES[field],
         "not a date": field == "etd" and not _is_date(value),
-        "unsure": confidence < _SURE,
+        "unsure": confidence < (_SURE_OF_A_PARTY if is_party else _SURE),
     }
     return [flag for flag, is_so in wrong.items() if is_so]
 
