@@ -49,8 +49,8 @@ class NnSeq2Seq(nn.Module):
     def forward(
         self,
         source: Int[Tensor, "batch source"],
-        source_lengths: Lengths,
         target: Int[Tensor, "batch target"],
+        source_lengths: Lengths,
         target_lengths: Lengths,
     ) -> Float[Tensor, "batch target vocab"]:
         blocked = _blocked(source_lengths, source)
@@ -132,25 +132,42 @@ def _layer(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return theirs
 
 
-class HuggingFace(nn.Module):
-    """BERT or Marian of equal size with its own weights: another model, which does about the same work."""
+class HuggingFaceClassifier(nn.Module):
+    """BERT of equal size with its own weights: another model, which does about the same work."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.model: Any = _bert(config) if config.architecture == "classifier" else marian(config)
+        self.model: Any = _bert(config)
+
+    def forward(self, source: Int[Tensor, "batch source"], source_lengths: Lengths) -> Float[Tensor, "batch classes"]:
+        return self.model(input_ids=source, attention_mask=_real(source_lengths, source)).logits
+
+
+class HuggingFaceSeq2Seq(nn.Module):
+    """Marian of equal size with its own weights."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.model: Any = marian(config)
 
     def forward(
         self,
         source: Int[Tensor, "batch source"],
+        target: Int[Tensor, "batch target"],
         source_lengths: Lengths,
-        target: Int[Tensor, "batch target"] | None = None,
-        target_lengths: Lengths = None,
-    ) -> Float[Tensor, "batch *target classes"]:
-        inputs: dict[str, Any] = {"input_ids": source, "attention_mask": _real(source_lengths, source)}
-        if target is not None:
-            inputs |= {"decoder_input_ids": target, "decoder_attention_mask": _real(target_lengths, target)}
-            inputs["use_cache"] = False
-        return self.model(**inputs).logits
+        target_lengths: Lengths,
+    ) -> Float[Tensor, "batch target vocab"]:
+        return self.model(
+            input_ids=source,
+            decoder_input_ids=target,
+            attention_mask=_real(source_lengths, source),
+            decoder_attention_mask=_real(target_lengths, target),
+            use_cache=False,
+        ).logits
+
+
+def of_transformers(config: ModelConfig) -> HuggingFaceClassifier | HuggingFaceSeq2Seq:
+    return HuggingFaceClassifier(config) if config.architecture == "classifier" else HuggingFaceSeq2Seq(config)
 
 
 def _bert(config: ModelConfig) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flax_transformer.bench.peers import HuggingFace, of_torch_nn
+from flax_transformer.bench.peers import of_torch_nn, of_transformers
 from flax_transformer.bench.worker import Candidate
 from flax_transformer.bench.workload import make_batches
 from flax_transformer.config import FloatDtype, TrainConfig
@@ -82,7 +82,7 @@ class Torch(Candidate):
 
     def _build(self, kind: Kind) -> Any:
         if kind == "hf":
-            return HuggingFace(self.config.model)
+            return of_transformers(self.config.model)
         twin = load(self.weights)
         return of_torch_nn(twin) if kind == "torch-nn" else twin
 
