@@ -12,6 +12,7 @@ from flax_transformer.config import ModelConfig
 from flax_transformer.data.batches import ClassifierBatch, Seq2SeqBatch
 from flax_transformer.parity.cases import make_case
 from flax_transformer.presets import SIZES
+from torch_reference.nn.masks import padding_mask
 from torch_reference.nn.models import create_model
 
 ARCHITECTURES = ["classifier", "seq2seq"]
@@ -26,8 +27,7 @@ def model_and_batch(architecture: Any) -> tuple[ModelConfig, Any, torch.Tensor]:
     batch = place(type(batch)(*(array[kept] for array in batch)), "cpu")
     if architecture == "classifier":
         return config, batch, torch.ones(len(batch.source), dtype=torch.bool)
-    width = batch.target.shape[1] - 1
-    return config, batch, torch.arange(width) < (batch.target_lengths - 1)[:, None]
+    return config, batch, padding_mask(batch.target_lengths - 1, batch.target.shape[1] - 1)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -43,8 +43,8 @@ def test_layers_of_torch_nn_compute_what_the_twin_does(architecture: str) -> Non
 def test_models_of_transformers_leave_padding_out(architecture: str) -> None:
     config, batch, real = model_and_batch(architecture)
     model = of_transformers(config).eval()
-    is_padding = torch.arange(batch.source.shape[1]) >= batch.source_lengths[:, None]
-    other = batch._replace(source=torch.where(is_padding, 7, batch.source))
+    is_real = padding_mask(batch.source_lengths, batch.source.shape[1])
+    other = batch._replace(source=torch.where(is_real, batch.source, 7))
     with torch.no_grad():
         logits, same = (logits_of(model, given)[real] for given in (batch, other))
     assert logits.isfinite().all()
