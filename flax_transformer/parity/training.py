@@ -75,33 +75,41 @@ def locked_step(pair: Pair, steps: int) -> dict[str, float]:
         after_flax, after_torch = flax.state, torch_.state
         of_gradient = gradient_floor(dataclasses.replace(case, weights=before.weights), batch)
         for name in pair.without_null(after_torch.weights):
-            difference = np.abs(after_flax.weights[name] - after_torch.weights[name])
-            allowed = tolerances.lifted(_GRADIENT_ULP, of_gradient[name], pair.dtype)
-            bound = _step_bound(pair, name, before, after_torch, metrics["learning_rate"], allowed)
-            ratio = np.where(np.isfinite(difference), difference / bound, np.inf).max()
-            ratios[name] = max(ratios.get(name, 0.0), float(ratio))
+            bound = _step_bound(pair, name, before, after_torch, metrics["learning_rate"], of_gradient[name])
+            share = _share(after_flax.weights[name], after_torch.weights[name], bound)
+            ratios[name] = max(ratios.get(name, 0.0), share)
     return ratios
 
 
+def _share(a: np.ndarray, b: np.ndarray, bound: np.ndarray) -> float:
+    """The largest difference of an element, as a share of its bound; infinite where one of them is not finite."""
+    difference = np.abs(a - b)
+    return float(np.where(np.isfinite(difference), difference / bound, np.inf).max())
+
+
 def _step_bound(
-    pair: Pair, name: str, before: OptimizerState, after: OptimizerState, rate: float, gradient_ulp: float
+    pair: Pair, name: str, before: OptimizerState, after: OptimizerState, rate: float, of_gradient: float
 ) -> np.ndarray:
-    """Per element: what gradients so many scaled ULP apart, and the roundings of the update, may make of a parameter.
+    """Per element: what gradients that are apart, and the roundings of the update, may make of a parameter.
 
     The first term is Adam's derivative by the gradient, which is large where the second moment is small.
+
+    Args:
+        of_gradient: the gradient's noise floor in scaled ULP.
     """
     config, eps = pair.case.config.optimizer, EPS[pair.dtype]
+    gradient_ulp = tolerances.lifted(_GRADIENT_ULP, of_gradient, pair.dtype)
     update = np.abs(after.weights[name] - before.weights[name])
     of_rounding = 2 * np.spacing(np.abs(after.weights[name])) + 8 * eps * update
     if config.name == "muon" and is_hidden_matrix(name, after.weights[name]):
-        of_gradient = _muons_bound(before.mean[name], after.mean[name], config.momentum, gradient_ulp * eps, eps)
-        return rate * of_gradient + of_rounding
-    beta1, beta2, taken = config.beta1, config.beta2, after.count
+        moved = _muons_bound(before.mean[name], after.mean[name], config.momentum, gradient_ulp * eps, eps)
+        return rate * moved + of_rounding
+    beta1, beta2, taken = config.beta1, config.beta2, before.count + 1
     gradient = (after.mean[name] - beta1 * before.mean[name]) / (1 - beta1)
     v_hat = after.square[name] / (1 - beta2**taken)
     share = (1 - beta1) / (1 - beta1**taken)
-    of_gradient = 2 * rate * share * gradient_ulp * eps * np.abs(gradient).max() / (np.sqrt(v_hat) + config.eps)
-    return of_gradient + of_rounding
+    moved = 2 * rate * share * gradient_ulp * eps * np.abs(gradient).max() / (np.sqrt(v_hat) + config.eps)
+    return moved + of_rounding
 
 
 def _muons_bound(before: np.ndarray, after: np.ndarray, beta: float, of_gradient: float, eps: float) -> float:
@@ -139,10 +147,15 @@ def _drift(a: Arrays, b: Arrays) -> Drift:
 
 @dataclass(frozen=True)
 class FreeRun:
-    """Training side by side: drift between the twins, drift of PyTorch from itself, and each side's losses."""
+    """Training side by side: drift between the twins, drift of PyTorch from itself, and each side's losses.
+
+    Args:
+        shares: of float64, the drift of each tensor as a share of the sum of its steps' bounds.
+    """
 
     drift: Drift
     floor: Drift
+    shares: dict[str, float]
     flax_losses: list[float]
     torch_losses: list[float]
 
@@ -151,6 +164,8 @@ def free_steps(pair: Pair, steps: int) -> FreeRun:
     """Both twins for ``steps`` steps on their own.
 
     And PyTorch once more, for the floor: in float32 against its float64 run, in float64 with rows in another order.
+    In float64 errors are too small to feed on themselves, so that they stay within the sum of what each step may add.
+    In float32 they do not, where Adam divides noise by noise.
     """
     case = with_dropout(pair.case, 0.0)
     in_float32 = pair.dtype == "float32"
@@ -159,10 +174,20 @@ def free_steps(pair: Pair, steps: int) -> FreeRun:
     itself = torch_side.Trainer(again.config, again.weights, _horizon(steps))
     rng = np.random.default_rng(case.seed)
     losses: tuple[list[float], list[float]] = ([], [])
+    floors = {} if in_float32 else gradient_floor(case, case.batch_of_step(0))
+    bounds: dict[str, np.ndarray] = {}
+    before = torch_.state
     for step in range(steps):
         batch = case.batch_of_step(step)
         losses[0].append(flax(batch)["loss"])
-        losses[1].append(torch_(batch)["loss"])
+        metrics = torch_(batch)
+        losses[1].append(metrics["loss"])
         itself(batch if in_float32 else take_rows(batch, rng.permutation(len(batch.source))))
+        after = torch_.state
+        for name in floors.keys() - pair.null_tensors:
+            bound = _step_bound(pair, name, before, after, metrics["learning_rate"], floors[name])
+            bounds[name] = bounds.get(name, np.zeros(())) + bound
+        before = after
     weights = [pair.without_null(trainer.state.weights) for trainer in (flax, torch_, itself)]
-    return FreeRun(_drift(weights[0], weights[1]), _drift(weights[2], weights[1]), *losses)
+    shares = {name: _share(weights[0][name], weights[1][name], bound) for name, bound in bounds.items()}
+    return FreeRun(_drift(weights[0], weights[1]), _drift(weights[2], weights[1]), shares, *losses)
