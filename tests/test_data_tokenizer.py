@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flax_transformer.config import TokenizerConfig
+from flax_transformer.data.encoding import tell_changed_targets
+from flax_transformer.data.examples import Examples
 from flax_transformer.data.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_tokenizer
 from flax_transformer.errors import UserError
 
@@ -98,6 +100,21 @@ def test_lowercase_is_an_option(kind):
     assert lower.encode(texts) == lower.encode(["booked 40 bags"])
     assert lower.decode(lower.encode(texts)) == ["booked 40 bags"]
     assert cased.decode(cased.encode(texts)) == texts
+
+
+def test_targets_that_the_tokenizer_changes_are_told(capsys):
+    examples = Examples(["a", "b", "c"], [f"booked {'40 ' * 30}{last}" for last in ("bags", "Bags", "bags (4)")])
+    for kind, lowercase in (("bpe", True), ("wordpiece", False)):
+        config = TokenizerConfig(kind=kind, lowercase=lowercase)
+        tell_changed_targets(examples, train_tokenizer(config, TEXTS + examples.targets))
+    of_case, of_spaces = capsys.readouterr().err.splitlines()
+    assert "1 of the first 3 training targets cannot be generated as they are" in of_case
+    assert "40 bags' of '" in of_case
+    assert "40 Bags'; byte-level BPE" in of_case
+    assert "( 4 )' of " in of_spaces
+    tell_changed_targets(examples, BPE)
+    tell_changed_targets(Examples(["a"], [0]), train_tokenizer(TokenizerConfig(lowercase=True), TEXTS))
+    assert capsys.readouterr().err == ""
 
 
 def test_word_piece_knows_words_and_marks_the_unknown():

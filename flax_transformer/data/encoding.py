@@ -12,9 +12,10 @@ from flax_transformer.data.batches import Encoded, Sequences
 from flax_transformer.data.examples import Examples, Source, texts_of
 from flax_transformer.data.masking import Masking
 from flax_transformer.data.tokenizer import Tokenizer
-from flax_transformer.errors import UserError
+from flax_transformer.errors import UserError, warn
 
 _TOKENIZED_AT_ONCE = 4096
+_SAMPLED = 1000  # targets that are looked at
 _SHOWN = 40  # characters of a text in a message
 
 
@@ -109,6 +110,23 @@ def _refuse(
         f"got {lengths[first]}, and {others:,} more that are too long; raise --batch.max-{side}-length, or choose "
         "--batch.long cut or skip"
     )
+
+
+def tell_changed_targets(examples: Examples, tokenizer: Tokenizer) -> None:
+    """Warn where targets do not come back from their tokens, so that no output can be equal to them."""
+    if not isinstance(examples.targets[0], str):
+        return
+    texts = examples.targets[:_SAMPLED]
+    decoded = tokenizer.decode(list(_tokenize(texts, tokenizer)))
+    changed = [(text, other) for text, other in zip(texts, decoded, strict=True) if text != other]
+    if changed:
+        text, other = changed[0]
+        first = next((i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), len(other))
+        shown, instead = (repr(whole[max(first - _SHOWN // 2, 0) :][:_SHOWN]) for whole in (text, other))
+        warn(
+            f"{len(changed):,} of the first {len(texts):,} training targets cannot be generated as they are: the "
+            f"tokenizer makes {instead} of {shown}; byte-level BPE without --tokenizer.lowercase keeps every text"
+        )
 
 
 @dataclass(frozen=True)

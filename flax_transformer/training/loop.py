@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from flax_transformer.config import TrainConfig, to_dict
 from flax_transformer.data.batches import TrainingBatches
-from flax_transformer.data.encoding import check_pairs, encode_examples
+from flax_transformer.data.encoding import check_pairs, encode_examples, tell_changed_targets
 from flax_transformer.data.examples import Examples, texts_of
 from flax_transformer.data.fingerprint import fingerprint, require_same_data, tell_seen
 from flax_transformer.data.labels import loss_weights
@@ -104,6 +104,7 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
         require_same_data(folder, record)
     # All splits are encoded before anything is written, so that bad input leaves nothing behind.
     encoded = encode_examples(splits.train, tokenizer, run.config.batch, training=True)
+    tell_changed_targets(splits.train, tokenizer)
     validation, test = (
         Evaluator(split, tokenizer, run.config, copying=run.copy_rule, classes=run.classes)
         for split in (splits.validation, splits.test)
