@@ -33,17 +33,19 @@ class Recorder:
         return self.replacements.get(full_name, value)
 
 
+# Those of all threads, and that of this one. torch.compile would end its graph at each look at a context variable.
+_recorders: list[Recorder] = []
 _active: contextvars.ContextVar[Recorder | None] = contextvars.ContextVar("active_recorder", default=None)
 
 
 def is_recording() -> bool:
     """Whether a recorder is active: then a model runs layer by layer, since a recorder cannot look into a loop."""
-    return _active.get() is not None
+    return bool(_recorders) and _active.get() is not None
 
 
 def record(module: object, name: str, value: Value) -> Value:
     """Offer ``value`` to the active recorder, if there is one, and hand on what it gives back."""
-    recorder = _active.get()
+    recorder = _active.get() if _recorders else None
     return value if recorder is None else recorder.visit(module, name, value)
 
 
@@ -51,7 +53,9 @@ def record(module: object, name: str, value: Value) -> Value:
 def recording(recorder: Recorder) -> Iterator[Recorder]:
     """Make ``recorder`` the active one within the block."""
     token = _active.set(recorder)
+    _recorders.append(recorder)
     try:
         yield recorder
     finally:
+        _recorders.remove(recorder)
         _active.reset(token)

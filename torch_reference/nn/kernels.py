@@ -22,7 +22,8 @@ def fused_attention(
     # A mask written out would keep torch from its flash kernel.
     only_causal = mask.causal and mask.key_lengths is None and mask.dense is None and mask.bias is None
     only_causal = only_causal and mask.query_segments is None
-    only_causal = only_causal and mask.query_offset == 0 and query.shape[1] == key.shape[1]
+    # torch.compile has symbols for lengths that vary, and the kernel asks for a bool.
+    only_causal = only_causal and mask.query_offset == 0 and bool(query.shape[1] == key.shape[1])
     allowed = None if only_causal else mask.materialize(query.shape[1], key.shape[1], query.device)
     if mask.bias is not None:
         bias = mask.bias.to(query.dtype)

@@ -1,5 +1,9 @@
 """Where a token stands: sinusoids, a learned table, rotations of queries and keys, or a bias on their scores."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -44,6 +48,25 @@ def rotary_table(length: int, head_dim: int) -> Float[np.ndarray, "2 {length} {h
     return np.stack([sinusoids[:, 1::2], sinusoids[:, 0::2]])
 
 
+def _constant(compute: Callable[..., np.ndarray]) -> Callable[..., Tensor]:
+    """The same as a tensor on the CPU, computed once for each size; a compiled graph holds it.
+
+    The array is what is kept, since a tensor would be bound to the mode that it was made in.
+    """
+    computed = functools.lru_cache(maxsize=16)(compute)
+
+    @torch.compiler.assume_constant_result
+    def table(*sizes: Any) -> Tensor:
+        return torch.as_tensor(computed(*sizes))
+
+    return table
+
+
+_sinusoidal_table = _constant(sinusoidal_table)
+_sinusoidal_table_in_halves = _constant(lambda length, d_model: in_halves(sinusoidal_table(length, d_model)))
+_rotary_table = _constant(rotary_table)
+
+
 def apply_rope(
     x: Float[Tensor, "batch length heads head_dim"],
     offset: int,
@@ -58,11 +81,9 @@ def apply_rope(
     the two differ by a permutation of the columns of the query and key projections.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
-    table = torch.as_tensor(rotary_table(max_length, x.shape[-1]), dtype=dtype, device=x.device)
-    if positions is None:
-        cos, sin = table[:, offset : offset + x.shape[1], None]  # (length, 1, half)
-    else:
-        cos, sin = table[:, positions, None]  # (batch, length, 1, half)
+    table = _rotary_table(max_length, x.shape[-1])
+    table = table[:, offset : offset + x.shape[1]] if positions is None else table[:, positions.to(table.device)]
+    cos, sin = table[..., None, :].to(dtype).to(x.device)  # (length, 1, half) or (batch, length, 1, half)
     first, second = x.to(dtype).chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
@@ -109,17 +130,16 @@ class PositionalEncoding(nn.Module):
         check_length(offset + x.shape[1], self.config.max_length)
         match self.config.positions:
             case "sinusoidal":
-                table = sinusoidal_table(self.config.max_length, x.shape[-1])
-                table = torch.as_tensor(table, dtype=x.dtype, device=x.device)
+                table = _sinusoidal_table(self.config.max_length, x.shape[-1])
             case "sinusoidal_halves":
-                table = in_halves(sinusoidal_table(self.config.max_length, x.shape[-1]))
-                table = torch.as_tensor(table, dtype=x.dtype, device=x.device)
+                table = _sinusoidal_table_in_halves(self.config.max_length, x.shape[-1])
             case "learned":
-                table = self.table.to(x.dtype)
+                table = self.table
             case "rope" | "none":
                 return x
         first = self.config.position_offset + offset
-        return x + (table[first : first + x.shape[1]] if positions is None else table[first + positions])
+        rows = table[first : first + x.shape[1]] if positions is None else table[(first + positions).to(table.device)]
+        return x + rows.to(x.dtype).to(x.device)
 
 
 def relative_buckets(buckets: int, max_distance: int, two_sided: bool) -> Int[np.ndarray, " 2*{max_distance}+1"]:
@@ -140,6 +160,9 @@ def relative_buckets(buckets: int, max_distance: int, two_sided: bool) -> Int[np
     before = np.searchsorted(starts, np.arange(max_distance + 1), side="right")  # by how far a key stands before
     behind = count + before[1:] if two_sided else np.zeros(max_distance, int)
     return np.concatenate([before[::-1], behind])
+
+
+_relative_buckets = _constant(relative_buckets)
 
 
 class RelativeBias(nn.Embedding):
@@ -172,8 +195,6 @@ class RelativeBias(nn.Embedding):
         """
         device = self.weight.device
         distance = torch.arange(keys, device=device) - torch.arange(offset, offset + queries, device=device)[:, None]
-        table = relative_buckets(self.num_embeddings, self.max_distance, self.two_sided)
-        buckets = torch.as_tensor(table, device=device)[
-            distance.clamp(-self.max_distance, self.max_distance) + self.max_distance
-        ]
+        table = _relative_buckets(self.num_embeddings, self.max_distance, self.two_sided).to(device)
+        buckets = table[distance.clamp(-self.max_distance, self.max_distance) + self.max_distance]
         return super().forward(buckets).permute(2, 0, 1)[None]
