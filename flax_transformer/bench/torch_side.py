@@ -77,7 +77,9 @@ class Torch(Candidate):
         self.model = self._build(kind).to(self.device).train(what == "train")
         self.optimizer = create_optimizer(config.optimizer, self.model, fused=True)
         self.schedule = schedule(self.optimizer, config.optimizer, _STEPS)
-        prepare = functools.partial(torch.compile, dynamic=False) if kind == "torch-compile" else lambda run: run
+        # A graph that ends early would be slower without a word, so it is an error.
+        compiled = functools.partial(torch.compile, dynamic=False, fullgraph=True)
+        prepare = compiled if kind == "torch-compile" else lambda run: run
         self._loss, self._logits = prepare(mean_loss), prepare(logits_of)
 
     def _build(self, kind: Kind) -> Any:
