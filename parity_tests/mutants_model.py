@@ -144,8 +144,8 @@ MODEL_MUTANTS = (
     Mutant(
         "rope forgets the offset",
         f"{_T}/nn/positions.py",
-        "table[:, offset : offset + x.shape[1], None]",
-        "table[:, : x.shape[1], None]",
+        "table[:, offset : offset + x.shape[1]]",
+        "table[:, : x.shape[1]]",
         "cached decoding",
         ROPE,
     ),

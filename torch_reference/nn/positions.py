@@ -82,8 +82,11 @@ def apply_rope(
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     table = _rotary_table(max_length, x.shape[-1])
-    table = table[:, offset : offset + x.shape[1]] if positions is None else table[:, positions.to(table.device)]
-    cos, sin = table[..., None, :].to(dtype).to(x.device)  # (length, 1, half) or (batch, length, 1, half)
+    if positions is None:
+        table = table[:, offset : offset + x.shape[1]]
+    table = table.to(dtype).to(x.device)
+    # (length, 1, half) or (batch, length, 1, half)
+    cos, sin = (table if positions is None else table[:, positions])[..., None, :]
     first, second = x.to(dtype).chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
@@ -138,8 +141,10 @@ class PositionalEncoding(nn.Module):
             case "rope" | "none":
                 return x
         first = self.config.position_offset + offset
-        rows = table[first : first + x.shape[1]] if positions is None else table[(first + positions).to(table.device)]
-        return x + rows.to(x.dtype).to(x.device)
+        if positions is None:
+            table = table[first : first + x.shape[1]]
+        table = table.to(x.dtype).to(x.device)
+        return x + (table if positions is None else table[first + positions])
 
 
 def relative_buckets(buckets: int, max_distance: int, two_sided: bool) -> Int[np.ndarray, " 2*{max_distance}+1"]:
