@@ -13,6 +13,8 @@ from flax_transformer.errors import UserError
 _PAGE = b'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
 _FIGURES = ({"target", "passed", "precisions"}, {"subject", "verdict", "diagnosis"}, {"settings", "topology", "mesh"})
 _HEAD = 1_000  # bytes of a picture that hold what made it
+# What a picture of a command says of itself, so that it is not taken for one of the user's.
+PICTURE = {"Software": "flax-transformer"}
 
 
 def check_new_file(path: Path, instead: str = "name another") -> None:
@@ -60,8 +62,9 @@ def check_report(path: Path) -> None:
 
 
 def _is_report(content: bytes) -> bool:
-    """Whether a command made it: a page, a picture of matplotlib, or figures under the keys that they have there."""
-    if content.startswith(_PAGE) or (content.startswith(b"\x89PNG") and b"Matplotlib" in content[:_HEAD]):
+    """Whether a command made it: a page, a picture, or figures under the keys that they have there."""
+    made_by = PICTURE["Software"].encode()
+    if content.startswith(_PAGE) or (content.startswith(b"\x89PNG") and made_by in content[:_HEAD]):
         return True
     try:
         values = json.loads(content)

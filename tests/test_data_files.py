@@ -223,11 +223,22 @@ def test_files_by_folder_pattern_and_name(tmp_path):
             find_files([name])
 
 
-def test_a_folder_of_several_parts_is_refused(tmp_path):
-    for name in ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet"):
-        write(tmp_path / name, "")
-    with pytest.raises(UserError, match=r"expected a folder of one part, got files of test, train; .*train\*'"):
+@pytest.mark.parametrize(
+    "name", ["{}-00000-of-00001.parquet", "tickets_{}.csv", "imdb.{}.csv.gz", "2024-{}.csv", "{}ing.csv", "{}2.jsonl"]
+)
+def test_a_folder_of_several_parts_is_refused(tmp_path, name):
+    for part in ("train", "test"):
+        write(tmp_path / name.format(part), "")
+    with pytest.raises(UserError, match=r"expected a folder of one part, got files of test, train; .*\*train\*'"):
         find_files([str(tmp_path)])
+
+
+def test_words_that_only_contain_the_name_of_a_part_are_none(tmp_path):
+    files = [write(tmp_path / f"{name}.csv", "") for name in ("constraints", "latest", "trains", "valley", "values")]
+    assert find_files([str(tmp_path)]) == files
+
+
+def test_a_folder_without_tables_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"expected a folder with files in .* got none$"):
         find_files([str(tmp_path / "empty")])

@@ -175,6 +175,12 @@ def test_verify_knows_that_texts_have_several_labels(run: Run, export: Path) -> 
     assert case.batch.labels.shape == (8, 3)
 
 
+def test_a_page_without_predictions_takes_no_flags_about_texts(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for flags in (["--file", "missing.csv"], ["--limit", "3"], ["--split", "validation"]):
+        assert main(["report", str(run.folder), *flags]) == 2
+        assert "expected no flags but --output, since a page on several labels has no" in capsys.readouterr().err
+
+
 def test_thresholds_that_do_not_fit_the_labels_are_refused(export: Path, tmp_path: Path) -> None:
     shutil.copytree(export, tmp_path / "export")
     limits = tmp_path / "export" / "prediction.json"

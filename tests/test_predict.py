@@ -350,6 +350,8 @@ def test_each_state_knows_how_far_the_end_is():
         (["--top-p", "1.5"], r"top_p: expected a number in \(0, 1\], got 1\.5"),
         (["--batch-size", "0"], "size: expected a whole number of at least 1, got 0"),
         (["--n-best", "2"], "n_best: expected at most 1 with strategy='greedy'"),
+        (["--beam-width", "8"], "--beam-width: expected --strategy beam too, got greedy"),
+        (["--strategy", "beam", "--temperature", "0.5"], "--temperature: expected --strategy sample too, got beam"),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(

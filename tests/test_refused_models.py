@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from checkpoints import make_checkpoint
+from matplotlib.figure import Figure
 
 from flax_transformer.cli.main import main
 from flax_transformer.config import ModelConfig
 from flax_transformer.doctor.command import DoctorFlags, doctor
 from flax_transformer.errors import UserError
 from flax_transformer.interop.onnx_export import save_onnx
-from flax_transformer.outputs import check_report
+from flax_transformer.outputs import PICTURE, check_report
 from flax_transformer.pages.html import element
 from flax_transformer.pages.page import to_page
 
@@ -97,7 +98,15 @@ def test_the_doctor_writes_over_no_file_of_others(classifier: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "content", [b"{}", b'{"target": "a", "source": "b"}\n', b"<html>", b"\x89PNG\r\n\x1a\n", b"text,label\n"]
+    "content",
+    [
+        b"{}",
+        b'{"target": "a", "source": "b"}\n',
+        b"<html>",
+        b"\x89PNG\r\n\x1a\n",
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(17) + b"\0\0\0:tEXtSoftware\0Matplotlib version3.10.8",
+        b"text,label\n",
+    ],
 )
 def test_a_report_takes_the_place_of_reports_alone(tmp_path: Path, content: bytes) -> None:
     """Not that of data, configs, pages and pictures of users, which begin alike."""
@@ -106,9 +115,8 @@ def test_a_report_takes_the_place_of_reports_alone(tmp_path: Path, content: byte
         check_report(tmp_path / "taken")
     (tmp_path / "figures").write_text(json.dumps({"target": "x", "passed": True, "precisions": [], "config": {}}))
     (tmp_path / "page").write_text(to_page("title", element("p", "text")), encoding="utf-8")
-    picture = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(17) + b"\0\0\0:tEXtSoftware\0Matplotlib version3.10.8"
-    (tmp_path / "picture").write_bytes(picture)
-    for name in ("figures", "page", "picture"):
+    Figure().savefig(tmp_path / "picture.png", metadata=PICTURE)
+    for name in ("figures", "page", "picture.png"):
         check_report(tmp_path / name)
 
 

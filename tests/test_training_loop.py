@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,20 @@ def test_what_is_cut_is_told_with_the_flags_that_the_task_has(config: TrainConfi
     told = "3 texts are cut, being longer than --batch.max-source-length"
     assert format_counts({"cut": 3}, config) == f"{told} 16"
     assert format_counts({"cut": 3}, TrainConfig()) == f"{told} 256 or --batch.max-target-length 256"
+
+
+def test_a_reader_who_goes_away_does_not_end_the_training(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """As ``head -1`` does; a run that ends there would have saved nothing."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        result = train(config, tmp_path / "run")
+        print("to nobody", flush=True)
+    assert (result.run.folder / "results.json").exists()
+    assert capsys.readouterr().err.count("nobody reads the output any more") == 1
 
 
 def test_a_deterministic_step_asks_the_compiler_for_it_on_a_gpu_alone():

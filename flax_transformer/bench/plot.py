@@ -5,6 +5,7 @@ from typing import Any
 
 from flax_transformer.bench.records import Record
 from flax_transformer.errors import UserError
+from flax_transformer.outputs import PICTURE
 
 
 def throughput(record: Record, file: Path) -> None:
@@ -77,4 +78,4 @@ def _figure(columns: int = 1, rows: int = 1) -> Any:
 
 def _save(figure: Any, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
+    figure.savefig(file, dpi=110, metadata=PICTURE if file.suffix.lower() == ".png" else None)

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from flax_transformer.training.run import Run
 
 PROGRAM = "flax-transformer"
+# What only one strategy of generation reads.
+_FLAGS_OF = {
+    "sample": ("temperature", "top_k", "top_p", "seed"),
+    "beam": ("beam_width", "length_penalty", "length_alpha", "early_stopping", "n_best"),
+}
 # Also under the names that training gives them.
 TextColumns = Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--text-column", "--source-column"])]
 Flags = TypeVar("Flags", bound="RunFlags")
@@ -75,7 +80,18 @@ def load_run(
     if is_changed and architecture != "seq2seq":
         what = "a classifier" if architecture == "classifier" else "a model of masked tokens"
         raise UserError(f"{folder}: expected no flags of generation, since it is {what}")
+    _check_strategy(flags.generation)
     return run, flags
+
+
+def _check_strategy(generation: GenerationConfig) -> None:
+    """Raises :class:`UserError` for a flag that another strategy than the chosen one reads."""
+    default = GenerationConfig(generation.max_new_tokens)
+    for strategy, names in _FLAGS_OF.items():
+        changed = [name for name in names if getattr(generation, name) != getattr(default, name)]
+        if changed and strategy != generation.strategy:
+            flag = f"--{changed[0].replace('_', '-')}"
+            raise UserError(f"{flag}: expected --strategy {strategy} too, got {generation.strategy}, which ignores it")
 
 
 def load_rules(run: "Run | Exported", flags: RunFlags) -> tuple["Constraint | None", "CopyRule | None"]:

@@ -49,6 +49,10 @@ def report(arguments: Sequence[str]) -> int:
     run = _load(flags)
     output = flags.output or flags.run / "report.html"
     check_report(output)
+    is_masked, has_labels = run.config.data.architecture == "masked", bool(run.prediction_config.thresholds)
+    if (is_masked or has_labels) and flags != ReportFlags(run=flags.run, output=flags.output):
+        what = "masked tokens" if is_masked else "several labels"
+        raise UserError(f"{flags.run}: expected no flags but --output, since a page on {what} has no predictions")
 
     from flax_transformer.report.facts import read_facts
     from flax_transformer.report.page import run_page
@@ -57,9 +61,9 @@ def report(arguments: Sequence[str]) -> int:
     set_up_jax()
     facts, answers, why_none = read_facts(run), None, ""
     try:
-        if run.prediction_config.thresholds:
+        if has_labels:
             why_none = f"{PROGRAM} evaluate {flags.run} prints precision, recall and F1 of each label"
-        elif run.config.data.architecture != "masked":
+        elif not is_masked:
             answers = _answers(run, flags)
     except UserError as error:
         if flags.file:  # of all that can be wrong, what the command names is

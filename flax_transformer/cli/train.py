@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +46,7 @@ def train(arguments: Sequence[str]) -> int:
     try:
         result = loop.train(config, folder, resume=resume)
     except loop.Stopped as stopped:
-        go_on = f"{PROGRAM} train {task} --run {folder} --resume"
+        go_on = f"{PROGRAM} train {task} --run {shlex.quote(str(folder))} --resume"
         print(f"{stopped} after step {stopped.step}, which is saved; go on with: {go_on}", file=sys.stderr)
         return 128 + stopped.number
     if is_first_process():
@@ -91,13 +92,16 @@ class Processes:
 
 def parse_train_flags(task: str, flags: Sequence[str]) -> tuple[TrainConfig, Path, bool, Processes]:
     # The preset, or the run to go on with, gives the defaults of all other flags, so it is looked up first.
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--preset")
     first.add_argument("--config", type=Path)
     first.add_argument("--pretrained", type=Path)
     first.add_argument("--run", type=Path)
     first.add_argument("--resume", nargs="?", const="yes", default="no", choices=["no", "yes", "auto"])
-    known, _ = first.parse_known_args(_with_resume_spelled_out(flags))
+    try:
+        known, _ = first.parse_known_args(_with_resume_spelled_out(flags))
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from error
     presets = PRESETS[task]
     preset = known.preset or ("finetune" if known.pretrained else "default")
     if preset not in presets:
@@ -142,7 +146,21 @@ def parse_train_flags(task: str, flags: Sequence[str]) -> tuple[TrainConfig, Pat
         registry=CONFIG_FLAGS,
     )
     parsed.processes.check()
-    return parsed.config.build(), folder, resume, parsed.processes
+    config = parsed.config.build()
+    _check_effect(config, base)
+    return config, folder, resume, parsed.processes
+
+
+def _check_effect(config: TrainConfig, base: TrainConfig) -> None:
+    """Raises :class:`UserError` for a flag that changes the default but nothing in the training."""
+    if config.pretrained and config.tokenizer != base.tokenizer:
+        raise UserError(f"--tokenizer: expected no flags of it, since {config.pretrained} brings its own tokenizer")
+    model = config.model
+    rates = (model.dropout, model.attention_dropout, model.feed_forward_dropout, model.head_dropout)
+    if config.r_drop and not any(rates):
+        raise UserError("--r-drop: expected --model.dropout above 0 too, without which both readings are the same")
+    if config.frozen_layers and not config.pretrained:
+        raise UserError("--frozen-layers: expected --pretrained FOLDER too, since random weights are not worth keeping")
 
 
 def _with_model_of(folder: Path, config: TrainConfig) -> TrainConfig:

@@ -57,7 +57,7 @@ _FOREIGN = {
 }
 TABLES = ", ".join(_KINDS)
 # A file of a folder that belongs to one part of a data set, by its name.
-_SPLIT_NAME = re.compile(r"(train|validation|valid|val|dev|test)(?![a-z])", re.IGNORECASE)
+_SPLIT_NAME = re.compile(r"(?<![a-z])(train|validation|valid|val|dev|test)(?:ing)?(?![a-z])", re.IGNORECASE)
 _START = 64  # bytes by which a file of another kind is known
 _PARQUET = b"PAR1"
 _ADDRESS = re.compile(r"[a-z0-9]{2,}:")
@@ -209,11 +209,11 @@ def _expand(name: str) -> list[Path]:
             pattern = _pattern_within(path)
             advice = f"; name them by a pattern, such as '{pattern}'" if pattern else ""
             raise UserError(f"{path}: expected a folder with files in {TABLES}, got none{advice}")
-        parts = sorted({match[1].lower() for file in tables if (match := _SPLIT_NAME.match(file.name))})
+        parts = sorted({match[1].lower() for file in tables if (match := _SPLIT_NAME.search(file.name))})
         if len(parts) > 1:
             raise UserError(
                 f"{path}: expected a folder of one part, got files of {', '.join(parts)}; "
-                f"name each part by a pattern, such as '{path / (parts[-1] + '*')}'"
+                f"name each part by a pattern, such as '{path / f'*{parts[-1]}*'}'"
             )
         return tables
     if not path.exists() and glob.has_magic(name):

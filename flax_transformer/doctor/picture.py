@@ -7,6 +7,7 @@ import numpy as np
 
 from flax_transformer.doctor.report import Report
 from flax_transformer.errors import UserError
+from flax_transformer.outputs import PICTURE
 
 _WRONG = "#d62728"
 
@@ -46,4 +47,4 @@ def save_picture(report: Report, path: Path) -> None:
             axis.set_xticks(range(heat_map.measured.shape[1]))
             axis.set_yticks(range(heat_map.measured.shape[0]))
             axis.tick_params(labelsize=7)
-    figure.savefig(path, format="png")
+    figure.savefig(path, format="png", metadata=PICTURE)

@@ -55,7 +55,7 @@ def verify(
         preset: instead of a folder, random weights for a size (mini, tiny, small, assignment, base, large) or for the
             model of a task.
         run: the run that the export comes from; its weights must be in the export bit for bit.
-        dtype: precisions to run_checks, each in a process of its own.
+        dtype: precisions to compare in, each in a process of its own.
         steps: optimizer steps that both sides train on their own.
         json: file for all figures.
         html: file for a page with all figures and pictures.

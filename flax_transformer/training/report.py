@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -14,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboard.summary import Writer
 
+from flax_transformer.errors import warn
 from flax_transformer.training.step import Metrics
 
 Values = Mapping[str, float | str | None]
@@ -27,6 +30,15 @@ class Diverged(Exception):  # noqa: N818, what to make of it is the loop's to sa
             f"no finite loss and gradient in {len(steps)} steps in a row, {steps.start} to {steps.stop - 1}"
         )
         self.steps = steps
+
+
+class _Console(Console):
+    """One whose reader may go away, as ``head`` does, without ending the training."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        warn("nobody reads the output any more; the training goes on, and metrics.jsonl has its figures")
 
 
 class Report:
@@ -57,7 +69,7 @@ class Report:
         self._first, self._step, self._total = step, step, total_steps
         self._steps_per_epoch, self._log_every = steps_per_epoch, log_every
         self._max_skipped, self._skipped_in_a_row = max_skipped, 0
-        self._console = Console(highlight=False, markup=False, soft_wrap=True, quiet=silent)
+        self._console = _Console(highlight=False, markup=False, soft_wrap=True, quiet=silent)
         self._progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
