@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,17 @@ class Decoder(linen.Module):
         x = x + linen.MultiHeadDotProductAttention(2)(linen.LayerNorm()(x), mask=mask)
         x = linen.Dropout(0.1, deterministic=not train)(x)
         return linen.Dense(19)(x)
+
+
+def test_what_starts_at_zero_is_examined_as_if_it_had_moved():
+    model = Decoder()
+    variables = model.init(jax.random.key(0), jnp.ones((2, 5), jnp.int32), train=False)
+    attention: Any = variables["params"]["MultiHeadDotProductAttention_0"]
+    attention["out"]["kernel"] = jnp.zeros_like(attention["out"]["kernel"])
+    report = doctor.examine(model, variables=variables, kind="decoder")
+    assert not report.is_ill, str(report)
+    assert report.notes[-1].endswith("all zero: params.MultiHeadDotProductAttention_0.out.kernel")
+    assert not attention["out"]["kernel"].any()
 
 
 def test_linen_module_with_its_variables():

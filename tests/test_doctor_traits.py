@@ -324,6 +324,40 @@ def test_a_table_that_starts_behind_the_pad_is_no_overrun():
     assert first_cause(doctor.examine(model, kind="decoder", max_length=40)) == "overrun"
 
 
+def starting_at_zero(attention: Attention) -> Any:
+    model: Any = Decoder(attention)
+    for layer in (attention.output, model.inner[2], model.projection):
+        nn.init.zeros_(layer.weight)
+    return model
+
+
+def test_what_starts_at_zero_is_examined_as_if_it_had_moved():
+    model = starting_at_zero(Attention())
+    report = doctor.examine(model, kind="decoder")
+    assert not report.is_ill, str(report)
+    assert report.notes[-1].endswith("all zero: projection.weight, attention.output.weight, inner.2.weight")
+    assert not any(layer.weight.any() for layer in (model.attention.output, model.inner[2], model.projection))
+    # Not all that starts at zero is healthy: this attention sees what comes.
+    unmasked = starting_at_zero(Attention(lambda scores: scores))
+    assert first_cause(doctor.examine(unmasked, kind="decoder")) == "no-causal-mask"
+
+
+class ReZero(Decoder):
+    def __init__(self) -> None:
+        super().__init__(Attention())
+        self.share = nn.Parameter(torch.zeros(1))
+
+    def run(self, ids, positions, mask):
+        x = self.table(ids) + self.places(positions)
+        x = x + self.share * self.attention(x, mask)
+        return self.projection(x + self.share * self.inner(x))
+
+
+def test_branches_whose_share_starts_at_zero_are_seen():
+    report = doctor.examine(ReZero(), kind="decoder")
+    assert not report.is_ill, str(report)
+
+
 # Positions and heads.
 
 

@@ -82,7 +82,7 @@ def examine(
         with subject.ready():
             try:
                 exam, notes = prepare(subject, forward is not None, kind, vocab_size, given)
-                notes.append(subject.output_note)
+                notes += [subject.output_note, _told_of_zeros(subject.zeros)]
             except ExaminationError:
                 if number + 1 < len(subjects):
                     continue  # some models cannot compute in float64
@@ -115,6 +115,13 @@ def assert_healthy(model: Any, *arguments: Any, strict: bool = False, **keywords
     report = examine(model, *arguments, **keywords)
     if report.exit_code(strict):
         raise AssertionError(str(report))
+
+
+def _told_of_zeros(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"examined with small random numbers in the place of weights that are all zero: {shown}"
 
 
 def _check_arguments(kind: str | None, vocab_size: int | tuple[int, int] | None, max_length: int | None) -> None:

@@ -16,7 +16,15 @@ from flax_transformer.doctor.calling import Call
 from flax_transformer.doctor.hints import find_hints
 from flax_transformer.doctor.jax_trace import Interpreter, Recording, clamped_lookups
 from flax_transformer.doctor.outputs import find_logits, one_number
-from flax_transformer.doctor.subject import Batch, ExaminationError, Gradient, Structure, Trace
+from flax_transformer.doctor.subject import (
+    Batch,
+    ExaminationError,
+    Gradient,
+    Structure,
+    Trace,
+    stand_in,
+    starts_at_zero,
+)
 
 Forward = Callable[..., Any]
 
@@ -35,6 +43,7 @@ class JaxSubject:
         self.call: Call | None = None
         self.epsilon = float(np.finfo(np.float64 if x64 else np.float32).eps)
         self.output_note = ""
+        self.zeros: list[str] = []
         self._forward = forward
         self._x64 = x64
         self._source = _Functional.of(model, variables)
@@ -49,8 +58,17 @@ class JaxSubject:
         """Inside, arrays may be float64, and parameters are."""
         with jax.enable_x64(self._x64):
             dtype = jnp.float64 if self._x64 else jnp.float32
-            self._parameters = jax.tree.map(lambda leaf: _widened(leaf, dtype), self._source.parameters)
+            leaves = [self._usable(path, leaf, dtype) for path, leaf in _named_leaves(self._source.parameters)]
+            self._parameters = jax.tree.unflatten(jax.tree.structure(self._source.parameters), leaves)
             yield
+
+    def _usable(self, path: str, leaf: Any, dtype: Any) -> Any:
+        """In ``dtype``, and small numbers in the place of a weight that is all zero."""
+        widened = _widened(leaf, dtype)
+        if self._source.is_trainable(path, widened) and starts_at_zero(path, widened):
+            self.zeros.append(path)
+            return jnp.asarray(stand_in(widened.shape), dtype)
+        return widened
 
     def function(self) -> Callable[..., Any]:
         return self._source.signature

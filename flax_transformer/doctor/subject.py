@@ -95,12 +95,31 @@ class Trace:
         return {node.parameter for node in seen if node.parameter}
 
 
+def starts_at_zero(name: str, weight: Any) -> bool:
+    """Whether a matrix, or the scale of a branch, is all zero, as some schemes start what ends a residual branch.
+
+    Nothing behind it can be measured, though nothing is wrong (Zhang et al., 2019, "Fixup Initialization"; Bachlechner
+    et al., 2021, "ReZero"). Biases start there anyway, in Flax also those of several heads.
+    """
+    values = np.asarray(weight)
+    is_branch = (values.ndim >= 2 or values.size == 1) and name.rpartition(".")[2] != "bias"
+    return is_branch and values.size > 0 and not values.any()
+
+
+def stand_in(shape: Sequence[int]) -> Float[np.ndarray, "..."]:
+    """Small numbers in the place of zeros, always the same."""
+    if np.prod(shape, dtype=int) == 1:
+        return np.full(shape, 0.5)
+    return 0.5 * max(shape) ** -0.5 * np.random.default_rng(0).standard_normal(shape)
+
+
 class Subject(Protocol):
     """A model under examination. All arrays are numpy; logits come back as float64."""
 
     framework: str
     epsilon: float  # machine epsilon of the lowest precision in use
     output_note: str  # which of several outputs was taken for the logits; "" where there is but one
+    zeros: list[str]  # weights that are all zero, for which others stand in
 
     @property
     def takes_masks(self) -> bool:

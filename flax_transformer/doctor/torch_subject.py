@@ -12,7 +12,16 @@ from torch import nn
 from flax_transformer.doctor.calling import Call, passes_on
 from flax_transformer.doctor.hints import find_hints
 from flax_transformer.doctor.outputs import find_logits, one_number
-from flax_transformer.doctor.subject import SMALLEST_VOCAB, Batch, ExaminationError, Gradient, Structure, Trace
+from flax_transformer.doctor.subject import (
+    SMALLEST_VOCAB,
+    Batch,
+    ExaminationError,
+    Gradient,
+    Structure,
+    Trace,
+    stand_in,
+    starts_at_zero,
+)
 from flax_transformer.doctor.torch_state import examined, find_modules
 from flax_transformer.doctor.torch_trace import Places, Recorder, recorded
 
@@ -34,6 +43,7 @@ class TorchSubject:
         self.call: Call | None = None
         self.epsilon = float(torch.finfo(dtype).eps)
         self.output_note = ""
+        self.zeros: list[str] = []
         self._forward = forward
         self._dtype = dtype
         self._modules: dict[str, nn.Module] = {}
@@ -53,8 +63,15 @@ class TorchSubject:
         _check_weights(self.model)
         with examined(self.model, self._dtype) as modules:
             self._modules = modules
+            self._replace_zeros()
             self._state = {name: tensor.detach().clone() for name, tensor in self._named_state()}
             yield
+
+    def _replace_zeros(self) -> None:
+        for name, parameter in self._all_parameters().items():
+            if parameter.is_floating_point() and starts_at_zero(name, parameter.detach().cpu()):
+                self.zeros.append(name)
+                parameter.data = torch.as_tensor(stand_in(parameter.shape)).to(parameter.data)
 
     def function(self) -> Callable[..., Any]:
         """What is called, for its parameters to be read."""
