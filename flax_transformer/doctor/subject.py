@@ -99,10 +99,12 @@ def starts_at_zero(name: str, weight: Any) -> bool:
     """Whether a matrix, or the scale of a branch, is all zero, as some schemes start what ends a residual branch.
 
     Nothing behind it can be measured, though nothing is wrong (Zhang et al., 2019, "Fixup Initialization"; Bachlechner
-    et al., 2021, "ReZero"). Biases start there anyway, in Flax also those of several heads.
+    et al., 2021, "ReZero"). Biases start there anyway, in Flax also those of several heads; and
+    a table of positions that is all zero tells none.
     """
     values = np.asarray(weight)
-    is_branch = (values.ndim >= 2 or values.size == 1) and name.rpartition(".")[2] != "bias"
+    is_other = name.endswith(("bias", "embedding")) or "pos" in name.lower()
+    is_branch = (values.ndim >= 2 or values.size == 1) and not is_other
     return is_branch and values.size > 0 and not values.any()
 
 

@@ -68,8 +68,10 @@ class TorchSubject:
             yield
 
     def _replace_zeros(self) -> None:
+        tables = {id(module.weight) for module in self._modules.values() if isinstance(module, nn.Embedding)}
         for name, parameter in self._all_parameters().items():
-            if parameter.is_floating_point() and starts_at_zero(name, parameter.detach().cpu()):
+            is_layer = parameter.is_floating_point() and id(parameter) not in tables
+            if is_layer and starts_at_zero(name, parameter.detach().cpu()):
                 self.zeros.append(name)
                 parameter.data = torch.as_tensor(stand_in(parameter.shape)).to(parameter.data)
 
