@@ -3,7 +3,6 @@
 import importlib
 import io
 import keyword
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from importlib.metadata import version
 
 from flax_transformer.cli.common import PROGRAM, table
 from flax_transformer.errors import UserError
+from flax_transformer.outputs import discard_stdout
 
 # The commands and what each does. Each is a function in the module of its name (import_ where that is a keyword), takes
 # its arguments and returns its exit code.
@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped at once; what was saved before is kept", file=sys.stderr)
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # the reader of the output, such as head, has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        discard_stdout()
         return 128 + signal.SIGPIPE
     except RuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):  # as jax tells that the memory of a device is full

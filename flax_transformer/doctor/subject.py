@@ -99,8 +99,8 @@ def starts_at_zero(name: str, weight: Any) -> bool:
     """Whether a matrix, or the scale of a branch, is all zero, as some schemes start what ends a residual branch.
 
     Nothing behind it can be measured, though nothing is wrong (Zhang et al., 2019, "Fixup Initialization"; Bachlechner
-    et al., 2021, "ReZero"). Biases start there anyway, in Flax also those of several heads; and
-    a table of positions that is all zero tells none.
+    et al., 2021, "ReZero"). Biases start there anyway, in Flax also those of several heads; and a table of
+    positions that is all zero tells none.
     """
     values = np.asarray(weight)
     is_other = name.endswith(("bias", "embedding")) or "pos" in name.lower()

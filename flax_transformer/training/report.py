@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -17,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tensorboard.summary import Writer
 
 from flax_transformer.errors import warn
+from flax_transformer.outputs import discard_stdout
 from flax_transformer.training.step import Metrics
 
 Values = Mapping[str, float | str | None]
@@ -37,7 +36,7 @@ class _Console(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         warn("nobody reads the output any more; the training goes on, and metrics.jsonl has its figures")
 
 
