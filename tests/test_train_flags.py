@@ -43,6 +43,11 @@ def test_several_files_and_how_they_are_read(task: str, kind: type, tmp_path: Pa
         ("manifests", ["--r-drop", "3"], "--r-drop: expected --model.dropout above 0 too"),
         ("imdb", ["--frozen-layers", "1"], "--frozen-layers: expected --pretrained FOLDER too"),
         ("imdb", ["--pretrained", "export", "--tokenizer.vocab-size", "500"], "--tokenizer: expected no flags of it"),
+        (
+            "imdb",
+            ["--tokenizer.path", "tokenizer.json", "--tokenizer.vocab-size", "500"],
+            "--tokenizer: expected no other flags of it",
+        ),
         ("imdb", ["--run"], "argument --run: expected one argument"),
     ],
 )

@@ -155,6 +155,9 @@ def _check_effect(config: TrainConfig, base: TrainConfig) -> None:
     """Raises :class:`UserError` for a flag that changes the default but nothing in the training."""
     if config.pretrained and config.tokenizer != base.tokenizer:
         raise UserError(f"--tokenizer: expected no flags of it, since {config.pretrained} brings its own tokenizer")
+    path = config.tokenizer.path
+    if path and config.tokenizer != replace(base.tokenizer, path=path):
+        raise UserError(f"--tokenizer: expected no other flags of it, since {path} is used as it is")
     model = config.model
     rates = (model.dropout, model.attention_dropout, model.feed_forward_dropout, model.head_dropout)
     if config.r_drop and not any(rates):
