@@ -44,7 +44,7 @@ def config(reviews: Path) -> TrainConfig:
         data=ClassificationData(path=(str(reviews),)),
         tokenizer=TokenizerConfig(vocab_size=300),
         model=ModelConfig(architecture="classifier", d_model=8, num_heads=2, d_ff=12, num_encoder_layers=1),
-        batch=BatchConfig(size=8, buckets=1, max_source_length=16, word_dropout=0.1),
+        batch=BatchConfig(size=8, buckets=1, max_source_length=16, word_dropout=0.1, bpe_dropout=0.2),
         optimizer=OptimizerConfig(name="muon"),  # whose state holds that of AdamW, too
         epochs=EPOCHS,
         evaluations_per_epoch=2,

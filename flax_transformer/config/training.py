@@ -34,12 +34,17 @@ class BatchConfig:
     packing: bool = False
     # chance that a source token is replaced by the unknown token in training
     word_dropout: float = 0.0
+    # chance that a merge of byte-level BPE is left out of a source in training, so that the same word has other tokens
+    # in each of four epochs in turns (Provilkov et al., 2020)
+    bpe_dropout: float = 0.0
+    # the same of targets; not for JSON, whose keys are to stay single tokens
+    target_bpe_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check_choices(self)
         check_whole(self, "size", at_most=_LARGEST_BATCH)
         check_whole(self, "max_source_length", "max_target_length", "buckets")
-        check_rate(self, "word_dropout")
+        check_rate(self, "word_dropout", "bpe_dropout", "target_bpe_dropout")
 
     @property
     def max_new_tokens(self) -> int:
@@ -174,6 +179,9 @@ class TrainConfig:
         if self.batch.packing:
             check(self.batch, "packing", f"False with {self.model.named_mixers}", self.model.mixes_by_attention)
             check(self.batch, "packing", f"False for the task {self.data.task!r}", self.data.task != "multilabel")
+        if self.data.architecture != "seq2seq":
+            expected = f"0 for the task {self.data.task!r}, which writes no text"
+            check(self.batch, "target_bpe_dropout", expected, self.batch.target_bpe_dropout == 0)
         check(self, "balance_classes", "False for a task without classes", is_classifier or not self.balance_classes)
         longest = max(self.batch.max_source_length, self._target_length)
         if self.model.max_length < longest:

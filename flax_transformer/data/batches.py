@@ -5,8 +5,9 @@ right-padded; a row of length 0 is filler that completes the last batch of a buc
 """
 
 import copy
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -78,42 +79,55 @@ Batch = PaddedBatch | PackedBatch
 
 
 class Sequences:
-    """Token sequences of many lengths, end to end in one array."""
+    """Token sequences of many lengths, end to end in one array.
 
-    def __init__(self, rows: Iterable[Sequence[int]]):
-        arrays = [np.array(row, np.int32) for row in rows]
-        self.lengths = np.array([len(row) for row in arrays], np.int64)
-        self._starts = np.cumsum(self.lengths) - self.lengths
-        self._tokens = np.concatenate([*arrays, np.zeros(0, np.int32)])
+    There may be several readings of them, in which the words of a text are split into other tokens.
+    """
+
+    def __init__(self, *readings: Iterable[Sequence[int] | Int32[np.ndarray, " row"]]):
+        arrays = [[np.array(row, np.int32) for row in rows] for rows in readings]
+        self._lengths = np.array([[len(row) for row in rows] for rows in arrays], np.int64)
+        self._starts = self._lengths.cumsum().reshape(self._lengths.shape) - self._lengths
+        self._tokens = np.concatenate([*itertools.chain.from_iterable(arrays), np.zeros(0, np.int32)])
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " sequences"]:
+        """Tokens of each sequence, in that reading in which it has the most."""
+        return self._lengths.max(axis=0)
+
+    def reading(self, number: int) -> "Sequences":
+        """One of the readings; they are taken in turns."""
+        chosen = [number % len(self._lengths)]
+        return self._view(self._starts[chosen], self._lengths[chosen])
 
     def take(self, indices: Int[np.ndarray, " taken"]) -> "Sequences":
         """The sequences of these indices."""
-        return self._view(self._starts[indices], self.lengths[indices])
+        return self._view(self._starts[:, indices], self._lengths[:, indices])
 
     def cut(self, longest: int, end: Sequence[int] = ()) -> "Sequences":
         """Each sequence without its tokens past ``longest``; those that are cut still end with the tokens ``end``."""
-        view = self._view(self._starts, np.minimum(self.lengths, longest))
+        view = self._view(self._starts, np.minimum(self._lengths, longest))
         last = end[-longest:]
         if last:
             view._tokens = self._tokens.copy()
-            for start in self._starts[self.lengths > longest]:
+            for start in self._starts[self._lengths > longest]:
                 view._tokens[start + longest - len(last) : start + longest] = last
         return view
 
-    def _view(self, starts: Int[np.ndarray, " n"], lengths: Int[np.ndarray, " n"]) -> "Sequences":
+    def _view(self, starts: Int[np.ndarray, "readings n"], lengths: Int[np.ndarray, "readings n"]) -> "Sequences":
         view = copy.copy(self)
-        view._starts, view.lengths = starts, lengths
+        view._starts, view._lengths = starts, lengths
         return view
 
     def padded(
         self, indices: Int[np.ndarray, " batch"], width: int, pad_id: int
     ) -> tuple[Int32[np.ndarray, "batch width"], Int32[np.ndarray, " batch"]]:
-        """Rows and their lengths; an index of -1 gives a row of padding with length 0."""
-        lengths = np.where(indices == NOTHING, 0, self.lengths[indices])
+        """Rows of the first reading and their lengths; an index of -1 gives a row of padding with length 0."""
+        lengths = np.where(indices == NOTHING, 0, self._lengths[0, indices])
         columns = np.arange(width)
         real = columns < lengths[:, None]
         rows = np.full(real.shape, pad_id, np.int32)
-        rows[real] = self._tokens[(self._starts[indices][:, None] + columns)[real]]
+        rows[real] = self._tokens[(self._starts[0, indices][:, None] + columns)[real]]
         return rows, lengths.astype(np.int32)
 
     def packed(
@@ -121,13 +135,13 @@ class Sequences:
     ) -> tuple[Int32[np.ndarray, "batch width"], Int32[np.ndarray, "batch width"], Int32[np.ndarray, "batch segments"]]:
         """Rows of several sequences each, the segment of each token, and the length of each segment.
 
-        An index of -1 gives a segment of length 0.
+        They are of the first reading. An index of -1 gives a segment of length 0.
         """
-        lengths = np.where(indices == NOTHING, 0, self.lengths[indices])
+        lengths = np.where(indices == NOTHING, 0, self._lengths[0, indices])
         ends, columns = lengths.cumsum(axis=1), np.arange(width)
         segments = 1 + (columns[:, None] >= ends[:, None]).sum(axis=2)
         real = columns < ends[:, -1:]
-        flat, starts = lengths.reshape(-1), self._starts[indices].reshape(-1)
+        flat, starts = lengths.reshape(-1), self._starts[0, indices].reshape(-1)
         rows = np.full(real.shape, pad_id, np.int32)
         # In the order of the rows, their real tokens are those of one sequence after the other.
         rows[real] = self._tokens[np.repeat(starts - (flat.cumsum() - flat), flat) + np.arange(flat.sum())]
@@ -167,6 +181,11 @@ class Encoded:
         if not isinstance(self.targets, np.ndarray):
             raise TypeError(f"expected class ids or labels, got {type(self.targets).__name__}")
         return self.targets
+
+    def reading(self, number: int) -> "Encoded":
+        """The split as it is read for the ``number``th time."""
+        targets = self.targets.reading(number) if isinstance(self.targets, Sequences) else self.targets
+        return replace(self, sources=self.sources.reading(number), targets=targets)
 
     def batch(
         self, indices: Int[np.ndarray, " batch"], shape: "Shape", keys: Sequence[Key] | None = None
@@ -292,9 +311,9 @@ def _round_up(lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 class TrainingBatches(Sequence[Batch]):
     """The batches of a whole run, by step: ``batches[step]`` for ``step`` in ``range(len(batches))``.
 
-    Each epoch holds every example exactly once, in ``steps_per_epoch`` batches of ``config.size`` rows. Its order
-    follows from (seed, epoch) alone, word dropout and masking from (seed, step), so a resumed run sees what the
-    uninterrupted one would have seen.
+    Each epoch holds every example exactly once, in ``steps_per_epoch`` batches of ``config.size`` rows, and takes the
+    next of its readings. Its order follows from (seed, epoch) alone, word dropout and masking from (seed, step), so a
+    resumed run sees what the uninterrupted one would have seen.
 
     Args:
         rows: of each batch, those to make; all of them if not given. They are the same rows whatever others are made.
@@ -320,7 +339,8 @@ class TrainingBatches(Sequence[Batch]):
     def __getitem__(self, step: int) -> Batch:
         shape, indices = self._plan(step)
         keys = [(self._seed, _MASKING, step, row) for row in self._rows.tolist()]
-        return self._drop_words(self._make(indices[self._rows], shape, keys), step)
+        encoded = self.encoded.reading(step // self.steps_per_epoch)
+        return self._drop_words(self._make(encoded, indices[self._rows], shape, keys), step)
 
     def indices(self, step: int) -> Int[np.ndarray, " batch"]:
         """Which examples the whole batch of a step is made of; -1 is filler."""
@@ -328,22 +348,26 @@ class TrainingBatches(Sequence[Batch]):
 
     def fillers(self) -> list[Batch]:
         """A batch of each shape, without any example."""
-        return [self._make(np.full(self._config.size, NOTHING), bucket.shape, None) for bucket in self.buckets]
+        nothing = np.full(self._config.size, NOTHING)
+        return [self._make(self.encoded, nothing, bucket.shape, None) for bucket in self.buckets]
 
     @property
     def padding(self) -> float:
         """The share of padding in the tokens of an epoch."""
         rows = sum(len(indices) * sum(shape) for shape, indices in self._epoch_plan(0))
-        targets = self.encoded.target_lengths
-        return 1 - float(self.encoded.sources.lengths.sum() + (0 if targets is None else targets.sum())) / rows
+        encoded = self.encoded.reading(0)
+        targets = encoded.target_lengths
+        return 1 - float(encoded.sources.lengths.sum() + (0 if targets is None else targets.sum())) / rows
 
     def _arrange(self) -> int:
         """Find the shapes of the batches; return how many batches an epoch has."""
         self.buckets = make_buckets(self.encoded, self._config)
         return sum(-(-len(bucket.indices) // self._config.size) for bucket in self.buckets)
 
-    def _make(self, indices: Int[np.ndarray, " rows"], shape: Shape, keys: Sequence[Key] | None) -> Batch:
-        return self.encoded.batch(indices, shape, keys)
+    def _make(
+        self, encoded: Encoded, indices: Int[np.ndarray, " rows"], shape: Shape, keys: Sequence[Key] | None
+    ) -> Batch:
+        return encoded.batch(indices, shape, keys)
 
     def _plan(self, step: int) -> tuple[Shape, Int[np.ndarray, " batch"]]:
         if not 0 <= step < len(self):

@@ -2,24 +2,28 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
 from flax_transformer.config import BatchConfig, Long, ModelConfig
 from flax_transformer.data.batches import Encoded, Sequences
+from flax_transformer.data.bpe_dropout import BpeDropout
 from flax_transformer.data.examples import Examples, Source, texts_of
 from flax_transformer.data.masking import Masking
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.errors import UserError, warn
 
 _TOKENIZED_AT_ONCE = 4096
+_READINGS = 4  # of a training text with BPE dropout
 _SAMPLED = 1000  # targets that are looked at
 _SHOWN = 40  # characters of a text in a message
 
 
-def encode_examples(examples: Examples, tokenizer: Tokenizer, config: BatchConfig, *, training: bool) -> Encoded:
+def encode_examples(
+    examples: Examples, tokenizer: Tokenizer, config: BatchConfig, *, training: bool, seed: int = 0
+) -> Encoded:
     """Tokenize a split and hold it to the longest lengths of ``config``. A row without tokens is one unknown token.
 
     The special tokens of a pre-trained model stand around each text; those at the end of a source stay where it is cut.
@@ -28,25 +32,28 @@ def encode_examples(examples: Examples, tokenizer: Tokenizer, config: BatchConfi
     ``config.long`` says what becomes of longer texts. The long targets of an evaluation are cut in any case, since only
     the loss sees them: a model is scored by what it generates for them.
 
+    With BPE dropout, whose draws follow from ``seed``, a training split has several readings. What is too long without
+    it is too long; a reading that is too long only with it is taken without it.
+
     Raises:
-        UserError: a text is too long and ``config.long`` is ``error``; or no example is left.
+        UserError: a text is too long and ``config.long`` is ``error``; no example is left; or merges are to be left out
+            of a tokenizer that has none.
     """
     if len(examples) == 0:
         raise UserError("expected at least one example, got none")
     is_generation = isinstance(examples.targets[0], str)
     what = resolve_long(config.long, is_generation)
-    sources, lengths = _read(examples.sources, tokenizer, config.max_source_length)
+    rates = (config.bpe_dropout, config.target_bpe_dropout) if training else (0.0, 0.0)
+    source_split, target_split = (_Split(tokenizer, rate, (seed, side)) for side, rate in enumerate(rates))
+    sources, lengths = _read(examples.sources, source_split, config.max_source_length)
     is_long = lengths > config.max_source_length
     if what == "error":
         _refuse(is_long, lengths, examples, "source", config)
     if is_generation:
-        ids = _tokenize(examples.targets, tokenizer)
-        begin = [tokenizer.bos_id, *tokenizer.special.target_prefix]
-        targets = Sequences([*begin, *target, tokenizer.eos_id] for target in ids)
-        is_long_target = targets.lengths > config.max_target_length
+        targets, target_lengths = _write(examples.targets, target_split, config.max_target_length)
+        is_long_target = target_lengths > config.max_target_length
         if what == "error" and training:
-            _refuse(is_long_target, targets.lengths, examples, "target", config)
-        targets = targets.cut(config.max_target_length)
+            _refuse(is_long_target, target_lengths, examples, "target", config)
     else:
         targets = _labels(examples.targets, tokenizer)
         is_long_target = np.zeros_like(is_long)
@@ -153,7 +160,8 @@ def encode_sources(
     """
     problems = [_problem(text) for text in texts]
     pairs = zip(texts, problems, strict=True)
-    read, lengths = _read([text if text and not problem else " " for text, problem in pairs], tokenizer, longest)
+    readable = [text if text and not problem else " " for text, problem in pairs]
+    read, lengths = _read(readable, _Split(tokenizer), longest)
     too_long = (lengths > longest) & np.array([not problem for problem in problems], bool)
     if what != "cut":
         for i in np.flatnonzero(too_long).tolist():
@@ -191,13 +199,41 @@ def check_pairs(tokenizer: Tokenizer, model: ModelConfig) -> None:
         )
 
 
-def _read(
-    sources: Sequence[Source], tokenizer: Tokenizer, longest: int
-) -> tuple[Sequences, Int[np.ndarray, " sources"]]:
+@dataclass(frozen=True)
+class _Split:
+    """Splits texts into tokens: once as the tokenizer does it, and with BPE dropout ``_READINGS`` more times."""
+
+    tokenizer: Tokenizer
+    dropout: float = 0.0
+    seed: tuple[int, ...] = ()
+
+    def __call__(self, texts: Sequence[str]) -> list[Iterator[list[int]]]:
+        """Of each time, the token ids of each text without special tokens."""
+        whole = _tokenize(texts, self.tokenizer)
+        if self.dropout == 0:
+            return [whole]
+        dropout = BpeDropout(texts, self.tokenizer, self.dropout, self.seed)
+        return [whole, *map(dropout.reading, range(_READINGS))]
+
+
+class _Rows(NamedTuple):
+    """Token ids with special tokens, and how many there are of each text before it is cut."""
+
+    ids: list[Int32[np.ndarray, " row"]]
+    lengths: Int[np.ndarray, " texts"]
+
+
+def _read(sources: Sequence[Source], split: _Split, longest: int) -> tuple[Sequences, Int[np.ndarray, " sources"]]:
     """Each source with its special tokens, cut to ``longest`` tokens; and the tokens that each has uncut."""
+    parts = split([text for source in sources for text in texts_of(source)])
+    found = [_source_rows(sources, ids, split.tokenizer, longest) for ids in parts]
+    return _cut(found, longest, split.tokenizer.special.source_suffix)
+
+
+def _source_rows(sources: Sequence[Source], ids: Iterator[list[int]], tokenizer: Tokenizer, longest: int) -> _Rows:
+    """Pairs are already cut: both of their texts end before ``longest``."""
     before, behind = tokenizer.special.source_prefix, tokenizer.special.source_suffix
     rows, lengths = [], []
-    ids = _tokenize([text for source in sources for text in texts_of(source)], tokenizer)
     for source in sources:
         row = next(ids)
         length = len(row)
@@ -208,7 +244,28 @@ def _read(
             row = [*first, *between, *second]
         lengths.append(len(before) + length + len(behind))
         rows.append(np.array([*before, *row, *behind] or [tokenizer.unk_id], np.int32))
-    return Sequences(rows).cut(longest, behind), np.array(lengths, np.int64)
+    return _Rows(rows, np.array(lengths, np.int64))
+
+
+def _write(targets: Sequence[str], split: _Split, longest: int) -> tuple[Sequences, Int[np.ndarray, " targets"]]:
+    """As :func:`_read`, of texts to write."""
+    tokenizer = split.tokenizer
+    begin = [tokenizer.bos_id, *tokenizer.special.target_prefix]
+    found = []
+    for ids in split(targets):
+        rows = [np.array([*begin, *target, tokenizer.eos_id], np.int32) for target in ids]
+        found.append(_Rows(rows, np.array([len(row) for row in rows], np.int64)))
+    return _cut(found, longest)
+
+
+def _cut(found: Sequence[_Rows], longest: int, end: Sequence[int] = ()) -> tuple[Sequences, Int[np.ndarray, " texts"]]:
+    """What is read in training, cut to ``longest`` tokens; and the tokens of each text uncut and without dropout."""
+    whole, *dropped = found
+    fitting = [
+        [row if length <= longest else other for row, length, other in zip(*rows, whole.ids, strict=True)]
+        for rows in dropped
+    ]
+    return Sequences(*(fitting or [whole.ids])).cut(longest, end), whole.lengths
 
 
 def _longest_first(first: list[int], second: list[int], room: int) -> tuple[list[int], list[int]]:

@@ -39,9 +39,11 @@ class PackedBatches(TrainingBatches):
     def _shuffled(self, rng: np.random.Generator) -> list[tuple[Shape, np.ndarray]]:
         return [(self._shape, indices) for indices in chunks(self._packing.shuffled(rng), self._config.size)]
 
-    def _make(self, indices: Int[np.ndarray, "rows segments"], shape: Shape, keys: Sequence[Key] | None) -> Batch:
-        return self.encoded.packed(indices, shape, keys)
+    def _make(
+        self, encoded: Encoded, indices: Int[np.ndarray, "rows segments"], shape: Shape, keys: Sequence[Key] | None
+    ) -> Batch:
+        return encoded.packed(indices, shape, keys)
 
     def fillers(self) -> list[Batch]:
         nothing = np.full((self._config.size, self._packing.places.shape[1]), NOTHING)
-        return [self._make(nothing, self._shape, None)]
+        return [self._make(self.encoded, nothing, self._shape, None)]

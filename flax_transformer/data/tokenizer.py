@@ -1,7 +1,8 @@
 """Text <-> token ids, through the ``tokenizers`` library: byte-level BPE, WordPiece, or an existing tokenizer.json."""
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -110,6 +111,13 @@ class Tokenizer:
                 raise
             raise UserError(f"expected a text, got one with half a character in it: {broken[:80]!r}") from error
         return [encoding.ids for encoding in encodings]
+
+    def words(self, texts: Sequence[str]) -> Iterator[list[tuple[int, ...]]]:
+        """The token ids of each word of each text, where words are the parts across which nothing is merged."""
+        for encoding in self._backend.encode_batch(list(texts), add_special_tokens=False):
+            numbered = zip(encoding.word_ids, encoding.ids, strict=True)
+            words = itertools.groupby(numbered, key=lambda entry: entry[0])
+            yield [tuple(token for _, token in word) for _, word in words]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """The texts, without special tokens. Byte-level BPE gives back exactly what was encoded."""

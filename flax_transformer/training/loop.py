@@ -103,7 +103,7 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
         check_same_config(to_dict(saved.config), to_dict(run.config), folder / "config.json")
         require_same_data(folder, record)
     # All splits are encoded before anything is written, so that bad input leaves nothing behind.
-    encoded = encode_examples(splits.train, tokenizer, run.config.batch, training=True)
+    encoded = encode_examples(splits.train, tokenizer, run.config.batch, training=True, seed=config.seed)
     tell_changed_targets(splits.train, tokenizer)
     validation, test = (
         Evaluator(split, tokenizer, run.config, copying=run.copy_rule, classes=run.classes)

@@ -11,7 +11,7 @@ WHOLE_FLAGS = [
     *("--max-skipped", "--tokenizer.vocab-size", "--mesh.fsdp", "--mesh.model"),
 ]
 RATE_FLAGS = ["--model.dropout", "--model.attention-dropout", "--batch.word-dropout", "--label-smoothing"]
-RATE_FLAGS += ["--optimizer.beta1", "--optimizer.beta2"]
+RATE_FLAGS += ["--batch.bpe-dropout", "--optimizer.beta1", "--optimizer.beta2"]
 POSITIVE_FLAGS = ["--optimizer.learning-rate", "--optimizer.weight-decay", "--optimizer.max-grad-norm"]
 POSITIVE_FLAGS += ["--model.norm-eps", "--optimizer.eps"]
 CHOICE_FLAGS = [
@@ -82,6 +82,8 @@ def _config_flags() -> Iterator[Case]:
         ("--tokenizer.path", "schemas/deep.json"),
         ("--tokenizer.path", "empty_folder"),
         ("--tokenizer.kind", "wordpiece", "--tokenizer.vocab-size", "299"),
+        ("--tokenizer.kind", "wordpiece", "--batch.bpe-dropout", "0.1"),
+        ("--batch.target-bpe-dropout", "0.1"),
     ):
         yield Case("what does not go together", (*TRAIN, *arguments))
 
