@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flax_transformer.errors import UserError
@@ -102,10 +102,21 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a small file at once, in place of what it held before."""
+    """Write a small file at once, in place of what it held before; its folder is made if need be.
+
+    Raises:
+        UserError: it cannot be written; what it held before is kept.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: expected to write it, but could not ({error.strerror or error})") from error
+    finally:
+        with suppress(OSError):  # as where its folder could not be made
+            unfinished.unlink(missing_ok=True)
 
 
 def discard_stdout() -> None:

@@ -13,7 +13,7 @@ from flax import nnx
 
 from flax_transformer.config import ModelConfig, Seq2SeqData, TrainConfig, to_dict
 from flax_transformer.errors import UserError
-from flax_transformer.training.checkpoint import Checkpoints, check_same_config
+from flax_transformer.training.checkpoint import Checkpoints, check_same_config, set_aside_unscored
 from flax_transformer.training.loss_scale import LossScale, create_loss_scale
 from flax_transformer.training.state import TrainState
 
@@ -205,6 +205,23 @@ def test_a_step_that_is_damaged_again_and_again_is_set_aside_each_time(tmp_path:
             assert checkpoints.restore_newest(state, lambda text: None)[0] == 1
     aside = {"2.damaged", "2.damaged-2", "2.damaged-3"}
     assert {path.name for path in tmp_path.iterdir()} == {"1"} | aside
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", None])
+def test_scores_that_cannot_be_read_are_one_more_damage(tmp_path: Path, state: TrainState, content: bytes | None):
+    for step in (1, 2):
+        with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+            checkpoints.save(step, state, {"bleu": step})
+    path = tmp_path / "2" / "metrics" / "metrics"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(UserError, match="2/metrics/metrics: expected the scores of a checkpoint, but they cannot be"):
+        Checkpoints(tmp_path, CONFIG, "bleu")
+    told: list[str] = []
+    set_aside_unscored(tmp_path, told.append)
+    assert len(told) == 1
+    assert (tmp_path / "2.damaged").is_dir()
+    with Checkpoints(tmp_path, CONFIG, "bleu") as checkpoints:
+        assert checkpoints.best_step == checkpoints.restore_newest(state, pytest.fail)[0] == 1
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path):

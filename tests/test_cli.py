@@ -1,6 +1,7 @@
 """The command line: a tiny run from start to export, its help, and one clear line for each mistake of a user."""
 
 import contextlib
+import gc
 import gzip
 import io
 import json
@@ -91,7 +92,12 @@ def test_a_file_of_manifests_is_scored_by_field(
     path.write_text(json.dumps({"source": "two boxes", "target": {"carrier": "MAEU", "items": [{"goods": "rice"}]}}))
     capsys.readouterr()
     assert run_command("evaluate", manifests_run[0], "--file", path) == 0
-    assert "field/carrier 0.0%\nfield/items.goods 0.0%\n" in capsys.readouterr().out
+    found = capsys.readouterr().out
+    assert "field/carrier 0.0%\nfield/items.goods 0.0%\n" in found
+    assert run_command("export", manifests_run[0], tmp_path / "export") == 0
+    capsys.readouterr()
+    assert run_command("evaluate", tmp_path / "export", "--file", path) == 0
+    assert capsys.readouterr().out == found
     for target in ("no JSON", [1], {}):
         path.write_text(json.dumps({"source": "two boxes", "target": target}))
         told = error_line(capsys, "evaluate", manifests_run[0], "--file", path)
@@ -152,7 +158,7 @@ def test_export_is_whole_and_a_damaged_one_is_refused(
     assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o644}
     assert load_export(directory).config == Run.load(manifests_run[0]).config.model
     assert "it exists" in error_line(capsys, "export", manifests_run[0], directory)
-    assert "got an export" in error_line(capsys, "evaluate", directory)
+    assert "expected --file with labelled texts" in error_line(capsys, "evaluate", directory)
     weights = directory / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"model\.safetensors"):
@@ -269,6 +275,23 @@ def test_overviews_name_what_there_is(command: list[str], capsys: pytest.Capture
 def test_commands_explain_themselves(command: str, capsys: pytest.CaptureFixture[str]):
     assert run_command(command, "--help") == 0
     assert f"usage: flax-transformer {command}" in capsys.readouterr().out
+
+
+def test_ctrl_c_within_the_garbage_collector_is_obeyed(monkeypatch: pytest.MonkeyPatch):
+    """jax has a callback there, in which Python would print it and go on."""
+
+    def interrupted(*_: object) -> None:
+        gc.callbacks.remove(interrupted)
+        raise KeyboardInterrupt
+
+    def collect() -> None:
+        gc.callbacks.append(interrupted)
+        gc.collect()
+        time.sleep(5)
+
+    monkeypatch.setattr(sys, "unraisablehook", cli._unraisable)
+    with pytest.raises(KeyboardInterrupt):
+        collect()
 
 
 @pytest.mark.slow

@@ -17,7 +17,8 @@ BINARY = MultilabelData(label_columns=("insult", "toxic"))
 
 
 def run_of(data: Any, *classes: str) -> Any:
-    return SimpleNamespace(config=SimpleNamespace(data=data, seed=0), classes=classes, folder=Path("no_run"))
+    config = SimpleNamespace(data=data, seed=0)
+    return SimpleNamespace(config=config, train_config=config, classes=classes, folder=Path("no_run"))
 
 
 def read(run: Any, content: str, tmp_path: Path, **flags: Any) -> Examples:

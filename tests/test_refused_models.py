@@ -50,6 +50,19 @@ def test_an_index_that_names_no_files_is_named(tmp_path: Path, capsys: Any) -> N
         assert "weight_map: expected the file of each tensor" in error_line(capsys, "import", folder, tmp_path / "new")
 
 
+@pytest.mark.parametrize(
+    ("file", "program"),
+    [("decoder.onnx", "ONNX Runtime"), ("model.bin", "CTranslate2"), ("tokenizer_config.json", "transformers")],
+)
+def test_exports_for_other_programs_are_named(
+    classifier: Path, tmp_path: Path, capsys: Any, file: str, program: str
+) -> None:
+    folder = shutil.copytree(classifier, tmp_path / "export")
+    (folder / file).touch()
+    for command in (["predict", folder, "a"], ["verify", folder], ["export", folder, tmp_path / "new"]):
+        assert f"that both twins load, got one for {program}; " in error_line(capsys, *command)
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "[" * 100_000], ids=["cut", "list", "deep"])
 def test_a_damaged_record_of_an_import_is_named(classifier: Path, tmp_path: Path, capsys: Any, content: str) -> None:
     folder = shutil.copytree(classifier, tmp_path / "import")

@@ -1,6 +1,7 @@
 """Runs and exports as folders: whole or not there at all, equal in what they predict, and refused where changed."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from flax_transformer.data.fingerprint import load_record
 from flax_transformer.errors import UserError
 from flax_transformer.interop.export import load_export, save_export
 from flax_transformer.interop.exported import Exported
-from flax_transformer.outputs import check_new_file, check_new_folder, whole_folder
+from flax_transformer.outputs import check_new_file, check_new_folder, whole_folder, write_whole
 from flax_transformer.training.loop import train
 from flax_transformer.training.run import Run, load_trained
 
@@ -179,6 +180,16 @@ def test_what_is_there_is_never_written_over(tmp_path: Path):
     check_new_folder(tmp_path / "new" / "in" / "new")
     with pytest.raises(UserError, match="got ~ as the shell left it"):  # --run=~/run, which shells do not expand
         check_new_folder(Path("~/run"))
+
+
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As on a full disk."""
+    write_whole(tmp_path / "new" / "figures.json", "old")
+    monkeypatch.setattr(Path, "replace", lambda *_: os.write(-1, b""))
+    with pytest.raises(UserError, match=r"figures\.json: expected to write it, but could not \(Bad file descriptor\)"):
+        write_whole(tmp_path / "new" / "figures.json", "new")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["figures.json"]
+    assert (tmp_path / "new" / "figures.json").read_text() == "old"
 
 
 # Changed since

@@ -110,7 +110,7 @@ def test_a_run_leaves_all_it_takes_to_use_it(finished: Result):
     folder = finished.run.folder
     names = {path.name for path in folder.iterdir()}
     files = {"config", "tokenizer", "classes", "prediction", "data", "results"}
-    assert names == {f"{name}.json" for name in files} | {"metrics.jsonl", "checkpoints", "tensorboard"}
+    assert names == {f"{name}.json" for name in files} | {"metrics.jsonl", "checkpoints", "tensorboard", ".lock"}
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert results["test"] == finished.scores
     run = Run.load(folder)
@@ -153,6 +153,16 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
     assert_same_run(folder, finished.run.folder)
     train(config, folder, resume=True)  # nothing is left to do
     assert_same_run(folder, finished.run.folder)
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(config: TrainConfig, finished: Result):
+    folder = finished.run.folder
+    before = (folder / "config.json").read_bytes()
+    with finished.run.held(), pytest.raises(UserError, match="expected nobody else to train this run, but another"):
+        train(replace(config, epochs=EPOCHS + 1), folder, resume=True)
+    assert (folder / "config.json").read_bytes() == before
+    with finished.run.held():  # the lock was given back
+        pass
 
 
 @pytest.mark.parametrize("parts", [1, 2])

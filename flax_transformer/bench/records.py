@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_transformer.errors import UserError
+from flax_transformer.outputs import write_whole
 
 _PACKAGES = (
     "flax-transformer",
@@ -64,8 +65,7 @@ class Record:
             if self.launch != "as installed":
                 parts.append(self.launch)
             where = where / f"{'-'.join(map(_slug, parts))}.json"
-        where.parent.mkdir(parents=True, exist_ok=True)
-        where.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_whole(where, json.dumps(asdict(self), indent=1) + "\n")
         return where
 
 

@@ -1,4 +1,4 @@
-"""``flax-transformer evaluate``: score the best checkpoint of a run."""
+"""``flax-transformer evaluate``: score the best checkpoint of a run, or an export."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flax_transformer.cli.common import RunFlags, load_rules, load_run
 from flax_transformer.cli.labelled import LabelledFlags, labelled
 from flax_transformer.config import DataConfig
-from flax_transformer.errors import UserError, warn
+from flax_transformer.errors import warn
 
 if TYPE_CHECKING:
     from flax_transformer.data.examples import Examples
@@ -20,7 +20,7 @@ class EvaluateFlags(LabelledFlags, RunFlags):
 
 
 def evaluate(arguments: Sequence[str]) -> int:
-    """Score the best checkpoint of a run."""
+    """Score the best checkpoint of a run, or an export on labelled files."""
     run, flags = load_run(EvaluateFlags, "evaluate", evaluate.__doc__, arguments)
 
     import numpy as np
@@ -31,15 +31,13 @@ def evaluate(arguments: Sequence[str]) -> int:
     from flax_transformer.runtime import set_up_jax
     from flax_transformer.training.evaluate import Evaluator, format_counts
     from flax_transformer.training.report import format_table
-    from flax_transformer.training.run import Run
 
-    if not isinstance(run, Run):
-        raise UserError(f"{flags.run}: expected a run, got an export, which does not know what it is to be scored on")
     constraint, copying = load_rules(run, flags)
     set_up_jax()
-    config = replace(run.config, batch=replace(run.config.batch, size=flags.batch_size))
-    if flags.batch_size != run.config.batch.size:
+    config = run.train_config
+    if flags.batch_size != config.batch.size:
         require_memory(config.model, flags.batch_size)
+    config = replace(config, batch=replace(config.batch, size=flags.batch_size))
     examples = labelled(run, flags)
     evaluator = Evaluator(examples, run.tokenizer, config, flags.generation, constraint, copying)
     if evaluator.counts:

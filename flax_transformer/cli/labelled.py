@@ -11,6 +11,7 @@ from flax_transformer.errors import UserError, warn
 
 if TYPE_CHECKING:
     from flax_transformer.data.examples import Examples, Splits
+    from flax_transformer.interop.exported import Exported
     from flax_transformer.training.run import Run
 
 _COLUMNS = ("column", "label_column", "label_columns", "label_separator")
@@ -45,8 +46,8 @@ class LabelledFlags:
     """of text files, such as cp1252; recognized if not given"""
 
 
-def labelled(run: "Run", flags: LabelledFlags, *, may_differ: bool = True) -> "Examples":
-    """The examples that flags name.
+def labelled(run: "Run | Exported", flags: LabelledFlags, *, may_differ: bool = True) -> "Examples":
+    """The examples that flags name; of an export, which has no splits, those of files.
 
     Args:
         may_differ: whether a split may be another than the run was made with.
@@ -55,6 +56,7 @@ def labelled(run: "Run", flags: LabelledFlags, *, may_differ: bool = True) -> "E
         UserError: they cannot be read, or the run was trained on most of them, or they differ and must not.
     """
     from flax_transformer.data.fingerprint import check_evaluation_data
+    from flax_transformer.interop.exported import Exported
 
     if flags.file and flags.split != LabelledFlags.split:
         raise UserError(f"expected --split or --file, got both: {flags.split} and {', '.join(flags.file)}")
@@ -63,6 +65,8 @@ def labelled(run: "Run", flags: LabelledFlags, *, may_differ: bool = True) -> "E
     for name in (*_COLUMNS, "delimiter", "encoding"):
         if getattr(flags, name):
             raise UserError(f"{_flag(name)}: expected --file, of which it is said, got none")
+    if isinstance(run, Exported):
+        raise UserError(f"{run.folder}: expected --file with labelled texts, since an export has no splits of its own")
     splits = _splits(run)
     check_evaluation_data(run.folder, splits, flags.split, may_differ=may_differ)
     return getattr(splits, flags.split)
@@ -83,11 +87,11 @@ def _splits(run: "Run") -> "Splits":
         raise UserError(f"{error.problem}; {advice}") from error
 
 
-def _of_files(run: "Run", flags: LabelledFlags) -> "Examples":
+def _of_files(run: "Run | Exported", flags: LabelledFlags) -> "Examples":
     from flax_transformer.data.fingerprint import load_record, trained_on
     from flax_transformer.data.own import load_examples
 
-    data = run.config.data
+    data = run.train_config.data
     if not isinstance(data, OwnData):
         data = OWN_DATA[data.architecture]()  # of a task of its own files, whose columns are not named
     examples = load_examples(_read_as(data, flags), flags.file, run.classes)
@@ -129,16 +133,16 @@ def _texts(own: str | tuple[str, ...], columns: tuple[str, ...]) -> str | tuple[
     return columns[0] if isinstance(own, str) else columns
 
 
-def _require_json(run: "Run", examples: "Examples") -> None:
+def _require_json(run: "Run | Exported", examples: "Examples") -> None:
     """Raises :class:`UserError` where the task writes JSON objects and some target is none."""
     from flax_transformer.data.scoring import parse_json
     from flax_transformer.data.tasks import TASKS
 
-    if TASKS[run.config.data.task].schema is None:
+    task = run.train_config.data.task
+    if TASKS[task].schema is None:
         return
     for target, place in zip(examples.targets, examples.places, strict=True):
         if not parse_json(target):
-            task = run.config.data.task
             raise UserError(f"{place}: expected a JSON object with fields, as {task} writes them, got {target[:60]!r}")
 
 

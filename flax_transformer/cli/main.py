@@ -1,10 +1,12 @@
 """The ``flax-transformer`` command. What is heavy is imported where it is needed: ``--help`` answers at once."""
 
+import _thread
 import importlib
 import io
 import keyword
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -16,7 +18,7 @@ from flax_transformer.outputs import discard_stdout
 # its arguments and returns its exit code.
 COMMANDS = {
     "train": "Train a model on a task and score it on the test split.",
-    "evaluate": "Score the best checkpoint of a run.",
+    "evaluate": "Score the best checkpoint of a run, or an export on labelled files.",
     "report": "Make a page of a run: curves, scores, calibration, mistakes, attention.",
     "predict": "Predict with the best checkpoint of a run, or with an export: a line of JSON for each text.",
     "import": "Make an export of a checkpoint of Hugging Face's transformers: BERT, BART, T5 and their kin.",
@@ -29,15 +31,18 @@ COMMANDS = {
 
 # What only some commands need -> the extra that brings it.
 _EXTRA_OF = dict.fromkeys(
-    ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "datasets", "pyarrow", "sacrebleu", "tensorboard"), "train"
+    ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "datasets", "filelock", "pyarrow", "sacrebleu", "tensorboard"),
+    "train",
 ) | {"torch": "torch", "transformers": "peers", "ctranslate2": "ctranslate2"}
 _EXTRA_OF |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx")
+_SOON = 0.05  # seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code. Where the user can fix what is wrong, that is 2 after one line on stderr."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     _write_utf8()
+    sys.unraisablehook = _unraisable
     try:
         code = _run(name, rest)
         sys.stdout.flush()
@@ -65,9 +70,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: the memory of the device is full ({' '.join(str(error).split())[:200]})", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, a file that went away
-        print(f"error: {error}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}; what was written before is kept", file=sys.stderr)
         return 2
     return code
+
+
+def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Also obey Ctrl-C where it comes while the garbage collector calls jax, and Python would print it and go on."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        threading.Timer(_SOON, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _write_utf8() -> None:

@@ -14,7 +14,7 @@ from flax_transformer.cli.common import PROGRAM, parse
 from flax_transformer.cli.flags import CONFIG_FLAGS
 from flax_transformer.config import AttentionBackend, FloatDtype, MeshConfig, Mixer, ModelConfig, Remat, TrainConfig
 from flax_transformer.errors import UserError
-from flax_transformer.outputs import check_report
+from flax_transformer.outputs import check_report, write_whole
 from flax_transformer.presets import PRESETS, PUBLISHED, SIZES, full_rows
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def plan(arguments: Sequence[str]) -> int:
     if flags.json:
         settings = {name: value for name, value in asdict(flags).items() if name != "json"}
         record = {"settings": settings, **account.to_dict()}
-        flags.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_whole(flags.json, json.dumps(record, indent=2) + "\n")
     return 0
 
 

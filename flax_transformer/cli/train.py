@@ -119,7 +119,7 @@ def parse_train_flags(task: str, flags: Sequence[str]) -> tuple[TrainConfig, Pat
         raise UserError(f"{file}: expected a config of the task {task!r}, got one of {base.data.task!r}")
     if known.pretrained and not resume:
         base = _with_model_of(known.pretrained, base)
-    elif preset == "finetune" and not base.pretrained:
+    elif preset == "finetune" and not base.pretrained and not resume:
         raise UserError("--preset finetune: expected --pretrained FOLDER too, of an import, an export or a run")
 
     @dataclass(frozen=True)

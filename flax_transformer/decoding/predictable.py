@@ -20,6 +20,7 @@ from flax_transformer.config import (
     ModelConfig,
     Pooling,
     PredictionConfig,
+    TrainConfig,
     load_config,
     load_json,
     save_config,
@@ -63,6 +64,11 @@ class Predictable(ABC):
     @abstractmethod
     def prediction_config(self) -> PredictionConfig:
         """What predictions are held to."""
+
+    @property
+    @abstractmethod
+    def train_config(self) -> TrainConfig:
+        """Of a training run that gives this model; its data say how outputs are scored."""
 
     @abstractmethod
     def best_model(self) -> Model:

@@ -9,6 +9,7 @@ from flax_transformer.doctor.causes import CAUSES
 from flax_transformer.doctor.diagnosis import Diagnosis
 from flax_transformer.doctor.report import HeatMap, Report
 from flax_transformer.doctor.result import Result
+from flax_transformer.outputs import write_whole
 from flax_transformer.pages.heat_map import Cell, heat_map
 from flax_transformer.pages.html import Html
 from flax_transformer.pages.page import to_page
@@ -25,7 +26,7 @@ _STYLE = """
 
 
 def save_page(report: Report, path: Path) -> None:
-    path.write_text(to_html(report), encoding="utf-8")
+    write_whole(path, to_html(report))
 
 
 def to_html(report: Report) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from flax_transformer.doctor.diagnosis import Diagnosis, diagnose
 from flax_transformer.doctor.result import Result
+from flax_transformer.outputs import write_whole
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Report:
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
 
     def save_json(self, path: Path) -> None:
-        path.write_text(self.to_json() + "\n", encoding="utf-8")
+        write_whole(path, self.to_json() + "\n")
 
     def __str__(self) -> str:
         from flax_transformer.doctor.terminal import to_text  # rich is wanted only where somebody reads

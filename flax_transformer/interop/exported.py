@@ -2,8 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from flax_transformer.config import ModelConfig, PredictionConfig, load_config
+from flax_transformer.config import (
+    DATA_CONFIGS,
+    OWN_DATA,
+    BatchConfig,
+    ModelConfig,
+    OwnFiles,
+    PredictionConfig,
+    Seq2SeqData,
+    TrainConfig,
+    load_config,
+)
 from flax_transformer.data.tokenizer import Tokenizer
 from flax_transformer.decoding.predictable import (
     Predictable,
@@ -12,8 +23,22 @@ from flax_transformer.decoding.predictable import (
     load_prediction_config,
     load_tokenizer_of,
 )
+from flax_transformer.errors import UserError
 from flax_transformer.interop.export import CONFIG_FILE, load_export
 from flax_transformer.nn.models import Model
+
+# A file that only an export for another program has -> the program.
+_OTHERS = {"*.onnx": "ONNX Runtime", "model.bin": "CTranslate2", "tokenizer_config.json": "transformers"}
+
+
+def require_own_format(folder: Path) -> None:
+    """Raises :class:`UserError` for a folder that another program reads, which has a config.json as well."""
+    for sign, program in _OTHERS.items():
+        if any(folder.glob(sign)):
+            advice = "import it" if program == "transformers" else "take the run or the export that it was made from"
+            raise UserError(
+                f"{folder}: expected a run, or an export that both twins load, got one for {program}; {advice}"
+            )
 
 
 @dataclass(frozen=True)
@@ -33,6 +58,7 @@ class Exported(Predictable):
             UserError: ``folder`` is no whole export.
         """
         folder = Path(folder)
+        require_own_format(folder)
         config = load_config(ModelConfig, folder / CONFIG_FILE)
         limits = load_prediction_config(folder)
         tokenizer = load_tokenizer_of(folder, config, limits)
@@ -45,6 +71,19 @@ class Exported(Predictable):
     @property
     def prediction_config(self) -> PredictionConfig:
         return self.limits
+
+    @property
+    def train_config(self) -> TrainConfig:
+        limits = self.limits
+        task = limits.task or ("multilabel" if limits.thresholds else OWN_DATA[self.config.architecture].task)
+        kind: Any = DATA_CONFIGS[task]
+        is_seq2seq = kind is Seq2SeqData
+        columns: dict[str, Any] = (
+            {"source_column": limits.text_column[0]} if is_seq2seq else {"text_column": limits.text_column}
+        )
+        data: Any = kind(**columns) if issubclass(kind, OwnFiles) else kind()
+        batch = BatchConfig(limits.batch_size, limits.max_source_length, limits.max_new_tokens + 1, limits.long)
+        return TrainConfig(data=data, model=self.config, batch=batch)
 
     def best_model(self) -> Model:
         return load_export(self.folder)

@@ -10,6 +10,7 @@ from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer
 from flax_transformer.decoding.predictable import TOKENIZER_FILE, load_prediction_config
 from flax_transformer.errors import UserError
 from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE
+from flax_transformer.interop.exported import require_own_format
 from flax_transformer.interop.imported import model_type_of
 from flax_transformer.interop.state_dict import check_weights, get_weights, read_weights, to_torch
 from flax_transformer.parity.cases import Case, Sizes, make_case, random_weights
@@ -77,6 +78,7 @@ def load_target(path: Path | None, preset: str | None, run: Path | None, *, head
         if run is not None:
             raise UserError(f"--run: expected an export of {run} to compare with it, got the run {path}")
         return _run(path)
+    require_own_format(path)
     target = _export(path, headed)
     if run is None:
         return target

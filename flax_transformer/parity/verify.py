@@ -19,7 +19,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from flax_transformer.config import load_json, to_dict
-from flax_transformer.errors import UserError
+from flax_transformer.errors import UserError, warn
 from flax_transformer.outputs import check_report, write_whole
 from flax_transformer.parity.against import THIRD_PARTIES, Name, dtypes_of
 from flax_transformer.parity.checks import ENTRIES, Result
@@ -85,9 +85,9 @@ def verify(
     print_report(report, console)
     is_export = path is not None and not (path / "checkpoints").is_dir()
     if path is not None and is_export and report["passed"]:
-        _write_json(report, path / (CERTIFICATE if against is None else f"parity-{against}.json"))
+        _certify(report, path / (CERTIFICATE if against is None else f"parity-{against}.json"))
     if json is not None:
-        _write_json(report, json)
+        write_whole(json, _to_json(report))
     if html is not None:
         write_whole(html, verify_page(report))
     return 0 if report["passed"] else 1
@@ -180,6 +180,13 @@ def _run_apart(request: dict[str, Any], console: Console) -> dict[str, Any]:
         return json.loads(result_file.read_text(encoding="utf-8"))
 
 
-def _write_json(report: dict[str, Any], file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+def _certify(report: dict[str, Any], file: Path) -> None:
+    """Leave the report beside an export. One that may not be written to is equal all the same."""
+    try:
+        write_whole(file, _to_json(report))
+    except UserError as error:
+        warn(f"{error}; the export is left without it")
+
+
+def _to_json(report: dict[str, Any]) -> str:
+    return json.dumps(report, indent=1) + "\n"

@@ -1,6 +1,7 @@
 """The states of a run that are kept: the newest to go on from, and the best to use. Written by orbax, no pickle."""
 
 import itertools
+import json
 import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
@@ -56,6 +57,44 @@ def _leaf_fingerprint(array: Array) -> UInt32[Array, ""]:
     return jnp.sum(mixed ^ (mixed >> 13), dtype=jnp.uint32)
 
 
+def set_aside_unscored(folder: Path, say: Callable[[str], None]) -> None:
+    """Set those checkpoints aside whose scores cannot be read: orbax reads all of them before anything else.
+
+    Args:
+        say: is told of each of them.
+    """
+    for error, path in _unscored(folder):
+        say(f"{error}; it is set aside")
+        _set_aside(path)
+
+
+def _unscored(folder: Path) -> list[tuple[DamagedCheckpointError, Path]]:
+    found = []
+    for step in _steps_on_disk(folder):
+        scores = folder / str(step) / "metrics" / "metrics"
+        try:
+            is_whole = not scores.parent.exists() or isinstance(json.loads(scores.read_bytes()), dict)
+        except (OSError, ValueError):
+            is_whole = False
+        if not is_whole:
+            error = DamagedCheckpointError(f"{scores}: expected the scores of a checkpoint, but they cannot be read")
+            found.append((error, folder / str(step)))
+    return found
+
+
+def _set_aside(path: Path) -> None:
+    wait_for_all(f"damaged {path.name}")  # no process still reads it
+    if is_first_process():
+        path.rename(_free_name(path.with_name(path.name + _DAMAGED)))
+    wait_for_all(f"set aside {path.name}")
+
+
+def _steps_on_disk(folder: Path) -> list[int]:
+    """Complete checkpoints, the newest first."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+
 class Checkpoints:
     """A folder with one checkpoint per saved step.
 
@@ -71,12 +110,15 @@ class Checkpoints:
 
     Raises:
         UserError: here, in :meth:`save` and on leaving: the folder cannot be written. What was saved before is kept.
+        DamagedCheckpointError: the scores of a checkpoint cannot be read.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, metric: str) -> None:
         self._folder, self._config, self._metric = folder.absolute(), to_dict(config), metric
         if self._folder.exists() and not self._folder.is_dir():
             raise UserError(f"{self._folder}: expected a folder of checkpoints, got a file; move it away")
+        for error, _ in _unscored(self._folder):
+            raise DamagedCheckpointError(f"{error}; go on with --resume, which sets it aside")
         best = BestN(get_metric_fn=self._value, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             best_fn=self._value, preservation_policy=AnyPreservationPolicy([LatestN(_KEPT), best])
@@ -122,17 +164,12 @@ class Checkpoints:
             yield
         except Exception as error:  # tensorstore's and orbax's own have no common class
             reason = textwrap.shorten(str(error), 200)
-            kept = self._steps_on_disk()
+            kept = _steps_on_disk(self._folder)
             remains = f"the last good checkpoint is of step {kept[0]}" if kept else "there is no checkpoint yet"
             raise UserError(
                 f"{self._folder}: expected to write a checkpoint, but could not ({reason}); {remains}; "
                 "make room or mend the folder, then go on with --resume"
             ) from error
-
-    def _steps_on_disk(self) -> list[int]:
-        """Complete checkpoints, the newest first."""
-        names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
-        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
     def save(self, step: int, state: TrainState, scores: Mapping[str, float | str] | None = None) -> None:
         """Keep ``state``. A checkpoint of the same step is replaced where this one brings scores."""
@@ -174,20 +211,13 @@ class Checkpoints:
             except DamagedCheckpointError as error:
                 damaged = error
                 say(f"{error}; it is set aside, and the one before it used")
-                self._set_aside(step)
+                _set_aside(self._folder / str(step))
+                self._manager.reload()
         if damaged is not None:
             raise UserError(
                 f"{self._folder}: expected a whole checkpoint, but all are damaged; start anew"
             ) from damaged
         return 0, None
-
-    def _set_aside(self, step: int) -> None:
-        wait_for_all(f"damaged {step}")  # no process still reads it
-        path = self._folder / str(step)
-        if is_first_process():
-            path.rename(_free_name(path.with_name(path.name + _DAMAGED)))
-        wait_for_all(f"set aside {step}")
-        self._manager.reload()
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The whole state of a step; ``like`` gives its shapes and, where they have any, their shardings.

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -36,15 +37,15 @@ from flax_transformer.distributed.sharding import (
 )
 from flax_transformer.errors import UserError
 from flax_transformer.nn.models import Model
-from flax_transformer.outputs import check_new_folder
+from flax_transformer.outputs import check_new_folder, write_whole
 from flax_transformer.runtime import require_precision
-from flax_transformer.training.checkpoint import check_same_config
+from flax_transformer.training.checkpoint import check_same_config, set_aside_unscored
 from flax_transformer.training.evaluate import Evaluator, Predictions, Scores, counts_of, format_counts
 from flax_transformer.training.input import prefetch
 from flax_transformer.training.patience import Patience
 from flax_transformer.training.pretrained import Start, require_model_of, start_from
 from flax_transformer.training.report import Diverged, Report, earlier_scores
-from flax_transformer.training.run import Run, load_trained
+from flax_transformer.training.run import CHECKPOINTS, Run, load_trained
 from flax_transformer.training.state import TrainState
 from flax_transformer.training.step import TrainStep
 
@@ -80,7 +81,8 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
         resume: go on with the run in ``folder`` from its newest checkpoint.
 
     Raises:
-        UserError: bad input; or ``folder`` exists without ``resume``, or holds a run of another config or other data.
+        UserError: bad input; or ``folder`` exists without ``resume``, holds a run of another config or other data, or
+            one that another process trains.
         Stopped: a signal came.
     """
     require_precision(config.model)
@@ -122,13 +124,13 @@ def train(config: TrainConfig, folder: str | Path, *, resume: bool = False) -> R
     wait_for_all("ready")
     if saved is None and is_first_process():
         run.save(record)
-    if saved is not None and saved.config != run.config and is_first_process():
-        run.save_config()
-    wait_for_all("saved")
-
     counts = {"training": counts_of(encoded), "validation": validation.counts, "test": test.counts}
-    _fit(run, train_step, batches, validation, counts, start)
-    return _score_best(run, test, mesh)
+    with run.held() if is_first_process() else nullcontext():
+        if saved is not None and saved.config != run.config and is_first_process():
+            run.save_config()
+        wait_for_all("saved")
+        _fit(run, train_step, batches, validation, counts, start)
+        return _score_best(run, test, mesh)
 
 
 def _require_attention(train_step: TrainStep, batches: TrainingBatches) -> None:
@@ -173,6 +175,7 @@ def _fit(
         start: of a new run, where it starts from trained weights.
     """
     config, mesh = run.config, train_step.mesh
+    set_aside_unscored(run.folder / CHECKPOINTS, _warn)
     with run.checkpoints() as checkpoints:
         step, state = checkpoints.restore_newest(train_step.abstract_state, _warn)
         told = f"going on after step {step:,}" if step else ""
@@ -302,7 +305,7 @@ def _score_best(run: Run, test: Evaluator, mesh: Mesh) -> Result:
     }
     text = json.dumps(results, indent=2) + "\n"
     if is_first_process():
-        (run.folder / "results.json").write_text(text, encoding="utf-8")
+        write_whole(run.folder / "results.json", text)
     return Result(run, scores, test.examples, predictions)
 
 

@@ -1,10 +1,13 @@
 """A run folder: config, tokenizer, classes and checkpoints, all that it takes to go on, evaluate and export."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -33,7 +36,7 @@ from flax_transformer.distributed.memory import require_memory
 from flax_transformer.distributed.sharding import on_mesh
 from flax_transformer.errors import UserError
 from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE, save_export
-from flax_transformer.interop.exported import Exported
+from flax_transformer.interop.exported import Exported, require_own_format
 from flax_transformer.interop.source import keep_source
 from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
 from flax_transformer.nn.models import Model, create_model
@@ -71,6 +74,22 @@ class Run(Predictable):
                 keep_source(Path(self.config.pretrained), folder)
             save_config(self.config, folder / CONFIG_FILE)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from training this run; the lock goes with the process, however that ends.
+
+        Raises:
+            UserError: one is training it.
+        """
+        try:
+            with FileLock(self.folder / ".lock", blocking=False):
+                yield
+        except Timeout as error:
+            raise UserError(
+                f"{self.folder}: expected nobody else to train this run, but another process does; wait until it ends, "
+                "or stop it"
+            ) from error
+
     def save_config(self) -> None:
         """Write the config anew, as of a run that goes on for longer."""
         write_whole(self.folder / CONFIG_FILE, json.dumps(to_dict(self.config), indent=2) + "\n")
@@ -84,6 +103,7 @@ class Run(Predictable):
         folder = Path(folder)
         if not (folder / CONFIG_FILE).is_file():
             raise UserError(f"{folder}: expected a run folder, but there is no config.json in it; train one first")
+        require_own_format(folder)
         if (folder / WEIGHTS_FILE).is_file():
             raise UserError(f"{folder}: expected a run, got an export, which knows nothing of its training")
         config = load_config(TrainConfig, folder / CONFIG_FILE)
@@ -94,6 +114,10 @@ class Run(Predictable):
     @property
     def model_config(self) -> ModelConfig:
         return self.config.model
+
+    @property
+    def train_config(self) -> TrainConfig:
+        return self.config
 
     @property
     def prediction_config(self) -> PredictionConfig:
