@@ -12,7 +12,12 @@ from pathlib import Path
 from flax_transformer.errors import UserError
 
 _PAGE = b'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
-_FIGURES = ({"target", "passed", "precisions"}, {"subject", "verdict", "diagnosis"}, {"settings", "topology", "mesh"})
+_FIGURES = (
+    {"target", "passed", "precisions"},
+    {"subject", "verdict", "diagnosis"},
+    {"settings", "topology", "mesh"},
+    {"what", "label", "machine"},
+)
 _HEAD = 1_000  # bytes of a picture that hold what made it
 # What a picture of a command says of itself, so that it is not taken for one of the user's.
 PICTURE = {"Software": "flax-transformer"}

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,9 @@ from flax_transformer.config import (
     BatchConfig,
     ClassificationData,
     GenerationConfig,
+    ImdbData,
+    Multi30kData,
+    SnipsData,
     TokenizerConfig,
     TrainConfig,
     load_config,
@@ -114,6 +118,12 @@ def test_wrong_arguments_of_a_model_are_one_clear_error(arguments: tuple[Any, ..
         (lambda run, tmp: load(tmp / "nothing"), "expected the folder of a run or of an export, but there is none"),
         (lambda run, tmp: load(tmp), "config"),
         (lambda run, tmp: run.predict("one text"), r"expected a list of texts, got the single text 'one text'"),
+        (lambda run, tmp: run.predict(["a text"], top=0), "top: expected a whole number of at least 1, got 0"),
+        (
+            lambda run, tmp: run.predict(["a text"], batch_size=0),
+            "BatchConfig.size: expected a whole number of at least",
+        ),
+        (lambda run, tmp: run.embed(["a text"], "horse"), "pooling: expected one of mean, first, max, got 'horse'"),
         (lambda run, tmp: run.export(run.folder), "exists|empty|taken"),
         (lambda run, tmp: train(run.config, run.folder), "exists"),
         (lambda run, tmp: train(run.config.model, tmp / "new"), "config: expected a TrainConfig, got ModelConfig"),
@@ -132,6 +142,24 @@ def test_wrong_arguments_of_a_model_are_one_clear_error(arguments: tuple[Any, ..
 def test_wrong_arguments_elsewhere_are_one_clear_error(run: Run, tmp_path: Path, call: Any, message: str):
     with pytest.raises(UserError, match=message):
         call(run, tmp_path)
+
+
+def test_texts_may_come_from_a_generator(run: Run):
+    """Which can be gone through only once; and none at all have a shape as well."""
+    texts = ["the film was good", "the film was poor"]
+    assert run.predict(text for text in texts) == run.predict(texts)
+    assert np.array_equal(run.embed(map(str, texts)), run.embed(texts))
+    assert run.predict([]) == []
+    assert run.embed([]).shape == (0, run.config.model.d_model)
+
+
+def test_paths_are_as_good_as_their_names(reviews: Path):
+    config = replace(config_of(reviews), pretrained=cast(Any, reviews.parent))
+    assert config.pretrained == str(reviews.parent)
+    single: Any = reviews
+    assert ClassificationData(path=single) == ClassificationData(path=(single,)) == config.data
+    for kind in (ImdbData, Multi30kData, SnipsData, TokenizerConfig):
+        assert kind(path=single).path == str(reviews)
 
 
 def test_training_shows_no_warnings_of_libraries(reviews: Path, tmp_path: Path):

@@ -10,8 +10,9 @@ import pytest
 
 from flax_transformer.bench import throughput
 from flax_transformer.bench.agreement import compare
+from flax_transformer.bench.checks import check_files
 from flax_transformer.bench.measure import pair_ratios
-from flax_transformer.bench.records import load_record
+from flax_transformer.bench.records import Record, load_record
 from flax_transformer.bench.torch_side import Torch
 from flax_transformer.bench.workload import make_config
 from flax_transformer.cli import main as cli
@@ -138,11 +139,29 @@ def test_an_epoch_from_the_file_to_its_metrics(tmp_path: Path) -> None:
         (["mixers", "--distances", "8", "-1"], "--distances: expected whole numbers of at least 1, got 8 -1"),
         (["e2e", "--fraction", "2"], r"--fraction: expected a number in \(0, 1\], got 2"),
         (["input", "--steps", "0"], "--steps: expected a whole number of at least 1, got 0"),
+        (["attention", "--backends"], "--backends: expected some of xla, .*, got none"),
+        (["attention", "--heads", "0"], "--heads: expected a whole number of at least 1, got 0"),
+        (["mixers", "--width", "127"], "not all mixers can take part: .*num_heads: expected a divisor of d_model=127"),
+        (["mixers", "--layers", "0"], "--layers: expected a whole number of at least 1, got 0"),
+        (["startup", "--repeats", "0"], "--repeats: expected a whole number of at least 1, got 0"),
+        (["generate", "throughput", "--batches", "8", "0"], "--batches: expected whole numbers of at least 1, got 8 0"),
+        (["plans", "--topologies", "v9:1x1"], "--topologies: expected some of v5e:2x4, .*, got v9:1x1"),
+        (["forward", "--plot", __file__], "expected a name that is not taken, but it exists"),
     ],
 )
 def test_wrong_input_is_one_line(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         bench(arguments)
+
+
+def test_a_record_takes_the_place_of_an_older_one_alone(tmp_path: Path) -> None:
+    file, precious = tmp_path / "record.json", tmp_path / "precious.json"
+    Record("train", "tiny", {}, {}).save(file)
+    check_files(file)
+    check_files(tmp_path)
+    precious.write_text('{"settings": {}}')
+    with pytest.raises(UserError, match=r"precious\.json: expected a name that is not taken"):
+        check_files(precious)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="a GPU can serve it")

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flax_transformer.bench import plot as pictures
+from flax_transformer.bench.checks import check_counts, check_files
 from flax_transformer.bench.records import Record, describe_machine, thread_count
 from flax_transformer.bench.throughput import MAKERS
 from flax_transformer.bench.worker import Refused, Worker
@@ -58,11 +59,13 @@ def attention(
         plot: a picture (.png).
     """
     unknown = sorted(set(backends) - BACKENDS.keys())
-    if unknown:
-        raise UserError(f"--backends: expected some of {', '.join(BACKENDS)}, got {', '.join(unknown)}")
+    if unknown or not backends:
+        raise UserError(f"--backends: expected some of {', '.join(BACKENDS)}, got {', '.join(unknown) or 'none'}")
+    check_counts(batch=batch, heads=heads, head_dim=head_dim, repeats=repeats)
+    if lengths is not None:
+        check_counts(lengths=lengths)
+    check_files(json, plot)
     lengths = _usual_lengths() if lengths is None else lengths
-    if min(lengths, default=0) < 1:
-        raise UserError(f"--lengths: expected whole numbers of at least 1, got {' '.join(map(str, lengths)) or 'none'}")
     console = Console(width=None if Console().is_terminal else 160)
     shape = {"batch": batch, "heads": heads, "head_dim": head_dim, "dtype": dtype}
     with console.status("starting") as status:

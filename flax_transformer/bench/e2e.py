@@ -17,6 +17,7 @@ from rich.status import Status
 from rich.table import Table
 
 from flax_transformer.bench.agreement import compare
+from flax_transformer.bench.checks import check_counts, check_files
 from flax_transformer.bench.epoch import Work
 from flax_transformer.bench.records import Record, describe_machine, thread_count
 from flax_transformer.bench.worker import Refused, Worker
@@ -51,8 +52,8 @@ def e2e(
     """
     if not 0 < fraction <= 1:
         raise UserError(f"--fraction: expected a number in (0, 1], got {fraction:g}")
-    if rounds < 1:
-        raise UserError(f"--rounds: expected a whole number of at least 1, got {rounds}")
+    check_counts(rounds=rounds)
+    check_files(json)
     console = Console(width=None if Console().is_terminal else 160)
     config = _config(preset, data, dropout)
     with ExitStack() as stack, console.status("flax: reading") as status:

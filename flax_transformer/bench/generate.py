@@ -16,6 +16,7 @@ import safetensors.numpy
 from rich.console import Console
 from rich.table import Table
 
+from flax_transformer.bench.checks import check_counts, check_files
 from flax_transformer.bench.measure import Measured, pair_ratios, spread, take_turns
 from flax_transformer.bench.records import Record
 from flax_transformer.bench.worker import Refused, Worker
@@ -98,8 +99,8 @@ def _bench(
     rounds: int,
     json: Path | None,
 ) -> int:
-    if rounds < 1:
-        raise UserError(f"--rounds: expected a whole number of at least 1, got {rounds}")
+    check_counts(batches=batches, new_tokens=new_tokens, source_length=source_length, rounds=rounds)
+    check_files(json)
     config, console = SIZES[preset], Console(width=None if Console().is_terminal else 160)
     if config.final_norm and "hf" in against:
         console.print("hf takes no part: MarianMT has no final norms")

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from flax_transformer.bench.checks import check_counts, check_files
 from flax_transformer.bench.records import Record, describe_machine
 from flax_transformer.bench.worker import Refused, Worker
 from flax_transformer.config import to_dict
@@ -22,8 +23,8 @@ def wait(steps: int = 60, json: Path | None = None) -> int:
         steps: to be timed, after one of each shape.
         json: file for the record, or a folder that it is to be named in.
     """
-    if steps < 1:
-        raise UserError(f"--steps: expected a whole number of at least 1, got {steps}")
+    check_counts(steps=steps)
+    check_files(json)
     console = Console(width=None if Console().is_terminal else 160)
     config = PRESETS["manifests"]["default"]
     worker = Worker("flax_transformer.bench.input_side:Input", config)

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from flax_transformer.bench import plot as pictures
 from flax_transformer.bench.attention import fit_exponent
+from flax_transformer.bench.checks import check_counts, check_files
 from flax_transformer.bench.records import Record, describe_machine
 from flax_transformer.bench.worker import Refused, Worker
 from flax_transformer.config import FloatDtype
@@ -68,16 +69,20 @@ def mixers(
         json: file for the record, or a folder that it is to be named in.
         plot: a picture (.png).
     """
-    for flag, given in (("--lengths", lengths), ("--distances", distances)):
-        if min(given, default=0) < 1:
-            raise UserError(f"{flag}: expected whole numbers of at least 1, got {' '.join(map(str, given)) or 'none'}")
+    check_counts(lengths=lengths, tokens=tokens, distances=distances, layers=layers)
+    check_counts(width=width, heads=heads, repeats=repeats)
+    check_files(json, plot)
     lengths, distances = tuple(sorted(set(lengths))), tuple(sorted(set(distances)))
     shape = {"layers": layers, "width": width, "heads": heads, "dtype": dtype}
     console = Console(width=None if Console().is_terminal else 160)
     with console.status("starting") as status:
         workers: dict[str, Worker] = {name: Worker(SIDE, name, shape) for name in NAMES}
+        try:
+            parameters = {name: worker.call("parameters") for name, worker in workers.items()}
+        except Refused as refusal:
+            raise UserError(f"not all mixers can take part: {refusal}") from refusal
         results = {
-            "parameters": {name: worker.call("parameters") for name, worker in workers.items()},
+            "parameters": parameters,
             "length": _passes(workers, [(1, length) for length in lengths], repeats, status.update),
             "equal_tokens": _passes(workers, _rows(lengths, tokens), repeats, status.update),
             "new_token": _new_tokens(workers, lengths, status.update),

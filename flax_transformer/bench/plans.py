@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from flax_transformer.errors import UserError
+
 PLANS = Path("benchmarks", "results", "plans")
 # Topology -> its chips.
 _SLICES = {"v5e:2x4": 8, "v5p:2x2x2": 8, "v6e:4x4": 16, "v6e:16x16": 256}
@@ -51,12 +53,13 @@ def plans(topologies: tuple[str, ...] = tuple(_SLICES), folder: Path = PLANS, li
         folder: of the records.
         limit: stop after so many; each takes minutes.
     """
+    every = [*_lengths(), *_depths(), *_fine_tuning(), *_packing()]
+    known = dict.fromkeys(flags[1] for _, flags in every)
+    unknown = [name for name in topologies if name not in known]
+    if unknown or not topologies:
+        raise UserError(f"--topologies: expected some of {', '.join(known)}, got {', '.join(unknown) or 'none'}")
     console = Console(stderr=True)
-    jobs = [
-        job
-        for job in [*_lengths(), *_depths(), *_fine_tuning(), *_packing()]
-        if job[1][1] in topologies and not _file(folder, job[0]).exists()
-    ]
+    jobs = [(name, flags) for name, flags in every if flags[1] in topologies and not _file(folder, name).exists()]
     folder.mkdir(parents=True, exist_ok=True)
     failed = 0
     for name, flags in track(jobs[:limit], "compiling", console=console):

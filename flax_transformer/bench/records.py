@@ -48,7 +48,7 @@ class Record:
     settings: dict[str, Any]
     results: dict[str, Any]
     machine: dict[str, Any] = field(default_factory=lambda: describe_machine())
-    command: str = field(default_factory=lambda: shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+    command: str = field(default_factory=lambda: shlex.join(["flax-transformer", *sys.argv[1:]]))
     date: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%d %H:%M"))
 
     @property

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
+from flax_transformer.bench.checks import check_counts, check_files
 from flax_transformer.bench.records import Record, describe_machine
 from flax_transformer.bench.workload import Preset, make_config
 from flax_transformer.config import to_dict
@@ -30,6 +31,8 @@ def startup(preset: Preset = "tiny", repeats: int = 3, json: Path | None = None)
         repeats: starts of each kind; the median counts.
         json: file for the record, or a folder that it is to be named in.
     """
+    check_counts(repeats=repeats)
+    check_files(json)
     console = Console(width=None if Console().is_terminal else 160)
     cold, warm = [], []
     with console.status("starting"):

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from flax_transformer.bench import plot
 from flax_transformer.bench.agreement import compare
+from flax_transformer.bench.checks import check_counts, check_files
 from flax_transformer.bench.measure import Measured, pair_ratios, spread, take_turns
 from flax_transformer.bench.records import Record, describe_machine, thread_count
 from flax_transformer.bench.worker import Refused, Worker
@@ -100,8 +101,8 @@ def _bench(
     json: Path | None,
     picture: Path | None,
 ) -> int:
-    if rounds < 1:
-        raise UserError(f"--rounds: expected a whole number of at least 1, got {rounds}")
+    check_counts(rounds=rounds)
+    check_files(json, picture)
     console = Console(width=None if Console().is_terminal else 160)
     with _start(what, preset, config, against) as (device, workers), console.status("starting") as status:
         equal = {name: worker for name, worker in workers.items() if name not in ("flax", "hf")}

@@ -1,6 +1,7 @@
 """Checks of a field's value: what was expected and what came, in one line."""
 
 import math
+import os
 import typing
 from typing import Any, Literal
 
@@ -15,10 +16,21 @@ def check(owner: object, name: str, expected: str, holds: bool) -> None:
 
 
 def make_tuples(owner: Any, *names: str) -> None:
-    """A name alone is a tuple of one; lists and None, of config files, become tuples."""
+    """A name or path alone is a tuple of one; lists and None, of config files, become tuples."""
     for name in names:
         value = getattr(owner, name)
-        object.__setattr__(owner, name, (value,) if isinstance(value, str) else tuple(value or ()))
+        values = (value,) if isinstance(value, str | os.PathLike) else tuple(value or ())
+        object.__setattr__(owner, name, tuple(map(_as_text, values)))
+
+
+def make_texts(owner: Any, *names: str) -> None:
+    """A path becomes the text that a config file holds."""
+    for name in names:
+        object.__setattr__(owner, name, _as_text(getattr(owner, name)))
+
+
+def _as_text(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def check_choices(owner: Any) -> None:

@@ -4,7 +4,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from flax_transformer.config.checks import check, check_choices, check_rate, check_whole, make_tuples
+from flax_transformer.config.checks import check, check_choices, check_rate, check_whole, make_texts, make_tuples
 from flax_transformer.config.model import Architecture
 
 _LARGEST_VOCABULARY = 10_000_000  # the learners of the tokenizers library reserve memory for all of it
@@ -48,6 +48,7 @@ class ImdbData:
     split: Literal["assignment", "official"] = "assignment"
 
     def __post_init__(self) -> None:
+        make_texts(self, "path")
         check_choices(self)
 
 
@@ -64,6 +65,7 @@ class Multi30kData:
     direction: Literal["de-en", "en-de"] = "en-de"
 
     def __post_init__(self) -> None:
+        make_texts(self, "path")
         check_choices(self)
 
 
@@ -79,6 +81,7 @@ class SnipsData:
     swapped_copies: int = 0
 
     def __post_init__(self) -> None:
+        make_texts(self, "path")
         check_whole(self, "swapped_copies", at_least=0, at_most=100)
 
 
@@ -238,6 +241,7 @@ class TokenizerConfig:
     path: str | None = None
 
     def __post_init__(self) -> None:
+        make_texts(self, "path")
         check_choices(self)
         check_whole(self, "vocab_size", at_least=300, at_most=_LARGEST_VOCABULARY)
 

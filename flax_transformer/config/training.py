@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from flax_transformer.config.checks import check, check_choices, check_finite, check_rate, check_whole
+from flax_transformer.config.checks import check, check_choices, check_finite, check_rate, check_whole, make_texts
 from flax_transformer.config.data import DataConfig, ManifestsData, TokenizerConfig
 from flax_transformer.config.generation import Long
 from flax_transformer.config.model import ModelConfig
@@ -160,6 +160,7 @@ class TrainConfig:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
+        make_texts(self, "pretrained")
         check_whole(self, "epochs", "gradient_accumulation_steps", "evaluations_per_epoch", "log_every", "max_skipped")
         check_whole(self, "checkpoint_every", "patience", at_least=0)
         check_rate(self, "label_smoothing")

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import math
+import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -90,7 +91,7 @@ class Predictable(ABC):
 
     def predict(
         self,
-        texts: Sequence[Source],
+        texts: Iterable[Source],
         generation: GenerationConfig | None = None,
         constraint: Constraint | None = None,
         *,
@@ -120,11 +121,13 @@ class Predictable(ABC):
         Raises:
             UserError: the model cannot generate as it is told to; or ``texts`` are not what it reads.
         """
-        _check_texts(texts)
+        texts = _listed(texts)
+        if top < 1:
+            raise UserError(f"top: expected a whole number of at least 1, got {top}")
         limits = self.prediction_config
         sources = self.encode(texts, limits.long)
         generation = generation or GenerationConfig(limits.max_new_tokens)
-        batch = BatchConfig(batch_size or limits.batch_size)
+        batch = BatchConfig(limits.batch_size if batch_size is None else batch_size)
         rule, thresholds = self.copy_rule if copying else None, self.thresholds(threshold)
         predictor = Predictor(
             self.model, self.tokenizer, batch, generation, constraint, rule, top, thresholds=thresholds
@@ -150,7 +153,7 @@ class Predictable(ABC):
         return (threshold,) * len(own)
 
     def embed(
-        self, texts: Sequence[Source], pooling: Pooling = "mean", *, batch_size: int | None = None
+        self, texts: Iterable[Source], pooling: Pooling = "mean", *, batch_size: int | None = None
     ) -> Float[np.ndarray, "texts d_model"]:
         """Each text as a vector of length 1, for search and comparison. Texts that are too long are cut.
 
@@ -164,12 +167,16 @@ class Predictable(ABC):
         Raises:
             UserError: ``texts`` is a single text, or they are not what the model reads.
         """
-        _check_texts(texts)
-        batch = BatchConfig(batch_size or self.prediction_config.batch_size)
+        texts = _listed(texts)
+        if pooling not in typing.get_args(Pooling):
+            raise UserError(f"pooling: expected one of {', '.join(typing.get_args(Pooling))}, got {pooling!r}")
+        batch = BatchConfig(self.prediction_config.batch_size if batch_size is None else batch_size)
         predictor = Predictor(self.model, self.tokenizer, batch, embed_by=pooling)
-        nothing = (math.nan,) * self.model_config.d_model
+        width = self.model_config.d_model
+        nothing = (math.nan,) * width
         predictions = self.predictions(predictor, self.encode(texts, "cut"))
-        return np.array([prediction.embedding or nothing for prediction in predictions], np.float32)
+        vectors = [prediction.embedding or nothing for prediction in predictions]
+        return np.array(vectors, np.float32).reshape(-1, width)
 
     def encode(self, texts: Sequence[Source | None], long: Long) -> Sources:
         """Texts as the model reads them; ``long`` says what becomes of those that are too long for it.
@@ -239,9 +246,11 @@ class Predictable(ABC):
         return {"weights": digest.hexdigest(), **files, "config": json.dumps(config, sort_keys=True)}
 
 
-def _check_texts(texts: Sequence[Source]) -> None:
+def _listed(texts: Iterable[Source]) -> list[Source]:
+    """Texts that may come from a generator, which can be gone through only once."""
     if isinstance(texts, str):
         raise UserError(f"texts: expected a list of texts, got the single text {texts[:40]!r}; write [text]")
+    return list(texts)
 
 
 def save_prediction_files(folder: Path, tokenizer: Tokenizer, classes: Sequence[str], config: PredictionConfig) -> None:
