@@ -56,8 +56,10 @@ def set_up_jax() -> None:
 
 
 def quiet_libraries() -> None:
-    """orbax reports each of its steps through absl, as warnings."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    """orbax reports each step through absl as a warning, and a failure with a traceback of every thread that it stops;
+    but what fails is raised as well.
+    """
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 def require_precision(config: ModelConfig) -> None:

@@ -138,6 +138,14 @@ class JaxSubject:
             self._jitted[key] = jax.jit(lambda *inputs: run(*inputs)[0], compiler_options=_options())
         return np.asarray(self._jitted[key](self._parameters, *arrays), np.float64)
 
+    def logits_again(self, batch: Batch) -> Float[np.ndarray, " rows *rest"]:
+        kept = self._parameters
+        self._parameters = jax.tree.map(_other_key, kept)
+        try:
+            return self.logits(batch)
+        finally:
+            self._parameters = kept
+
     def trace(self, batch: Batch) -> Trace:
         run, arrays, ids = self._function(batch)
         key = (self.call, *(array.shape for array in arrays))
@@ -264,6 +272,12 @@ def _widened(leaf: Any, dtype: Any) -> Any:
     if isinstance(leaf, np.ndarray | jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating):
         return jnp.asarray(leaf, dtype)
     return leaf
+
+
+def _other_key(leaf: Any) -> Any:
+    """A key of a random generator in the place of another; what is none stays what it is."""
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.fold_in(leaf, 1) if is_key else leaf
 
 
 def _named_leaves(tree: Any) -> list[tuple[str, Any]]:

@@ -136,6 +136,10 @@ class Subject(Protocol):
         """Of the model in evaluation mode: (rows, length, vocab), or (rows, classes)."""
         ...
 
+    def logits_again(self, batch: Batch) -> Float[np.ndarray, " rows *rest"]:
+        """The same once more, with other random numbers wherever any are drawn."""
+        ...
+
     def trace(self, batch: Batch) -> Trace:
         """Every operation of a forward pass, with the values that :func:`flax_transformer.doctor.graph` needs."""
         ...

@@ -115,6 +115,9 @@ class TorchSubject:
         self._vocab = logits.shape[-1]
         return logits
 
+    def logits_again(self, batch: Batch) -> Float[np.ndarray, " rows *rest"]:
+        return self.logits(batch)
+
     def _logits(self, batch: Batch) -> torch.Tensor:
         sequence_first = self.call is not None and self.call.sequence_first
         outputs = find_logits(self.output(batch), batch, sequence_first)

@@ -23,6 +23,7 @@ BUGS = (
     # masks
     Bug("no causal mask", "decoder", _CAUSAL_MASK, "return jnp.ones((queries, keys), bool)", "no-causal-mask"),
     Bug("causal mask transposed", "decoder", _CAUSAL_MASK, "return jnp.triu(jnp.ones((queries, keys), bool))", "mask-transposed"),
+    Bug("causal mask inverted, finite", "decoder", _CAUSAL_MASK, "return ~jnp.tril(jnp.ones((queries, keys), bool), keys - queries) | (jnp.arange(queries) == queries - 1)[:, None]", "mask-transposed"),
     Bug("causal mask off by one", "decoder", _CAUSAL_MASK, _CAUSAL_MASK.replace("keys - queries)", "keys - queries + 1)"), "mask-offset"),
     Bug("strict causal mask", "decoder", _CAUSAL_MASK, _CAUSAL_MASK.replace("keys - queries)", "keys - queries - 1)"), "not-finite strict-mask"),
     Bug("mask only the diagonal", "decoder", _CAUSAL_MASK, "return jnp.eye(keys, dtype=bool)[-queries:]", "no-history"),
@@ -64,6 +65,7 @@ BUGS = (
     Bug("no cross-attention", "seq2seq", _CROSS, "pass", "no-source"),
     Bug("decoder fed zeros", "seq2seq", "x = self.target_embedding(target, offset)", "x = self.target_embedding(target * 0, offset)", "constant-input"),
     # layers, gradients
+    Bug("dropout at inference", "seq2seq decoder encoder", "weights = self.dropout(weights)", "weights = self.dropout(weights, deterministic=False)", "nondeterministic"),
     Bug("one layer repeated", "encoder", _LAYERS, "self.layers = nnx.List([Layer(config, crosses, rngs)] * config.layers)", "shared-layers", exact=False),
     Bug("layers copied", "decoder", _LAYERS, "self.layers = nnx.List(Layer(config, crosses, nnx.Rngs(0)) for _ in range(config.layers))", "identical-layers", exact=False),
     Bug("queries detached", "decoder", "query, key, value = self.split(self.query(x)),", "query, key, value = jax.lax.stop_gradient(self.split(self.query(x))),", "no-gradient"),
@@ -72,6 +74,7 @@ BUGS = (
     Bug("no residual around attention", "encoder", "return norm(x + self.dropout(sublayer(x)))", "return norm(self.dropout(sublayer(x)))", "no-residual"),
     # loss, generation, lengths
     Bug("targets not shifted", "seq2seq", _SEQ2SEQ_LOSS, "return cross_entropy(logits, target[:, :-1], target[:, :-1] != PAD)", "loss-own-token"),
+    Bug("loss of the token before", "decoder", _DECODER_LOSS, "logits = model(ids[:, 1:])\n    return cross_entropy(logits, ids[:, :-1], ids[:, :-1] != PAD)", "loss-own-token"),
     Bug("shifted twice in the loss", "decoder", _DECODER_LOSS, "return cross_entropy(logits[:, :-1], ids[:, 2:], ids[:, 2:] != PAD)", "loss-shift"),
     Bug("padding counts in the loss", "seq2seq", _SEQ2SEQ_LOSS, "return cross_entropy(logits, target[:, 1:], target[:, 1:] >= 0)", "loss-padding"),
     Bug("end token ignored", "seq2seq", _SEQ2SEQ_LOSS, "return cross_entropy(logits, target[:, 1:], (target[:, 1:] != PAD) & (target[:, 1:] != EOS))", "loss-no-eos"),

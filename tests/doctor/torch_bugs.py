@@ -24,6 +24,7 @@ BUGS = (
     Bug("no causal mask", CAUSAL, _CAUSAL_MASK, "return torch.ones(queries, keys, dtype=torch.bool)", "no-causal-mask"),
     Bug("causal mask transposed", CAUSAL, _CAUSAL_MASK, _CAUSAL_MASK.replace("tril(keys - queries)", "triu(0)"), "mask-transposed"),
     Bug("causal mask inverted", CAUSAL, _MASK_LINE, 'scores = scores.masked_fill(mask, float("-inf")) if mask.dim() == 2 else scores.masked_fill(~mask, -torch.inf)', "mask-transposed not-finite"),
+    Bug("causal mask inverted, finite", CAUSAL, _CAUSAL_MASK, "return ~torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries) | (torch.arange(queries) == queries - 1)[:, None]", "mask-transposed"),
     Bug("causal mask off by one", CAUSAL, _CAUSAL_MASK, _CAUSAL_MASK.replace("keys - queries", "keys - queries + 1"), "mask-offset"),
     Bug("strict causal mask", CAUSAL, _CAUSAL_MASK, _CAUSAL_MASK.replace("keys - queries", "keys - queries - 1"), "not-finite strict-mask"),
     Bug("strict causal mask, finite", CAUSAL, _CAUSAL_MASK, "return torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries - 1) | (torch.arange(queries) == 0)[:, None]", "strict-mask"),
@@ -109,6 +110,7 @@ BUGS = (
     Bug("embeddings of variance 1, tied", CAUSAL, "nn.init.normal_(self.table.weight, std=config.width**-0.5)", "nn.init.normal_(self.table.weight, std=1.0)", "initial-loss", exact=False, options=(("tied", True), ("width", 64))),
     Bug("no residual around attention", ALL, "return norm(x + self.dropout(sublayer(x)))", "return norm(self.dropout(sublayer(x)))", "no-residual", exact=False),
     # loss
+    Bug("loss of the token before", "decoder", "return F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], ignore_index=PAD)", "logits = model(ids[:, 1:])\n    return F.cross_entropy(logits.transpose(1, 2), ids[:, :-1], ignore_index=PAD)", "loss-own-token"),
     Bug("targets not shifted", "seq2seq", "return F.cross_entropy(logits.transpose(1, 2), target[:, 1:], ignore_index=PAD)", "return F.cross_entropy(logits.transpose(1, 2), target[:, :-1], ignore_index=PAD)", "loss-own-token"),
     Bug("ids not shifted", "decoder", "logits = model(ids[:, :-1])\n    return F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], ignore_index=PAD)", "logits = model(ids)\n    return F.cross_entropy(logits.transpose(1, 2), ids, ignore_index=PAD)", "loss-own-token"),
     Bug("decoder given the labels", "seq2seq", "logits = model(source, target[:, :-1])", "logits = model(source, target[:, 1:])", "loss-own-token"),

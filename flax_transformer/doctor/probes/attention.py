@@ -72,7 +72,8 @@ def _judge_target(attention: Attention, exam: Examination) -> list[Result]:
     size = len(mask)
     upper, lower = mask[np.triu_indices(size, 1)], mask[np.tril_indices(size, -1)]
     offsets = attention.offsets()
-    if lower.all() and not upper.any():
+    # With a mask turned round, the last query has no key: a finite minimum leaves it all of them.
+    if mask[:-1][np.tril_indices(size - 1, -1)].all() and not upper.any():
         return [_finding("mask-transposed", attention, exam, 1.0, 0.0)]
     if lower.all() and upper.all():
         return [_finding("no-history", attention, exam, 1.0, 0.0)]

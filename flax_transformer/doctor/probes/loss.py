@@ -8,7 +8,7 @@ from flax_transformer.doctor.result import Result, healthy, not_applicable
 from flax_transformer.doctor.subject import Batch, ExaminationError
 
 _SURE = 30.0  # logit of the token that the oracle predicts
-_DISTANCES = (0, 1, 2)  # of the token that the loss asks for, ahead of the decoder's input
+_DISTANCES = (-1, 0, 1, 2)  # of the token that the loss asks for, ahead of the decoder's input
 
 
 class Oracle:
@@ -37,9 +37,8 @@ class Oracle:
         logits = np.zeros((*given.shape, self._vocab))
         for i in range(given.shape[1]):
             at = start + i + self._distance
-            labels = self._rows[: len(given), at] if at < self._rows.shape[1] else np.zeros(len(given), int)
-            known = at < self._rows.shape[1]
-            for row, label in enumerate(labels if known else ()):
+            is_known = 0 <= at < self._rows.shape[1]
+            for row, label in enumerate(self._rows[: len(given), at] if is_known else ()):
                 if label == self._wrong:
                     logits[row, i, (label + 1) % self._vocab] = _SURE
                 else:
