@@ -56,8 +56,9 @@ def _from_own(folder: Path) -> dict[str, Any]:
         import torch_reference as package
 
         model = package.load(folder)
-    keywords = {"model": model, "fresh": False}
+    keywords = {"model": model, "fresh": False, "kind": "encoder"}
     if model.config.architecture == "seq2seq":
+        keywords["kind"] = "seq2seq"
         keywords["generate"] = functools.partial(_own_greedy, package.generate)
     return keywords
 

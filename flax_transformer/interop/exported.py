@@ -23,22 +23,9 @@ from flax_transformer.decoding.predictable import (
     load_prediction_config,
     load_tokenizer_of,
 )
-from flax_transformer.errors import UserError
+from flax_transformer.formats import require_own_format
 from flax_transformer.interop.export import CONFIG_FILE, load_export
 from flax_transformer.nn.models import Model
-
-# A file that only an export for another program has -> the program.
-_OTHERS = {"*.onnx": "ONNX Runtime", "model.bin": "CTranslate2", "tokenizer_config.json": "transformers"}
-
-
-def require_own_format(folder: Path) -> None:
-    """Raises :class:`UserError` for a folder that another program reads, which has a config.json as well."""
-    for sign, program in _OTHERS.items():
-        if any(folder.glob(sign)):
-            advice = "import it" if program == "transformers" else "take the run or the export that it was made from"
-            raise UserError(
-                f"{folder}: expected a run, or an export that both twins load, got one for {program}; {advice}"
-            )
 
 
 @dataclass(frozen=True)

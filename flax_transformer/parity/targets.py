@@ -9,8 +9,8 @@ from flax_transformer.config import ModelConfig, MultilabelData, load_config
 from flax_transformer.data.tokenizer import Tokenizer, load_tokenizer
 from flax_transformer.decoding.predictable import TOKENIZER_FILE, load_prediction_config
 from flax_transformer.errors import UserError
+from flax_transformer.formats import require_own_format
 from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE
-from flax_transformer.interop.exported import require_own_format
 from flax_transformer.interop.imported import model_type_of
 from flax_transformer.interop.state_dict import check_weights, get_weights, read_weights, to_torch
 from flax_transformer.parity.cases import Case, Sizes, make_case, random_weights

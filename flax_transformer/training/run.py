@@ -35,8 +35,9 @@ from flax_transformer.decoding.predictable import (
 from flax_transformer.distributed.memory import require_memory
 from flax_transformer.distributed.sharding import on_mesh
 from flax_transformer.errors import UserError
+from flax_transformer.formats import require_own_format
 from flax_transformer.interop.export import CONFIG_FILE, WEIGHTS_FILE, save_export
-from flax_transformer.interop.exported import Exported, require_own_format
+from flax_transformer.interop.exported import Exported
 from flax_transformer.interop.source import keep_source
 from flax_transformer.nn.kernels.scan import stack_layers, unstack_layers
 from flax_transformer.nn.models import Model, create_model

@@ -7,6 +7,7 @@ import safetensors.torch
 
 from flax_transformer.config import ModelConfig, load_config, save_config
 from flax_transformer.errors import UserError
+from flax_transformer.formats import require_own_format
 from flax_transformer.legacy import current_weight_name
 from torch_reference.nn.models import Model, create_model
 
@@ -28,8 +29,11 @@ def load_export(directory: str | Path) -> Model:
         UserError: a file is missing or damaged, or config and weights do not belong together.
     """
     directory = Path(directory)
-    model = create_model(load_config(ModelConfig, directory / CONFIG_FILE), seed=0)
+    require_own_format(directory)
     path = directory / WEIGHTS_FILE
+    if not path.is_file():
+        raise UserError(f"{directory}: expected an export, but there is no {WEIGHTS_FILE} in it; of a run, export one")
+    model = create_model(load_config(ModelConfig, directory / CONFIG_FILE), seed=0)
     try:
         weights = safetensors.torch.load_file(path)
         model.load_state_dict({current_weight_name(name): weight for name, weight in weights.items()}, strict=True)
