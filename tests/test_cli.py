@@ -22,6 +22,7 @@ from flax_transformer.cli import main as cli
 from flax_transformer.data.manifests.task import MANIFEST_SCHEMA
 from flax_transformer.errors import UserError
 from flax_transformer.interop.export import load_export
+from flax_transformer.outputs import whole_folder
 from flax_transformer.presets import PRESETS
 from flax_transformer.training.run import Run
 
@@ -275,6 +276,20 @@ def test_overviews_name_what_there_is(command: list[str], capsys: pytest.Capture
 def test_commands_explain_themselves(command: str, capsys: pytest.CaptureFixture[str]):
     assert run_command(command, "--help") == 0
     assert f"usage: flax-transformer {command}" in capsys.readouterr().out
+
+
+def test_a_command_that_is_told_to_end_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def export(name: str, rest: Sequence[str]) -> int:
+        with whole_folder(tmp_path / "export"):
+            signal.raise_signal(signal.SIGTERM)
+        return 0
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "_run", export)
+    with pytest.raises(SystemExit, match="143"):
+        cli.main(["export"])
+    assert not list(tmp_path.iterdir())
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_ctrl_c_within_the_garbage_collector_is_obeyed(monkeypatch: pytest.MonkeyPatch):

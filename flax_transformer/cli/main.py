@@ -9,6 +9,8 @@ import sys
 import threading
 from collections.abc import Sequence
 from importlib.metadata import version
+from types import FrameType
+from typing import NoReturn
 
 from flax_transformer.cli.common import PROGRAM, table
 from flax_transformer.errors import UserError
@@ -43,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     _write_utf8()
     sys.unraisablehook = _unraisable
+    if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
+        signal.signal(signal.SIGTERM, _end)
     try:
         code = _run(name, rest)
         sys.stdout.flush()
@@ -74,6 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {where}{error.strerror or error}; what was written before is kept", file=sys.stderr)
         return 2
     return code
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    """End as an exception does, so that unfinished files are removed and processes of the command end with it."""
+    raise SystemExit(128 + number)
 
 
 def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
