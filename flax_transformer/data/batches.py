@@ -82,23 +82,25 @@ class Sequences:
     """Token sequences of many lengths, end to end in one array.
 
     There may be several readings of them, in which the words of a text are split into other tokens.
+
+    Attributes:
+        lengths: tokens of each sequence, in that reading in which it has the most.
     """
 
     def __init__(self, *readings: Iterable[Sequence[int] | Int32[np.ndarray, " row"]]):
         arrays = [[np.array(row, np.int32) for row in rows] for rows in readings]
-        self._lengths = np.array([[len(row) for row in rows] for rows in arrays], np.int64)
-        self._starts = self._lengths.cumsum().reshape(self._lengths.shape) - self._lengths
+        lengths = np.array([[len(row) for row in rows] for rows in arrays], np.int64)
         self._tokens = np.concatenate([*itertools.chain.from_iterable(arrays), np.zeros(0, np.int32)])
+        self._place(lengths.cumsum().reshape(lengths.shape) - lengths, lengths)
 
-    @property
-    def lengths(self) -> Int[np.ndarray, " sequences"]:
-        """Tokens of each sequence, in that reading in which it has the most."""
-        return self._lengths.max(axis=0)
+    def _place(self, starts: Int[np.ndarray, "readings n"], lengths: Int[np.ndarray, "readings n"]) -> None:
+        self._starts, self._lengths = starts, lengths
+        self.lengths: Int[np.ndarray, " n"] = lengths[0] if len(lengths) == 1 else lengths.max(axis=0)
 
     def reading(self, number: int) -> "Sequences":
         """One of the readings; they are taken in turns."""
-        chosen = [number % len(self._lengths)]
-        return self._view(self._starts[chosen], self._lengths[chosen])
+        chosen = number % len(self._lengths)
+        return self._view(self._starts[chosen : chosen + 1], self._lengths[chosen : chosen + 1])
 
     def take(self, indices: Int[np.ndarray, " taken"]) -> "Sequences":
         """The sequences of these indices."""
@@ -116,7 +118,7 @@ class Sequences:
 
     def _view(self, starts: Int[np.ndarray, "readings n"], lengths: Int[np.ndarray, "readings n"]) -> "Sequences":
         view = copy.copy(self)
-        view._starts, view._lengths = starts, lengths
+        view._place(starts, lengths)
         return view
 
     def padded(

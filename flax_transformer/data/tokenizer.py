@@ -42,6 +42,7 @@ _PARTS = (
 _PROBE = "a"
 # More texts teach a tokenizer nothing new, and take minutes.
 _ENOUGH_TEXTS = 100_000
+_SPLIT_AT_ONCE = 1_024  # texts, since what the library says of each token takes far more memory than its id
 
 
 class PairTemplate(NamedTuple):
@@ -114,10 +115,12 @@ class Tokenizer:
 
     def words(self, texts: Sequence[str]) -> Iterator[list[tuple[int, ...]]]:
         """The token ids of each word of each text, where words are the parts across which nothing is merged."""
-        for encoding in self._backend.encode_batch(list(texts), add_special_tokens=False):
-            numbered = zip(encoding.word_ids, encoding.ids, strict=True)
-            words = itertools.groupby(numbered, key=lambda entry: entry[0])
-            yield [tuple(token for _, token in word) for _, word in words]
+        for start in range(0, len(texts), _SPLIT_AT_ONCE):
+            part = list(texts[start : start + _SPLIT_AT_ONCE])
+            for encoding in self._backend.encode_batch(part, add_special_tokens=False):
+                numbered = zip(encoding.word_ids, encoding.ids, strict=True)
+                words = itertools.groupby(numbered, key=lambda entry: entry[0])
+                yield [tuple(token for _, token in word) for _, word in words]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """The texts, without special tokens. Byte-level BPE gives back exactly what was encoded."""
