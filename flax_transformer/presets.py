@@ -163,7 +163,7 @@ def _finetuned(config: TrainConfig) -> TrainConfig:
     """For a pre-trained model, which takes the place of the config's own: few epochs, and small steps."""
     return replace(
         config,
-        batch=replace(config.batch, size=32, word_dropout=0.0),
+        batch=replace(config.batch, size=32, word_dropout=0.0, bpe_dropout=0.0, target_bpe_dropout=0.0),
         optimizer=OptimizerConfig(learning_rate=5e-5, schedule="linear", warmup_steps=50),
         label_smoothing=0.0,
         epochs=3,

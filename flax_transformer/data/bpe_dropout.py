@@ -43,7 +43,10 @@ class _Merges:
     def __init__(self, tokenizer: Tokenizer, rate: float):
         model = json.loads(tokenizer.to_json())["model"]
         if not tokenizer.is_byte_level or model["type"] != "BPE":
-            raise UserError(f"BPE dropout: expected a byte-level BPE tokenizer, got one of {model['type']}")
+            raise UserError(
+                f"BPE dropout: expected a byte-level BPE tokenizer, got one of {model['type']}; leave it out with "
+                "--batch.bpe-dropout 0 and --batch.target-bpe-dropout 0"
+            )
         # Older files have a pair as one text.
         pairs = (tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in model["merges"])
         self._ranks = {pair: rank for rank, pair in enumerate(pairs)}
