@@ -113,12 +113,14 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
     "multi30k": {
         "default": TrainConfig(
             data=Multi30kData(),
-            tokenizer=TokenizerConfig(vocab_size=6_000),
+            tokenizer=TokenizerConfig(vocab_size=10_000),
             model=replace(_SMALL, d_ff=256, num_encoder_layers=4, num_decoder_layers=4, dropout=0.3),
-            batch=BatchConfig(size=64, max_source_length=64, max_target_length=64),
+            batch=BatchConfig(
+                size=64, max_source_length=64, max_target_length=64, bpe_dropout=0.05, target_bpe_dropout=0.05
+            ),
             optimizer=OptimizerConfig("muon", learning_rate=4e-3, warmup_steps=500, ema_decay=0.999),
             label_smoothing=0.1,
-            epochs=20,
+            epochs=24,
         ),
     },
     "snips": {
