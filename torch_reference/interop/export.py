@@ -31,7 +31,7 @@ def load_export(directory: str | Path) -> Model:
     directory = Path(directory)
     require_own_format(directory)
     path = directory / WEIGHTS_FILE
-    if not path.is_file():
+    if (directory / CONFIG_FILE).is_file() and not path.is_file():
         raise UserError(f"{directory}: expected an export, but there is no {WEIGHTS_FILE} in it; of a run, export one")
     model = create_model(load_config(ModelConfig, directory / CONFIG_FILE), seed=0)
     try:
