@@ -30,7 +30,7 @@ CONFIG = BatchConfig(
 @pytest.mark.parametrize("tokenizer", [JOINED, ISOLATED], ids=["joined", "isolated"])
 def test_from_none_to_all_of_the_merges(tokenizer: Tokenizer):
     whole, half, bytes_ = (list(BpeDropout(TEXTS, tokenizer, rate, (0,)).reading(0)) for rate in (0.0, 0.5, 1.0))
-    assert whole == tokenizer.encode(TEXTS)
+    assert whole == tokenizer.encode(TEXTS) == list(BpeDropout(TEXTS, tokenizer, 0.5, (0,)).whole())
     assert [len(row) for row in bytes_] == [len(text.encode()) for text in TEXTS]
     assert tokenizer.decode(half) == tokenizer.decode(bytes_) == TEXTS
     assert sum(map(len, whole)) < sum(map(len, half)) < sum(map(len, bytes_))

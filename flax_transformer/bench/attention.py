@@ -14,12 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from flax_transformer.bench import plot as pictures
-from flax_transformer.bench.checks import check_counts, check_files
+from flax_transformer.bench.checks import check_counts, check_files, check_names
 from flax_transformer.bench.records import Record, describe_machine, thread_count
 from flax_transformer.bench.throughput import MAKERS
 from flax_transformer.bench.worker import Refused, Worker
 from flax_transformer.config import FloatDtype
-from flax_transformer.errors import UserError
 
 # Backend -> who makes it: of the JAX model, and PyTorch's plain and fused ones.
 BACKENDS: dict[str, tuple[str, str]] = {
@@ -58,9 +57,7 @@ def attention(
         json: file for the record, or a folder that it is to be named in.
         plot: a picture (.png).
     """
-    unknown = sorted(set(backends) - BACKENDS.keys())
-    if unknown or not backends:
-        raise UserError(f"--backends: expected some of {', '.join(BACKENDS)}, got {', '.join(unknown) or 'none'}")
+    check_names("--backends", backends, BACKENDS)
     check_counts(batch=batch, heads=heads, head_dim=head_dim, repeats=repeats)
     if lengths is not None:
         check_counts(lengths=lengths)

@@ -1,6 +1,6 @@
 """What a benchmark is asked for, looked at before it takes its minutes."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from flax_transformer.errors import UserError
@@ -10,11 +10,19 @@ from flax_transformer.outputs import check_report
 def check_counts(**given: int | Sequence[int]) -> None:
     """Raises :class:`UserError` where a flag has a number below 1, or none at all."""
     for name, value in given.items():
-        numbers = (value,) if isinstance(value, int) else value
+        is_one = isinstance(value, int)
+        numbers = (value,) if is_one else value
         if min(numbers, default=0) < 1:
-            flag, many = f"--{name.replace('_', '-')}", "" if isinstance(value, int) else "s"
-            what = f"{'a ' if not many else ''}whole number{many} of at least 1"
-            raise UserError(f"{flag}: expected {what}, got {' '.join(map(str, numbers)) or 'none'}")
+            what = "a whole number" if is_one else "whole numbers"
+            given_ones = " ".join(map(str, numbers)) or "none"
+            raise UserError(f"--{name.replace('_', '-')}: expected {what} of at least 1, got {given_ones}")
+
+
+def check_names(flag: str, given: Sequence[str], known: Collection[str]) -> None:
+    """Raises :class:`UserError` where a flag has a name that is not known, or none at all."""
+    unknown = [name for name in given if name not in known]
+    if unknown or not given:
+        raise UserError(f"{flag}: expected some of {', '.join(known)}, got {', '.join(unknown) or 'none'}")
 
 
 def check_files(json: Path | None, picture: Path | None = None) -> None:

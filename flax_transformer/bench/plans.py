@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from flax_transformer.errors import UserError
+from flax_transformer.bench.checks import check_names
 
 PLANS = Path("benchmarks", "results", "plans")
 # Topology -> its chips.
@@ -54,10 +54,7 @@ def plans(topologies: tuple[str, ...] = tuple(_SLICES), folder: Path = PLANS, li
         limit: stop after so many; each takes minutes.
     """
     every = [*_lengths(), *_depths(), *_fine_tuning(), *_packing()]
-    known = dict.fromkeys(flags[1] for _, flags in every)
-    unknown = [name for name in topologies if name not in known]
-    if unknown or not topologies:
-        raise UserError(f"--topologies: expected some of {', '.join(known)}, got {', '.join(unknown) or 'none'}")
+    check_names("--topologies", topologies, dict.fromkeys(flags[1] for _, flags in every))
     console = Console(stderr=True)
     jobs = [(name, flags) for name, flags in every if flags[1] in topologies and not _file(folder, name).exists()]
     folder.mkdir(parents=True, exist_ok=True)

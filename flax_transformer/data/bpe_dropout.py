@@ -29,6 +29,10 @@ class BpeDropout:
         known: dict[_Word, _Word] = {}  # the same word is kept once
         self._texts = [[known.setdefault(word, word) for word in words] for words in tokenizer.words(texts)]
 
+    def whole(self) -> Iterator[list[int]]:
+        """Token ids of each text as the tokenizer has them, without special tokens."""
+        return ([token for word in words for token in word] for words in self._texts)
+
     def reading(self, number: int) -> Iterator[list[int]]:
         """Token ids of each text, without special tokens; the same for the same number."""
         rng = random.Random(f"{self._seed} {number}")

@@ -209,11 +209,10 @@ class _Split:
 
     def __call__(self, texts: Sequence[str]) -> list[Iterator[list[int]]]:
         """Of each time, the token ids of each text without special tokens."""
-        whole = _tokenize(texts, self.tokenizer)
         if self.dropout == 0:
-            return [whole]
+            return [_tokenize(texts, self.tokenizer)]
         dropout = BpeDropout(texts, self.tokenizer, self.dropout, self.seed)
-        return [whole, *map(dropout.reading, range(_READINGS))]
+        return [dropout.whole(), *map(dropout.reading, range(_READINGS))]
 
 
 class _Rows(NamedTuple):

@@ -25,6 +25,7 @@ from flax_transformer.training.state import TrainState
 
 _KEPT = 2  # newest checkpoints: one to go on from, and one in case that the other is damaged
 _DAMAGED = ".damaged"
+_UNREADABLE = "expected the scores of a checkpoint, but they cannot be read"
 # Where the files stand that a run learned from, and how they are written.
 _MOVED = {"data.path", "data.validation_path", "data.test_path", "data.delimiter", "data.encoding"}
 
@@ -63,23 +64,21 @@ def set_aside_unscored(folder: Path, say: Callable[[str], None]) -> None:
     Args:
         say: is told of each of them.
     """
-    for error, path in _unscored(folder):
-        say(f"{error}; it is set aside")
-        _set_aside(path)
+    for scores in _damaged_scores(folder):
+        say(f"{scores}: {_UNREADABLE}; the checkpoint is set aside")
+        _set_aside(scores.parents[1])
 
 
-def _unscored(folder: Path) -> list[tuple[DamagedCheckpointError, Path]]:
-    found = []
-    for step in _steps_on_disk(folder):
-        scores = folder / str(step) / "metrics" / "metrics"
-        try:
-            is_whole = not scores.parent.exists() or isinstance(json.loads(scores.read_bytes()), dict)
-        except (OSError, ValueError):
-            is_whole = False
-        if not is_whole:
-            error = DamagedCheckpointError(f"{scores}: expected the scores of a checkpoint, but they cannot be read")
-            found.append((error, folder / str(step)))
-    return found
+def _damaged_scores(folder: Path) -> list[Path]:
+    files = [folder / str(step) / "metrics" / "metrics" for step in _steps_on_disk(folder)]
+    return [file for file in files if file.parent.exists() and not _holds_scores(file)]
+
+
+def _holds_scores(file: Path) -> bool:
+    try:
+        return isinstance(json.loads(file.read_bytes()), dict)
+    except (OSError, ValueError):
+        return False
 
 
 def _set_aside(path: Path) -> None:
@@ -117,8 +116,8 @@ class Checkpoints:
         self._folder, self._config, self._metric = folder.absolute(), to_dict(config), metric
         if self._folder.exists() and not self._folder.is_dir():
             raise UserError(f"{self._folder}: expected a folder of checkpoints, got a file; move it away")
-        for error, _ in _unscored(self._folder):
-            raise DamagedCheckpointError(f"{error}; go on with --resume, which sets it aside")
+        if damaged := _damaged_scores(self._folder):
+            raise DamagedCheckpointError(f"{damaged[0]}: {_UNREADABLE}; go on with --resume, which sets it aside")
         best = BestN(get_metric_fn=self._value, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             best_fn=self._value, preservation_policy=AnyPreservationPolicy([LatestN(_KEPT), best])
